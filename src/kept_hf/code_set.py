@@ -1,0 +1,330 @@
+"""`ICDCodeSet`: the ordered codes of a task with their descriptions, synonyms and parents.
+
+The order of the codes is the order of the labels, of the logits and, unless asked otherwise, of the prompt.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+logger = logging.getLogger(__name__)
+
+_ICD10_DIAGNOSIS = re.compile(r"[A-Z][0-9][0-9A-Z](\.[0-9A-Z]{1,4})?")
+_ICD10_PROCEDURE = re.compile(r"[0-9B-DF-HX][0-9A-HJ-NP-Z]{6}")
+_ICD9_EXTERNAL_CATEGORY = re.compile(r"E[89][0-9]{2}")
+_CSV_COLUMNS = ("code", "description", "synonyms", "parent")
+
+
+def add_dot(code: str, procedure: bool = False) -> str:
+    """Put the dot into an undotted code, as MIMIC's tables store them.
+
+    Diagnosis codes have it after three characters (four for ICD-9 codes that start with "E"), ICD-9 procedure codes
+    after two. ICD-10-PCS codes (seven characters) have none.
+
+    Args:
+        code: a code as text, dotted or not.
+        procedure: whether `code` is a procedure code.
+
+    Raises:
+        TypeError: `code` is no string (a number has lost its leading zeros).
+
+    Examples:
+        >>> add_dot("0389"), add_dot("389"), add_dot("E8889"), add_dot("0407", procedure=True), add_dot("N179")
+        ('038.9', '389', 'E888.9', '04.07', 'N17.9')
+    """
+    if not isinstance(code, str):
+        raise TypeError(f"code={code!r} is of type {type(code).__name__}; pass text: '038.9' and '38.9' differ.")
+    code = code.strip().upper().replace(".", "")
+    if procedure and len(code) == 7:
+        return code
+    # ICD-9's external causes are E800 to E999, with the dot after four; ICD-10-CM's chapter E ends at E89.
+    position = 2 if procedure else 4 if _ICD9_EXTERNAL_CATEGORY.match(code) else 3
+    return code if len(code) <= position else f"{code[:position]}.{code[position:]}"
+
+
+class ICDCodeSet:
+    """Ordered ICD codes with what is known about each.
+
+    Args:
+        codes: the codes, as text, dotted where their system has a dot, without duplicates.
+        descriptions: code → official title. Codes may be missing here: see `describe`.
+        synonyms: code → further names.
+        parents: code → the code above it.
+
+    Raises:
+        TypeError: a code is no string.
+        ValueError: no codes, an empty or duplicated code, or one code written both with and without its dot.
+
+    Examples:
+        >>> code_set = ICDCodeSet(["401.9", "038.9"], descriptions={"401.9": "Unspecified essential hypertension"})
+        >>> len(code_set), code_set.codes, code_set.index("038.9")
+        (2, ('401.9', '038.9'), 1)
+        >>> code_set.label2id
+        {'401.9': 0, '038.9': 1}
+    """
+
+    def __init__(
+        self,
+        codes: Sequence[str],
+        descriptions: Mapping[str, str] | None = None,
+        synonyms: Mapping[str, Sequence[str]] | None = None,
+        parents: Mapping[str, str] | None = None,
+    ):
+        if isinstance(codes, str):
+            raise TypeError(f"codes={codes!r} is one string; pass a list of codes: [{codes!r}].")
+        self.codes: tuple[str, ...] = tuple(codes)
+        _check_codes(self.codes)
+        self._index = {code: index for index, code in enumerate(self.codes)}
+        known = self._index.keys()
+        self.descriptions = {
+            code: " ".join(text.split()) for code, text in (descriptions or {}).items() if code in known and text
+        }
+        self.synonyms = {
+            code: tuple(dict.fromkeys(" ".join(name.split()) for name in names if name and name.strip()))
+            for code, names in (synonyms or {}).items()
+            if code in known and names
+        }
+        self.parents = {code: parent for code, parent in (parents or {}).items() if code in known and parent}
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.codes)
+
+    def __contains__(self, code: object) -> bool:
+        return code in self._index
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ICDCodeSet) and self.to_dict() == other.to_dict()
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        return f"ICDCodeSet({len(self)} codes, {self.codes[0]} … {self.codes[-1]}, {len(self.descriptions)} described)"
+
+    def index(self, code: str) -> int:
+        """Position of `code`, which is its label id.
+
+        Raises:
+            KeyError: `code` is not in the set.
+        """
+        try:
+            return self._index[code]
+        except KeyError:
+            raise KeyError(f"code={code!r} is not among the {len(self)} codes of this code set.") from None
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Code → position, as a transformers config wants it."""
+        return dict(self._index)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Position → code."""
+        return dict(enumerate(self.codes))
+
+    @property
+    def undescribed(self) -> tuple[str, ...]:
+        """The codes that have neither a description nor a synonym, in order."""
+        return tuple(code for code in self.codes if code not in self.descriptions and code not in self.synonyms)
+
+    def describe(self, code: str) -> str:
+        """The name of `code` for prompts and reports.
+
+        That is its description; without one its first synonym; else the description of the nearest parent that has
+        one; else the code itself.
+
+        Raises:
+            KeyError: `code` is not in the set.
+
+        Examples:
+            >>> ICDCodeSet(["401.9", "V99"], synonyms={"401.9": ["htn"]}).describe("401.9")
+            'htn'
+            >>> ICDCodeSet(["V99"]).describe("V99")
+            'V99'
+        """
+        self.index(code)
+        if code in self.descriptions:
+            return self.descriptions[code]
+        if code in self.synonyms:
+            return self.synonyms[code][0]
+        above, seen = self.parents.get(code), {code}
+        while above and above not in seen:
+            if above in self.descriptions:
+                return self.descriptions[above]
+            seen.add(above)
+            above = self.parents.get(above)
+        return code
+
+    def subset(self, codes: Iterable[str]) -> ICDCodeSet:
+        """A code set of `codes`, in the order given, with what this one knows of them.
+
+        Raises:
+            KeyError: a code is not in this set.
+        """
+        codes = list(codes)
+        for code in codes:
+            self.index(code)
+        return ICDCodeSet(codes, self.descriptions, self.synonyms, self.parents)
+
+    def multi_hot(self, codes: Iterable[str]) -> list[int]:
+        """0/1 labels in the order of this set; codes that are not in it are left out.
+
+        Examples:
+            >>> ICDCodeSet(["401.9", "038.9"]).multi_hot(["038.9", "V99"])
+            [0, 1]
+        """
+        wanted = set(codes)
+        return [int(code in wanted) for code in self.codes]
+
+    def to_dict(self) -> dict:
+        """A plain dict that `from_dict` reads."""
+        return {
+            "codes": list(self.codes),
+            "descriptions": dict(self.descriptions),
+            "synonyms": {code: list(names) for code, names in self.synonyms.items()},
+            "parents": dict(self.parents),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping) -> ICDCodeSet:
+        """The code set that `to_dict` wrote.
+
+        Raises:
+            ValueError: no list `codes` in `content`.
+        """
+        if not isinstance(content, Mapping) or not isinstance(content.get("codes"), list):
+            raise ValueError('A code set needs {"codes": [...], "descriptions": {...}}; got no list under "codes".')
+        return cls(content["codes"], content.get("descriptions"), content.get("synonyms"), content.get("parents"))
+
+    def to_json(self, path: str | os.PathLike) -> None:
+        """Write the code set as JSON."""
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(self.to_dict(), file, ensure_ascii=False, indent=1)
+            file.write("\n")
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike) -> ICDCodeSet:
+        """Read what `to_json` wrote."""
+        with open(path, encoding="utf-8") as file:
+            return cls.from_dict(json.load(file))
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike) -> ICDCodeSet:
+        """Read a CSV with the columns `code`, `description` and, if wanted, `synonyms` (";" between them) and `parent`.
+
+        Raises:
+            ValueError: a missing column, or a row without a code; the message names the row.
+        """
+        codes, descriptions, synonyms, parents = [], {}, {}, {}
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            missing = [name for name in _CSV_COLUMNS[:2] if name not in columns]
+            if missing:
+                raise ValueError(
+                    f"{os.fspath(path)} has no column {', '.join(missing)}; its columns are {columns}. "
+                    f"Required: code, description; optional: synonyms, parent."
+                )
+            for row in reader:
+                code = (row["code"] or "").strip()
+                if not code:
+                    raise ValueError(f"{os.fspath(path)}, line {reader.line_num}: the column code is empty.")
+                codes.append(code)
+                descriptions[code] = row["description"] or ""
+                synonyms[code] = [name for name in (row.get("synonyms") or "").split(";") if name.strip()]
+                parents[code] = (row.get("parent") or "").strip()
+        return cls(codes, descriptions, synonyms, parents)
+
+    @classmethod
+    def from_icd10cm(cls, codes: Sequence[str] | None = None) -> ICDCodeSet:
+        """The ICD-10-CM tabular list as `simple-icd-10-cm` carries it: titles, inclusion terms as synonyms, parents.
+
+        Args:
+            codes: the codes wanted, in order; all categories and codes of the list by default (extended seventh
+                characters left out). Codes that the list does not know (retired ones, say) stay undescribed, with
+                one warning that counts them; their parent is the nearest code above them that the list knows.
+
+        Raises:
+            ImportError: the package `simple-icd-10-cm` is missing.
+
+        Examples:
+            >>> code_set = ICDCodeSet.from_icd10cm(["N17.9"])
+            >>> code_set.describe("N17.9"), code_set.synonyms["N17.9"], code_set.parents["N17.9"]
+            ('Acute kidney failure, unspecified', ('Acute kidney injury (nontraumatic)',), 'N17')
+        """
+        try:
+            import simple_icd_10_cm as tabular_list
+        except ImportError as error:
+            raise ImportError("The ICD-10-CM tabular list needs: pip install simple-icd-10-cm") from error
+        if codes is None:
+            # The list names a block of a single category twice, as block and as category.
+            codes = [
+                code
+                for code in dict.fromkeys(tabular_list.get_all_codes(True))
+                if _ICD10_DIAGNOSIS.fullmatch(code) and not tabular_list.is_extended_subcategory(code)
+            ]
+        descriptions, synonyms, parents, unknown = {}, {}, {}, 0
+        for code in codes:
+            above = code[:-1].rstrip(".")
+            if tabular_list.is_valid_item(code):
+                descriptions[code] = tabular_list.get_description(code)
+                synonyms[code] = tabular_list.get_inclusion_term(code)
+            else:
+                unknown += 1
+                while len(above) >= 3 and not tabular_list.is_valid_item(above):
+                    above = above[:-1].rstrip(".")
+                if len(above) >= 3:
+                    # The category need not be in the set, so its title is taken here.
+                    descriptions[code] = tabular_list.get_description(above)
+            if len(above) >= 3:
+                parents[code] = above
+        if unknown:
+            logger.warning(
+                "%d of %d codes are not in the ICD-10-CM tabular list: they take the title of the nearest code above "
+                "them, or stay undescribed.",
+                unknown,
+                len(codes),
+            )
+        return cls(codes, descriptions, synonyms, parents)
+
+
+def _lacks_dot(code: str) -> bool:
+    """Whether `code` is too long for a category and is no ICD-10-PCS code, so that its dot must have been removed."""
+    if "." in code or len(code) <= 3:
+        return False
+    return not (_ICD9_EXTERNAL_CATEGORY.fullmatch(code) or _ICD10_PROCEDURE.fullmatch(code))
+
+
+def _check_codes(codes: Sequence[str]) -> None:
+    if not codes:
+        raise ValueError("codes=[] is empty; pass at least one code.")
+    spellings: dict[str, str] = {}
+    dotted = undotted = None
+    for code in codes:
+        if not isinstance(code, str):
+            raise TypeError(
+                f"codes has {code!r} of type {type(code).__name__}; pass codes as text: '038.9' and '38.9' differ."
+            )
+        if not code or code != code.strip():
+            raise ValueError(f"codes has {code!r}; a code is not empty and has no space around it.")
+        upper = code.upper()
+        if upper in spellings:
+            raise ValueError(f"codes has {code!r} after {spellings[upper]!r}; pass each code once.")
+        spellings[upper] = code
+        if "." in code:
+            dotted = dotted or code
+        elif _lacks_dot(upper):
+            undotted = undotted or code
+    if dotted and undotted:
+        raise ValueError(
+            f"codes mixes dotted and undotted codes, {dotted!r} and {undotted!r} for example. Write all "
+            "with their dot: "
+            "kept_hf.code_set.add_dot sets it."
+        )
