@@ -1,0 +1,97 @@
+"""Print the ICD codes of clinical notes, and write them as JSON lines.
+
+python examples/predict.py --model outputs/demo --input notes.jsonl     # a JSON object per line: note_id, text
+python examples/predict.py --model outputs/demo --input note.txt        # one note
+cat note.txt | python examples/predict.py --model outputs/demo          # one note
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from kept_hf import KeptLongformerForICDPrompting, KeptProcessor
+from kept_hf.report import write_predictions
+
+
+def read_notes(source: str) -> tuple[list[str], list[str]]:
+    """Ids and texts of a `.jsonl` file, a text file or standard input ("-").
+
+    Raises:
+        ValueError: a line that is no JSON object with a text; the message names the line, not its content.
+    """
+    if source == "-":
+        return ["stdin"], [sys.stdin.read()]
+    path = Path(source)
+    if path.suffix != ".jsonl":
+        return [path.stem], [path.read_text(encoding="utf-8")]
+    note_ids, texts = [], []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                note = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number} is no JSON: {error.msg}.") from None
+            if not isinstance(note, dict) or not isinstance(note.get("text"), str):
+                raise ValueError(f'{path}, line {number}: expected {{"note_id": ..., "text": "..."}}.')
+            note_ids.append(str(note.get("note_id", number)))
+            texts.append(note["text"])
+    if not texts:
+        raise ValueError(f"{path} holds no notes.")
+    return note_ids, texts
+
+
+@torch.inference_mode()
+def score_notes(model, processor: KeptProcessor, texts: list[str], batch_size: int) -> np.ndarray:
+    """Scores of shape `(notes, codes)`; notes of like length are batched together."""
+    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    scores = np.empty((len(texts), len(processor.code_set)), dtype=np.float32)
+    for start in tqdm(range(0, len(order), batch_size), desc="Notes", disable=len(order) <= batch_size):
+        batch = order[start : start + batch_size]
+        features = processor([texts[index] for index in batch], return_tensors="pt").to(model.device)
+        scores[batch] = processor.merge_logits(model(**features).logits)
+    return scores
+
+
+def main() -> None:
+    """Read, predict, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder or model id of a fine-tuned model with its processor")
+    parser.add_argument("--input", default="-", help="notes.jsonl, a text file, or - for standard input")
+    parser.add_argument("--output", default="predictions.jsonl", help="JSON lines to write")
+    parser.add_argument("--threshold", type=float, help="assign above this score (default: the model's tuned one)")
+    parser.add_argument("--top_k", type=int, default=5, help="also print this many best codes that are not assigned")
+    parser.add_argument("--batch_size", type=int, default=4, help="notes at a time")
+    arguments = parser.parse_args()
+    try:
+        note_ids, texts = read_notes(arguments.input)
+    except (OSError, ValueError) as error:
+        parser.error(f"--input {arguments.input}: {error}")
+    processor = KeptProcessor.from_pretrained(arguments.model)
+    model = KeptLongformerForICDPrompting.from_pretrained(arguments.model).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    threshold = model.config.threshold if arguments.threshold is None else arguments.threshold
+
+    scores = score_notes(model, processor, texts, arguments.batch_size)
+    code_set = processor.code_set
+    for note_id, row in zip(note_ids, scores, strict=True):
+        assigned = int((row > threshold).sum())
+        print(f"\n{note_id}: {assigned} codes assigned")
+        for index in np.argsort(-row, kind="stable")[: max(assigned, arguments.top_k)]:
+            mark = "*" if row[index] > threshold else " "
+            code = code_set.codes[index]
+            print(f" {mark} {code:<8} {1 / (1 + np.exp(-row[index])):6.1%}  {code_set.describe(code)}")
+    write_predictions(arguments.output, note_ids, scores, None, code_set, threshold, max_codes=None)
+    print(f"\n* assigned. Wrote all scores to {arguments.output}. Not for clinical use.")
+
+
+if __name__ == "__main__":
+    main()

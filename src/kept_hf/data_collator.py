@@ -1,0 +1,43 @@
+"""Batching for `KeptLongformerForICDPrompting`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .processing_kept import KeptProcessor, pad_features
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "labels")
+
+
+@dataclass
+class DataCollatorForICDPrompting:
+    """Pads each batch to its longest row, never to the model's maximum; labels with -100.
+
+    Args:
+        processor: the processor that made the features, or its tokenizer.
+        pad_to_multiple_of: round the length up to a multiple; a multiple of the attention window saves the model's own
+            padding.
+
+    Raises:
+        ValueError: rows without `input_ids`; the message says what was there.
+
+    Examples:
+        >>> trainer = Trainer(
+        ...     model, data_collator=DataCollatorForICDPrompting(processor), train_dataset=rows
+        ... )  # doctest: +SKIP
+    """
+
+    processor: KeptProcessor
+    pad_to_multiple_of: int | None = None
+
+    def __call__(self, features: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+        """Rows of lists → tensors of shape `(batch_size, longest)`; columns the model does not take are left out."""
+        if not features or "input_ids" not in features[0]:
+            found = ", ".join(features[0]) if features else "no rows"
+            raise ValueError(f"features need input_ids; got {found}. Map the notes with a KeptProcessor first.")
+        tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        rows = [{name: row[name] for name in MODEL_INPUTS if name in row} for row in features]
+        return pad_features(rows, tokenizer.pad_token_id, self.pad_to_multiple_of)

@@ -1,0 +1,87 @@
+"""Longformer attention as pure functions of tensors.
+
+Semantics (Beltagy et al., arXiv 2004.05150, and transformers' `LongformerSelfAttention`): a local query sees the tokens
+of its window and the global tokens, all through the local projections, each once; a global query sees every token
+through the global projections; padded rows are zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+
+def local_visibility(is_global: torch.Tensor, is_padding: torch.Tensor, one_sided_window: int) -> torch.Tensor:
+    """Which keys each local query sees.
+
+    Args:
+        is_global: `(batch_size, sequence_length)`, bool.
+        is_padding: `(batch_size, sequence_length)`, bool.
+        one_sided_window: tokens seen on each side.
+
+    Returns:
+        `(batch_size, sequence_length, sequence_length)`, bool: queries along the second axis. Rows of padding see
+        everything, so that no row is empty; their result is not to be used.
+
+    Examples:
+        >>> no = torch.zeros(1, 4, dtype=torch.bool)
+        >>> local_visibility(torch.tensor([[True, False, False, False]]), no, 1)[0].int().tolist()
+        [[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 1, 1]]
+    """
+    positions = torch.arange(is_global.shape[1], device=is_global.device)
+    in_window = (positions[:, None] - positions[None, :]).abs() <= one_sided_window
+    return ((in_window[None] | is_global[:, None, :]) & ~is_padding[:, None, :]) | is_padding[:, :, None]
+
+
+def dense_local_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visibility: torch.Tensor, dropout: float = 0.0
+) -> torch.Tensor:
+    """Attention of all tokens through the local projections, as one masked dense product.
+
+    Exact at any length. Its cost grows with the square of the length, so it pays for sequences of a few windows.
+
+    Args:
+        query, key, value: `(batch_size, num_heads, sequence_length, head_dim)`, not scaled.
+        visibility: of [`local_visibility`].
+        dropout: of the attention probabilities.
+
+    Returns:
+        `(batch_size, num_heads, sequence_length, head_dim)`.
+    """
+    return scaled_dot_product_attention(query, key, value, attn_mask=visibility[:, None], dropout_p=dropout)
+
+
+def global_slots(is_global: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions of the global tokens of each row, padded to the most that a row has.
+
+    Args:
+        is_global: `(batch_size, sequence_length)`, bool.
+
+    Returns:
+        Positions and whether each slot is used, both `(batch_size, most global tokens)`.
+
+    Examples:
+        >>> positions, used = global_slots(torch.tensor([[True, False, True], [False, True, False]]))
+        >>> positions[used].tolist(), used.tolist()
+        ([0, 2, 1], [[True, True], [True, False]])
+    """
+    counts = is_global.sum(dim=1)
+    positions = is_global.int().sort(dim=1, descending=True, stable=True).indices[:, : int(counts.max())]
+    return positions, torch.arange(positions.shape[1], device=is_global.device)[None] < counts[:, None]
+
+
+def global_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, is_padding: torch.Tensor, dropout: float = 0.0
+) -> torch.Tensor:
+    """Attention of the global tokens to all tokens, through the global projections.
+
+    Args:
+        query: `(batch_size, num_heads, most global tokens, head_dim)`, not scaled.
+        key, value: `(batch_size, num_heads, sequence_length, head_dim)`.
+        is_padding: `(batch_size, sequence_length)`, bool.
+        dropout: of the attention probabilities.
+
+    Returns:
+        `(batch_size, num_heads, most global tokens, head_dim)`.
+    """
+    return scaled_dot_product_attention(query, key, value, attn_mask=~is_padding[:, None, None, :], dropout_p=dropout)

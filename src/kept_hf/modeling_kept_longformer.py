@@ -1,0 +1,363 @@
+"""KEPT Longformer models: encoder, masked language model and ICD prompting.
+
+Parameter names are those of the published checkpoints: `longformer.*` and `lm_head.*`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.models.longformer.modeling_longformer import (
+    LongformerForMaskedLM,
+    LongformerLMHead,
+    LongformerModel,
+    LongformerPreTrainedModel,
+    LongformerSelfAttention,
+)
+from transformers.utils import ModelOutput
+
+from .configuration_kept_longformer import KeptLongformerConfig
+from .longformer_attention import dense_local_attention, global_attention, global_slots, local_visibility
+
+MAX_DENSE_LENGTH = 1024
+"""With `attention_backend="auto"`, up to so many tokens the dense product is taken."""
+
+PADDED_SCORE = -100.0
+"""Score of a label slot that holds no code: the same number with which the Trainer pads."""
+
+
+@dataclass
+class ICDPromptingOutput(ModelOutput):
+    """
+    Output of [`KeptLongformerForICDPrompting`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, returned when `labels` is given):
+            Cross entropy at the masks.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
+            Score of each code asked: logit of "yes" minus logit of "no" at its mask. `sigmoid` gives the probability.
+            Slots beyond the codes of a row hold -100.
+        hidden_states (`tuple(torch.FloatTensor)`, returned when `output_hidden_states=True`):
+            One of shape `(batch_size, sequence_length, hidden_size)` for the embeddings and for each layer.
+        attentions, global_attentions (`tuple(torch.FloatTensor)`, returned when `output_attentions=True`):
+            As in `LongformerBaseModelOutput`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    global_attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class KeptLongformerSelfAttention(LongformerSelfAttention):
+    """
+    Longformer self-attention with a choice of implementation (`config.attention_backend`).
+
+    Parameters, arguments and results are those of `LongformerSelfAttention`.
+    """
+
+    eager = True
+    """Whether this pass is left to transformers' implementation; [`KeptLongformerModel`] decides it for all layers."""
+
+    def forward(
+        self,
+        hidden_states,
+        attention_mask=None,
+        is_index_masked=None,
+        is_index_global_attn=None,
+        is_global_attn=None,
+        output_attentions=False,
+    ):
+        if self.eager:
+            return super().forward(
+                hidden_states,
+                attention_mask=attention_mask,
+                is_index_masked=is_index_masked,
+                is_index_global_attn=is_index_global_attn,
+                is_global_attn=is_global_attn,
+                output_attentions=output_attentions,
+            )
+        dropout = self.dropout if self.training else 0.0
+        context = dense_local_attention(
+            self._heads(self.query(hidden_states)),
+            self._heads(self.key(hidden_states)),
+            self._heads(self.value(hidden_states)),
+            local_visibility(is_index_global_attn, is_index_masked, self.one_sided_attn_window_size),
+            dropout,
+        )
+        context = context.transpose(1, 2).flatten(2)
+        if is_global_attn:
+            positions, used = global_slots(is_index_global_attn)
+            index = positions[:, :, None].expand(-1, -1, self.embed_dim)
+            replacement = global_attention(
+                self._heads(self.query_global(hidden_states.gather(1, index))),
+                self._heads(self.key_global(hidden_states)),
+                self._heads(self.value_global(hidden_states)),
+                is_index_masked,
+                dropout,
+            )
+            replacement = replacement.transpose(1, 2).flatten(2)
+            # Slots that a row does not use point at local tokens, which keep what they have.
+            replacement = torch.where(used[:, :, None], replacement, context.gather(1, index))
+            context = context.scatter(1, index, replacement)
+        return (context.masked_fill(is_index_masked[:, :, None], 0.0),)
+
+    def _heads(self, projected: torch.Tensor) -> torch.Tensor:
+        """`(batch_size, length, embed_dim)` → `(batch_size, num_heads, length, head_dim)`."""
+        return projected.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
+
+
+class KeptLongformerPreTrainedModel(LongformerPreTrainedModel):
+    """Base class: configuration, and which entries of older checkpoints are of no use here."""
+
+    config_class = KeptLongformerConfig
+    config: KeptLongformerConfig
+    _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$", r"pooler\."]  # noqa: RUF012 (transformers' form)
+
+
+class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
+    """
+    The encoder: Longformer, with a clear error for inputs that are too long.
+
+    Args:
+        config: the configuration.
+        add_pooling_layer: whether to add Longformer's pooler. KEPT checkpoints have none that is trained.
+
+    Raises:
+        ValueError: `config` has fields that do not fit each other.
+    """
+
+    def __init__(self, config: KeptLongformerConfig, add_pooling_layer: bool = False):
+        config.validate_fields()
+        super().__init__(config, add_pooling_layer=add_pooling_layer)
+        for layer_id, layer in enumerate(self.encoder.layer):
+            layer.attention.self = KeptLongformerSelfAttention(config, layer_id)
+        self.post_init()
+
+    def _needs_eager(self, sequence_length: int, output_attentions: bool | None) -> bool:
+        """Whether this input is left to transformers' implementation."""
+        if output_attentions or (output_attentions is None and self.config.output_attentions):
+            return True  # only it returns them
+        if self.config.attention_backend == "auto":
+            # Beyond a few windows the dense product does more work than the sliding one.
+            return sequence_length > max(MAX_DENSE_LENGTH, 2 * max(self.config.attention_window))
+        return self.config.attention_backend == "eager"
+
+    def _pad_to_window_size(self, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, pad_token_id):
+        """As in `LongformerModel`; the dense product needs no padding."""
+        if not self.encoder.layer[0].attention.self.eager:
+            return 0, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+        return super()._pad_to_window_size(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, pad_token_id
+        )
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        global_attention_mask=None,
+        inputs_embeds=None,
+        output_attentions=None,
+        **kwargs,
+    ):
+        """As `LongformerModel.forward`: shapes `(batch_size, sequence_length)`, values 0 and 1 in both masks.
+
+        Raises:
+            ValueError: the sequence is longer than the position table.
+        """
+        given = input_ids if input_ids is not None else inputs_embeds
+        if given is not None and given.shape[1] > self.config.max_sequence_length:
+            raise ValueError(
+                f"The input has {given.shape[1]} tokens, the model positions for {self.config.max_sequence_length} "
+                f"(max_position_embeddings={self.config.max_position_embeddings}). Pass a shorter max_length to the "
+                "processor, or a model with a longer position table."
+            )
+        if given is not None:
+            eager = self._needs_eager(given.shape[1], output_attentions)
+            for layer in self.encoder.layer:
+                layer.attention.self.eager = eager
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            global_attention_mask=global_attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            **kwargs,
+        )
+
+
+class KeptLongformerForMaskedLM(KeptLongformerPreTrainedModel, LongformerForMaskedLM):
+    """
+    Longformer masked language model whose decoder is tied to the word embeddings.
+
+    `forward` is `LongformerForMaskedLM.forward`.
+    """
+
+    def __init__(self, config: KeptLongformerConfig):
+        LongformerPreTrainedModel.__init__(self, config)
+        self.longformer = KeptLongformerModel(config)
+        self.lm_head = LongformerLMHead(config)
+        self.post_init()
+
+
+class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
+    """
+    Scores the codes that a prompt asks about, one at each mask token.
+
+    The parameters are those of [`KeptLongformerForMaskedLM`]; no classifier is added, so the model can be asked about
+    codes it was not trained on.
+
+    Source: Yang et al., Findings of EMNLP 2022, section 3 (arXiv 2210.03304).
+
+    Examples:
+        >>> import torch
+        >>> from kept_hf import KeptLongformerConfig, KeptLongformerForICDPrompting
+        >>> config = KeptLongformerConfig(
+        ...     vocab_size=50, hidden_size=16, num_attention_heads=2, num_hidden_layers=1, intermediate_size=32,
+        ...     attention_window=4, yes_token_id=5, no_token_id=6, mask_token_id=4, id2label={0: "401.9", 1: "038.9"},
+        ... )
+        >>> model = KeptLongformerForICDPrompting(config).eval()
+        >>> output = model(torch.tensor([[0, 10, 4, 11, 4, 12, 13, 2]]), labels=torch.tensor([[1, 0]]))
+        >>> output.logits.shape, output.loss.shape
+        (torch.Size([1, 2]), torch.Size([]))
+    """
+
+    accepts_loss_kwargs = True
+    """The loss is divided by `num_items_in_batch` where the Trainer gives it (see `forward`)."""
+
+    def __init__(self, config: KeptLongformerConfig):
+        super().__init__(config)
+        self.config = config
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        global_attention_mask: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        token_type_ids: torch.LongTensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> ICDPromptingOutput | tuple:
+        """
+        Args:
+            input_ids (`(batch_size, sequence_length)`):
+                Prompt and note as `KeptProcessor` makes them. Rows may hold different numbers of mask tokens.
+            attention_mask (`(batch_size, sequence_length)`, *optional*):
+                1 for tokens, 0 for padding.
+            global_attention_mask (`(batch_size, sequence_length)`, *optional*):
+                1 where a token has global attention. By default every `config.global_attention_stride`-th token from
+                the first to the last mask, and every mask.
+            labels (`(batch_size, num_labels)`, *optional*):
+                1 for a code that applies, 0 for one that does not, in the order of the masks; -100 for the slots
+                beyond the codes of a row.
+            num_items_in_batch (*optional*):
+                Number of codes over which the loss is averaged, counted by the Trainer over all accumulation steps
+                and processes. By default the codes of this batch.
+
+        Returns:
+            [`ICDPromptingOutput`], or a tuple of its values with `return_dict=False`.
+
+        Raises:
+            ValueError: no `input_ids`; a configuration without the ids of "yes", "no" and the mask; no mask in the
+                batch; or rows whose numbers of masks and labels differ.
+        """
+        if input_ids is None:
+            raise ValueError("input_ids=None; pass the token ids of prompt and note (KeptProcessor makes them).")
+        self._check_token_ids()
+        return_dict = return_dict if return_dict is not None else self.config.return_dict
+        is_mask = input_ids == self.config.mask_token_id
+        if attention_mask is not None:
+            is_mask = is_mask & (attention_mask > 0)
+        if global_attention_mask is None:
+            global_attention_mask = self._prompt_attention(is_mask)
+
+        outputs = self.longformer(
+            input_ids,
+            attention_mask=attention_mask,
+            global_attention_mask=global_attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        positions, is_code = self._mask_slots(is_mask, labels)
+        at_masks = outputs.last_hidden_state.gather(
+            1, positions[:, :, None].expand(-1, -1, outputs.last_hidden_state.shape[-1])
+        )
+        loss, scores = self._read_out(at_masks, is_code, labels, num_items_in_batch)
+        result = ICDPromptingOutput(
+            loss=loss,
+            logits=scores.masked_fill(~is_code, PADDED_SCORE),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            global_attentions=outputs.global_attentions,
+        )
+        return result if return_dict else result.to_tuple()
+
+    def _check_token_ids(self):
+        missing = [n for n in ("yes_token_id", "no_token_id", "mask_token_id") if getattr(self.config, n) is None]
+        if missing:
+            raise ValueError(
+                f"The configuration lacks {', '.join(missing)}. Load the model with its processor's ids: "
+                "KeptLongformerForICDPrompting.from_pretrained(path, **processor.config_overrides())."
+            )
+
+    def _prompt_attention(self, is_mask: torch.Tensor) -> torch.Tensor:
+        """Global attention on the prompt: each stride-th token up to the last mask, and the masks themselves."""
+        positions = torch.arange(is_mask.shape[1], device=is_mask.device)
+        last_mask = (is_mask * positions).amax(dim=1, keepdim=True)
+        on_stride = (positions <= last_mask) & (positions % self.config.global_attention_stride == 0)
+        return (on_stride | is_mask).long()
+
+    @staticmethod
+    def _mask_slots(is_mask: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions of the masks, `(batch_size, num_labels)`, and which of these slots hold a code."""
+        counts = is_mask.sum(dim=1)
+        if labels is None:
+            num_slots = int(counts.max())
+        else:
+            num_slots = labels.shape[1]
+            asked = (labels != -100).sum(dim=1)
+            if not torch.equal(counts, asked):
+                row = int((counts != asked).nonzero()[0])
+                raise ValueError(
+                    f"Row {row} of the batch has {int(counts[row])} mask tokens and {int(asked[row])} labels; pass one "
+                    "label for each code of the prompt, in its order, and -100 beyond them."
+                )
+        if num_slots == 0:
+            raise ValueError("input_ids holds no mask token, so no code is asked; prompts come from KeptProcessor.")
+        # A stable sort brings the mask positions to the front, in their order.
+        positions = is_mask.int().sort(dim=1, descending=True, stable=True).indices[:, :num_slots]
+        is_code = torch.arange(num_slots, device=is_mask.device)[None, :] < counts[:, None]
+        return positions, is_code
+
+    def _read_out(self, at_masks, is_code, labels, num_items_in_batch):
+        """Loss and scores `(batch_size, num_labels)` from the hidden states at the masks."""
+        yes_no = torch.tensor([self.config.yes_token_id, self.config.no_token_id], device=at_masks.device)
+        decoder = self.lm_head.decoder
+        if labels is not None and self.config.prompt_loss == "full_vocabulary":
+            vocabulary_logits = self.lm_head(at_masks)
+            answers = vocabulary_logits[..., yes_no]
+            targets = yes_no[(labels != 1).long()]
+        else:
+            # Without the published loss only two rows of the vocabulary are needed.
+            features = self.lm_head.layer_norm(nn.functional.gelu(self.lm_head.dense(at_masks)))
+            answers = nn.functional.linear(features, decoder.weight[yes_no], decoder.bias[yes_no])
+            vocabulary_logits, targets = answers, None if labels is None else (labels != 1).long()
+        scores = (answers[..., 0] - answers[..., 1]).float()
+        if labels is None:
+            return None, scores
+        loss = nn.functional.cross_entropy(
+            vocabulary_logits.flatten(0, 1).float(),
+            targets.masked_fill(~is_code, -100).flatten(),
+            reduction="sum",
+        )
+        return loss / (is_code.sum() if num_items_in_batch is None else num_items_in_batch), scores

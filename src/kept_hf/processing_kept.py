@@ -1,0 +1,372 @@
+"""`KeptProcessor`: from a clinical note to the model's inputs, and from the model's logits to scores per code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from transformers import BatchEncoding, ProcessorMixin
+from transformers.utils import cached_file
+
+from .code_set import ICDCodeSet
+from .prompting import clean_note, get_preset, prompt_text, remove_deidentification_tags, select_sections
+
+logger = logging.getLogger(__name__)
+
+CODE_SET_NAME = "code_set.json"
+
+MAX_CACHED_PROMPTS = 256
+"""Prompts whose token ids are kept: enough for fixed groups of codes; sampled prompts are seldom asked twice."""
+
+CUT_MESSAGE = (
+    "%d of %d inputs were longer than max_length=%d tokens: %d were reduced to their main sections, %d lost their end."
+)
+
+PADDING_VALUES = {"attention_mask": 0, "global_attention_mask": 0, "labels": -100}
+
+
+def pad_features(
+    rows: Sequence[dict[str, Sequence[int]]], pad_token_id: int, pad_to_multiple_of: int | None = None
+) -> dict[str, torch.Tensor]:
+    """Pad rows of features to the longest of them and stack them.
+
+    Args:
+        rows: feature name → list of integers; the same names in each row.
+        pad_token_id: what `input_ids` is padded with; masks are padded with 0, labels with -100.
+        pad_to_multiple_of: round the length of the token features (not of the labels) up to a multiple.
+
+    Returns:
+        Tensors of shape `(rows, longest)` and type int64.
+    """
+    batch = {}
+    for name in rows[0]:
+        longest = max(len(row[name]) for row in rows)
+        if pad_to_multiple_of and name != "labels":
+            longest += -longest % pad_to_multiple_of
+        fill = PADDING_VALUES.get(name, pad_token_id)
+        batch[name] = torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
+    return batch
+
+
+class KeptProcessor(ProcessorMixin):
+    """Writes the prompt, tokenizes prompt and note, and sets global attention.
+
+    Args:
+        tokenizer: any tokenizer with a mask token and single tokens for "yes" and "no".
+        code_set: the codes to ask, in the order of the labels.
+        preset: `"kept-50"` or `"kept-rerank"`, see [`kept_hf.prompting.PRESETS`].
+        max_length: tokens of a sequence, special tokens included. Notes are cut, prompts never.
+        global_attention_stride: every how many-th prompt token has global attention.
+        codes_per_prompt: ask the codes in several prompts of at most so many codes each; by default all in one.
+
+    Raises:
+        ValueError: a tokenizer without mask token or without the words "yes" and "no", an unknown preset, a limit or
+            stride below 1.
+
+    Source: Yang et al., Findings of EMNLP 2022, section 3 (arXiv 2210.03304).
+
+    Examples:
+        >>> from kept_hf import ICDCodeSet, KeptProcessor
+        >>> code_set = ICDCodeSet(["401.9"], descriptions={"401.9": "Unspecified essential hypertension"})
+        >>> processor = KeptProcessor(tokenizer, code_set)  # doctest: +SKIP
+        >>> processor("BP 190/110 on arrival.")  # doctest: +SKIP
+        {'input_ids': [...], 'attention_mask': [...], 'global_attention_mask': [...]}
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        code_set: ICDCodeSet | None = None,
+        preset: str = "kept-50",
+        max_length: int = 8192,
+        global_attention_stride: int = 1,
+        codes_per_prompt: int | None = None,
+        **kwargs,
+    ):
+        for name, value in (
+            ("max_length", max_length),
+            ("global_attention_stride", global_attention_stride),
+            ("codes_per_prompt", codes_per_prompt),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} is less than 1.")
+        if tokenizer.mask_token is None:
+            raise ValueError(
+                f"tokenizer={type(tokenizer).__name__} has no mask token, and KEPT reads each code's score at one; "
+                "pass the tokenizer of a masked language model."
+            )
+        self._preset = get_preset(preset)
+        self.preset = preset
+        self.code_set = code_set
+        self.max_length = max_length
+        self.global_attention_stride = global_attention_stride
+        self.codes_per_prompt = codes_per_prompt
+        super().__init__(tokenizer, **kwargs)
+        # What the tokenizer puts around a text: "<s>" and "</s>" in RoBERTa, "[CLS]" and "[SEP]" in BERT.
+        answer = tokenizer("yes").input_ids
+        self._first, self._last = answer[:1], answer[2:]
+        self.yes_token_id = self._word_id("yes")
+        self.no_token_id = self._word_id("no")
+        self._prompts: dict[tuple[str, ...], tuple[list[int], int]] = {}
+
+    def _word_id(self, word: str) -> int:
+        ids = self.tokenizer(word, add_special_tokens=False).input_ids
+        if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
+            raise ValueError(
+                f"tokenizer={type(self.tokenizer).__name__} has no single token for {word!r}, an answer of KEPT."
+            )
+        return ids[0]
+
+    def config_overrides(self) -> dict:
+        """What a model's configuration must take from this processor.
+
+        Examples:
+            >>> model = KeptLongformerForICDPrompting.from_pretrained(
+            ...     path, **processor.config_overrides()
+            ... )  # doctest: +SKIP
+        """
+        overrides = {
+            "yes_token_id": self.yes_token_id,
+            "no_token_id": self.no_token_id,
+            "mask_token_id": self.tokenizer.mask_token_id,
+            "global_attention_stride": self.global_attention_stride,
+        }
+        if self.code_set is not None:
+            overrides |= {"id2label": self.code_set.id2label, "label2id": self.code_set.label2id}
+        return overrides
+
+    def code_groups(self, codes: Sequence[str] | ICDCodeSet | None = None) -> list[list[str]]:
+        """The codes of each prompt of a note, in order.
+
+        Args:
+            codes: the codes asked; by default the whole code set.
+        """
+        codes = list(self._code_set_of(codes) if codes is None else codes)
+        size = self.codes_per_prompt or len(codes)
+        return [codes[start : start + size] for start in range(0, len(codes), size)]
+
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        codes: Sequence[str] | Sequence[Sequence[str]] | ICDCodeSet | None = None,
+        gold_codes: Sequence[str] | Sequence[Sequence[str]] | None = None,
+        return_tensors: str | None = None,
+        return_cut: bool = False,
+    ) -> BatchEncoding:
+        """Make the model's inputs.
+
+        Args:
+            text: a note, or a list of notes. An empty note gives the prompt alone, with a warning: its scores say
+                nothing about a patient.
+            codes: the codes to ask: a list for all notes, a list of lists with one list per note, or an `ICDCodeSet`
+                that describes codes this processor does not know. By default the processor's code set.
+            gold_codes: the codes that apply, a list per note; adds `labels`.
+            return_tensors: `"pt"` or `"np"`: rows padded to the longest and stacked.
+            return_cut: add a column `cut`: 0 for a whole note, 1 for one reduced to its main sections, 2 for one whose
+                end was cut off.
+
+        Returns:
+            `input_ids`, `attention_mask`, `global_attention_mask` and, with `gold_codes`, `labels` (0 or 1 per code).
+            One list each for a single note with a single prompt, else a list of rows: note by note, each with the
+            prompts of [`KeptProcessor.code_groups`] in order; [`KeptProcessor.merge_logits`] puts them together again.
+
+        Raises:
+            TypeError: `text` is no text.
+            ValueError: no code set, unknown codes, lists of different lengths, or a prompt that leaves no room for
+                the note; the message names the numbers.
+        """
+        single = isinstance(text, str)
+        texts = [text] if single else list(text)
+        for index, note in enumerate(texts):
+            if not isinstance(note, str):
+                raise TypeError(f"text[{index}] is of type {type(note).__name__}; pass notes as str.")
+        per_note = isinstance(codes, (list, tuple)) and len(codes) > 0 and not isinstance(codes[0], str)
+        asked = list(codes) if per_note else [codes] * len(texts)
+        gold = [None] * len(texts) if gold_codes is None else [gold_codes] if single else list(gold_codes)
+        for name, lists in (("codes", asked), ("gold_codes", gold)):
+            if len(lists) != len(texts):
+                raise ValueError(f"{name} has {len(lists)} lists for {len(texts)} notes; pass one list per note.")
+        code_set = self._code_set_of(codes)
+
+        rows, cuts = [], []
+        for note, note_codes, note_gold in zip(texts, asked, gold, strict=True):
+            for row, cut in self._rows(note, note_codes, note_gold, code_set):
+                rows.append(row)
+                cuts.append(cut)
+        self._warn(texts, cuts, return_cut)
+        if return_tensors is not None:
+            batch = pad_features(rows, self.tokenizer.pad_token_id) if rows else {}
+            if return_cut:
+                batch["cut"] = torch.tensor(cuts)
+            return BatchEncoding({k: v.numpy() for k, v in batch.items()}, tensor_type=return_tensors)
+        if return_cut:
+            rows = [{**row, "cut": cut} for row, cut in zip(rows, cuts, strict=True)]
+        if single and len(rows) == 1:
+            return BatchEncoding(rows[0])
+        return BatchEncoding({name: [row[name] for row in rows] for name in rows[0]} if rows else {})
+
+    def merge_logits(self, logits, codes: Sequence[str] | ICDCodeSet | None = None) -> np.ndarray:
+        """Put the scores of a note's prompts side by side.
+
+        Args:
+            logits: `(notes × prompts, at least codes_per_prompt)`, in the order of `__call__`'s rows.
+            codes: what was asked, the same for all notes; by default the code set.
+
+        Returns:
+            Scores of shape `(notes, codes)`, float32.
+
+        Raises:
+            ValueError: the number of rows is not a multiple of the number of prompts.
+        """
+        groups = self.code_groups(codes)
+        logits = np.asarray(logits.detach().float().cpu() if isinstance(logits, torch.Tensor) else logits)
+        if len(logits) % len(groups):
+            raise ValueError(
+                f"logits has {len(logits)} rows, which is no multiple of the {len(groups)} prompts of each note."
+            )
+        parts = [logits[index :: len(groups), : len(group)] for index, group in enumerate(groups)]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def _code_set_of(self, codes) -> ICDCodeSet:
+        if isinstance(codes, ICDCodeSet):
+            return codes
+        if self.code_set is None:
+            raise ValueError(
+                "codes=None and the processor has no code set; pass KeptProcessor(tokenizer, code_set) or "
+                "codes=ICDCodeSet(...)."
+            )
+        return self.code_set
+
+    def _rows(self, note: str, codes, gold, code_set: ICDCodeSet) -> Iterator[tuple[dict[str, list[int]], int]]:
+        """The features of each prompt of one note, and how the note was cut."""
+        preset = self._preset
+        note = remove_deidentification_tags(self._without_special_tokens(note))
+        whole = self._note_ids(note)
+        sections: list[int] | None = None
+        for group in self.code_groups(code_set if codes is None else codes):
+            head, prompt_length = self._prompt_ids(tuple(group), code_set)
+            room = self.max_length - len(self._first) - len(self._last) - len(head)
+            tail, cut = whole, 0
+            if preset.note_reserve is None:
+                too_long = len(head) + len(whole) > self.max_length
+            else:
+                too_long = self._num_note_tokens(note) > self.max_length - preset.note_reserve
+            if too_long:
+                if sections is None:
+                    selected = select_sections(note)
+                    sections = whole if selected is None else self._note_ids(selected)
+                tail, cut = sections, int(sections is not whole)
+            if len(tail) > room:
+                tail, cut = tail[:room], 2
+            input_ids = self._first + head + tail + self._last
+            row = {
+                "input_ids": input_ids,
+                "attention_mask": [1] * len(input_ids),
+                "global_attention_mask": self._global_attention(input_ids, prompt_length),
+            }
+            if gold is not None:
+                wanted = set(gold)
+                row["labels"] = [int(code in wanted) for code in group]
+            yield row, cut
+
+    def _prompt_ids(self, codes: tuple[str, ...], code_set: ICDCodeSet) -> tuple[list[int], int]:
+        """Token ids up to the last mask, and the number of tokens of the whole prompt text."""
+        key = tuple(code_set.describe(code) for code in self._known(codes, code_set))
+        if key not in self._prompts:
+            if len(self._prompts) >= MAX_CACHED_PROMPTS:
+                self._prompts.clear()
+            tokenizer = self.tokenizer
+            text = prompt_text([self._without_special_tokens(d) for d in key], tokenizer.mask_token, self._preset)
+            prompt_ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+            specials = len(self._first) + len(self._last)
+            if len(prompt_ids) + specials >= self.max_length:
+                raise ValueError(
+                    f"The prompt of {len(codes)} codes has {len(prompt_ids)} tokens and {specials} special tokens, "
+                    f"which leaves no room for a note in max_length={self.max_length}. Pass a greater max_length, or "
+                    f"codes_per_prompt={max(1, len(codes) // 2)} or less to ask the codes in several prompts."
+                )
+            last_mask = len(prompt_ids) - 1 - prompt_ids[::-1].index(tokenizer.mask_token_id)
+            self._prompts[key] = prompt_ids[: last_mask + 1], len(prompt_ids)
+        return self._prompts[key]
+
+    @staticmethod
+    def _known(codes: Sequence[str], code_set: ICDCodeSet) -> Sequence[str]:
+        unknown = [code for code in codes if code not in code_set]
+        if unknown:
+            raise ValueError(
+                f"codes has {', '.join(map(repr, unknown[:5]))} ({len(unknown)} in all), not in the code set; pass "
+                "codes=ICDCodeSet(codes, descriptions=...) to ask about others."
+            )
+        return codes
+
+    def _note_ids(self, text: str) -> list[int]:
+        """Ids of what stands behind the last mask: ". " and the cleaned note."""
+        # The mask token makes the tokenizer see this text where it stands, not at the beginning of a sequence.
+        text = self.tokenizer.mask_token + ". " + clean_note(text, self._preset)
+        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids[1:]
+
+    def _num_note_tokens(self, text: str) -> int:
+        return len(self.tokenizer(clean_note(text, self._preset), add_special_tokens=False, verbose=False).input_ids)
+
+    def _without_special_tokens(self, text: str) -> str:
+        """A mask token that a note happens to hold would be taken for a code's."""
+        for token in self.tokenizer.all_special_tokens:
+            if token in text:
+                text = text.replace(token, " ")
+        return text
+
+    def _global_attention(self, input_ids: list[int], prompt_length: int) -> list[int]:
+        """1 on every stride-th of the first token and the prompt, and on the masks if the preset says so."""
+        mask_token_id = self.tokenizer.mask_token_id if self._preset.global_masks else None
+        return [
+            int((position <= prompt_length and position % self.global_attention_stride == 0) or token == mask_token_id)
+            for position, token in enumerate(input_ids)
+        ]
+
+    def _warn(self, texts: Sequence[str], cuts: Sequence[int], counted: bool) -> None:
+        empty = sum(not note.strip() for note in texts)
+        if empty:
+            logger.warning("%d of %d notes are empty: their scores say nothing about a patient.", empty, len(texts))
+        if any(cuts) and not counted:
+            logger.warning(CUT_MESSAGE, sum(map(bool, cuts)), len(cuts), self.max_length, cuts.count(1), cuts.count(2))
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
+        """Write tokenizer, `processor_config.json` and the code set (`code_set.json`) to a folder."""
+        os.makedirs(save_directory, exist_ok=True)
+        if self.code_set is not None:
+            self.code_set.to_json(os.path.join(save_directory, CODE_SET_NAME))
+        return super().save_pretrained(os.fspath(save_directory), push_to_hub=push_to_hub, **kwargs)
+
+    def to_dict(self) -> dict:
+        """The processor's settings; the code set has a file of its own."""
+        settings = super().to_dict()
+        settings.pop("code_set", None)
+        return settings
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, code_set: ICDCodeSet | None = None, **kwargs):
+        """Load from a folder or the Hub.
+
+        Args:
+            pretrained_model_name_or_path: a folder that `save_pretrained` wrote, or a model id.
+            code_set: replaces the saved code set.
+            kwargs: `preset`, `max_length`, … replace the saved settings; `revision`, `token`, … as in transformers.
+        """
+        if code_set is None:
+            hub_options = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+            path = cached_file(
+                pretrained_model_name_or_path,
+                CODE_SET_NAME,
+                _raise_exceptions_for_missing_entries=False,
+                **{name: kwargs[name] for name in hub_options if name in kwargs},
+            )
+            if path is not None:
+                with open(path, encoding="utf-8") as file:
+                    code_set = ICDCodeSet.from_dict(json.load(file))
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        processor.code_set = code_set
+        return processor

@@ -1,0 +1,183 @@
+"""KEPT prompts as pure functions of text: descriptions, the prompt, note cleaning, section selection, code sampling.
+
+Source: Yang et al., Findings of EMNLP 2022 (arXiv 2210.03304), and the published code's branches `main` (`kept-50`)
+and `rerank300` (`kept-rerank`).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+SECTION_HEADERS = (
+    "chief complaint:",
+    "major surgical or invasive procedure:",
+    "procedure:",
+    "history of present illness:",
+    "past medical history:",
+    "brief hospital course:",
+    "discharge diagnosis:",
+    "discharge diagnoses:",
+    "discharge condition:",
+)
+"""Header lines of the sections that are kept of a note that is too long."""
+
+_DEIDENTIFICATION_TAG = re.compile(r"\[\*\*[^\]]*\*\*\]")
+_SPACES = re.compile(r"  +")
+
+
+@dataclass(frozen=True)
+class PromptPreset:
+    """One published way to write prompts and notes.
+
+    Args:
+        name: its name.
+        separator: what stands after a mask that is not the last.
+        max_description_words: keep so many words of a description; without it, cut the description at its first comma.
+        clean_titles: whether "dr." and "m.d." become "doctor", date headers and dashed rules go.
+        note_reserve: tokens of the limit that are kept for the prompt when it is decided whether a note is too long
+            and only the note is counted; without it, prompt and note are counted together.
+        global_masks: whether every mask has global attention, also off the stride.
+    """
+
+    name: str
+    separator: str
+    max_description_words: int | None
+    clean_titles: bool
+    note_reserve: int | None
+    global_masks: bool
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        PromptPreset("kept-50", ",", None, clean_titles=True, note_reserve=None, global_masks=False),
+        PromptPreset("kept-rerank", ";", 15, clean_titles=False, note_reserve=150, global_masks=True),
+    )
+}
+
+
+def get_preset(name: str) -> PromptPreset:
+    """The preset of that name.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+
+    Examples:
+        >>> get_preset("kept-rerank").separator
+        ';'
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset={name!r} is unknown; pass one of {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def shorten_description(description: str, preset: PromptPreset) -> str:
+    """Lower-case a description and cut it as the preset says.
+
+    Examples:
+        >>> shorten_description("Acute kidney failure, unspecified", get_preset("kept-50"))
+        'acute kidney failure'
+        >>> shorten_description("Acute kidney failure, unspecified", get_preset("kept-rerank"))
+        'acute kidney failure, unspecified'
+    """
+    if preset.max_description_words is None:
+        return description.lower().split(",")[0]
+    return " ".join(description.lower().split()[: preset.max_description_words])
+
+
+def prompt_text(descriptions: Sequence[str], mask_token: str, preset: PromptPreset) -> str:
+    """The prompt that asks about `descriptions`, each shortened, with a mask after each.
+
+    Args:
+        descriptions: one per code, in the order of the labels.
+        mask_token: the tokenizer's.
+        preset: see [`PRESETS`].
+
+    Examples:
+        >>> prompt_text(["Acute kidney failure, unspecified", "Sepsis"], "<mask>", get_preset("kept-50"))
+        ' acute kidney failure <mask>, sepsis <mask>. '
+    """
+    shortened = (shorten_description(description, preset) for description in descriptions)
+    return " " + f" {mask_token}{preset.separator} ".join(shortened) + f" {mask_token}. "
+
+
+def remove_deidentification_tags(text: str) -> str:
+    """Remove MIMIC's `[**…**]`.
+
+    Examples:
+        >>> remove_deidentification_tags("seen on [**2120-2-28**] by Dr. [**Last Name**]")
+        'seen on  by Dr. '
+    """
+    return _DEIDENTIFICATION_TAG.sub("", text)
+
+
+def clean_note(text: str, preset: PromptPreset) -> str:
+    """The note as it stands behind the prompt: one line, lower case.
+
+    Examples:
+        >>> clean_note("Admission Date:\\nSeen by Dr. Who --", get_preset("kept-50"))
+        ' seen by doctor who '
+    """
+    text = text.lower().replace("\n", " ")
+    if preset.clean_titles:
+        text = text.replace("\r", " ").replace("dr.", "doctor").replace("m.d.", "doctor")
+        text = text.replace("admission date:", "").replace("discharge date:", "")
+        text = re.sub("--|__|==", "", text)
+    return _SPACES.sub(" ", text)
+
+
+def select_sections(text: str, headers: Collection[str] = SECTION_HEADERS) -> str | None:
+    """The sections of a note whose header is in `headers`, joined; `None` if there is no more than one of them.
+
+    A header is a line that ends with ":"; a section runs to the next header line. The result is in lower case.
+
+    Examples:
+        >>> select_sections("Chief Complaint:\\nFever\\nAllergies:\\nNone\\nDischarge Diagnosis:\\nSepsis\\n")
+        'chief complaint:\\nfever\\ndischarge diagnosis:\\nsepsis\\n'
+        >>> select_sections("Fever, then sepsis.") is None
+        True
+    """
+    text = text.lower()
+    starts: list[tuple[str, int]] = []
+    end = 0
+    for line in text.split("\n"):
+        header = line.strip()
+        if header.endswith(":"):
+            # As published: the next occurrence of the header's words, which may be inside an earlier line.
+            start = text.index(header, end)
+            end = start + len(header)
+            starts.append((header, start))
+    ends = [start for _, start in starts[1:]] + [len(text)]
+    kept = [text[start:end] for (header, start), end in zip(starts, ends, strict=True) if header in headers]
+    return "".join(kept) if len(kept) > 1 else None
+
+
+def sample_codes(
+    gold_codes: Collection[str], candidates: Sequence[str], num_codes: int, generator: random.Random
+) -> list[str]:
+    """Codes to ask in one training prompt: the gold codes and random others, shuffled.
+
+    Args:
+        gold_codes: the codes of the note.
+        candidates: all codes of the task.
+        num_codes: how many to ask. If there are more gold codes than that, a random part of them.
+        generator: the source of randomness.
+
+    Raises:
+        ValueError: `num_codes` is less than 1.
+
+    Examples:
+        >>> sorted(sample_codes(["A", "B"], ["A", "B", "C", "D"], 3, random.Random(0)))[:2]
+        ['A', 'B']
+    """
+    if num_codes < 1:
+        raise ValueError(f"num_codes={num_codes} is less than 1; pass how many codes a prompt asks.")
+    gold = [code for code in candidates if code in set(gold_codes)]
+    others = [code for code in candidates if code not in set(gold_codes)]
+    gold = generator.sample(gold, min(len(gold), num_codes))
+    codes = gold + generator.sample(others, min(len(others), num_codes - len(gold)))
+    generator.shuffle(codes)
+    return codes

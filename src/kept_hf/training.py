@@ -1,0 +1,126 @@
+"""What the stock Trainer needs for ICD prompting: rows, metrics, what trains, and the order of evaluation."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+
+import numpy as np
+from datasets import Dataset
+from torch import nn
+from transformers import EvalPrediction, TrainerCallback
+
+from .metrics import best_micro_f1_threshold, icd_metrics
+from .processing_kept import CUT_MESSAGE, KeptProcessor
+from .prompting import sample_codes
+
+logger = logging.getLogger(__name__)
+
+
+def prompt_rows(
+    notes: Dataset,
+    processor: KeptProcessor,
+    sampled_codes: int | None = None,
+    draws: int = 1,
+    seed: int = 0,
+) -> Dataset:
+    """Turn notes into rows for the Trainer.
+
+    Args:
+        notes: columns `text` and `codes`; with a column `asked`, each note is asked about these codes.
+        processor: its code set is the task.
+        sampled_codes: for training: ask a random part of the codes, this many, all gold codes among them. By default
+            every code of the code set is asked, in the processor's groups.
+        draws: rows per note with `sampled_codes`, each with codes drawn anew.
+        seed: of the draws.
+
+    Returns:
+        Rows with the model's inputs, `labels` and `length`, in the order of the notes. How many notes were cut is
+        logged.
+
+    Raises:
+        ValueError: no notes.
+    """
+    if not len(notes):
+        raise ValueError("notes has no rows; choose codes that its split has, or pass another split.")
+    codes = list(processor.code_set) if processor.code_set is not None else []
+
+    def rows(batch: dict, indices: Sequence[int]) -> dict:
+        texts, gold, asked = batch["text"], batch["codes"], batch.get("asked")
+        if sampled_codes is not None:
+            texts, gold = ([value for value in values for _ in range(draws)] for values in (texts, gold))
+            generators = (random.Random(f"{seed} {index} {draw}") for index in indices for draw in range(draws))
+            asked = [sample_codes(g, codes, sampled_codes, rng) for g, rng in zip(gold, generators, strict=True)]
+        features = processor(texts, codes=asked, gold_codes=gold, return_cut=True)
+        return {**features, "length": [len(ids) for ids in features["input_ids"]]}
+
+    result = notes.map(
+        rows, batched=True, batch_size=100, with_indices=True, remove_columns=notes.column_names, desc="Prompts"
+    )
+    cut = np.bincount(result["cut"], minlength=3)
+    if cut[1:].any():
+        logger.warning(CUT_MESSAGE, cut[1:].sum(), cut.sum(), processor.max_length, cut[1], cut[2])
+    return result.remove_columns("cut")
+
+
+class ICDMetrics:
+    """`compute_metrics` for the Trainer: prompts merged per note, threshold tuned on the split that is evaluated.
+
+    For choosing an epoch on the validation split. The test split is judged at the threshold of the validation split:
+    see `icd_metrics`.
+
+    Args:
+        processor: the processor that made the rows.
+    """
+
+    def __init__(self, processor: KeptProcessor):
+        self.processor = processor
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Metrics of [`kept_hf.metrics.icd_metrics`] at the best threshold, and that `threshold`."""
+        scores = self.processor.merge_logits(prediction.predictions)
+        labels = self.processor.merge_logits(prediction.label_ids)
+        threshold = best_micro_f1_threshold(scores, labels)
+        return {**icd_metrics(scores, labels, threshold=threshold), "threshold": threshold}
+
+
+class KeepEvaluationOrder(TrainerCallback):
+    """Lets the Trainer group the training rows by length without shuffling the rows it evaluates.
+
+    With `train_sampling_strategy="group_by_length"` transformers 5 also draws the *evaluation* rows in random order, so
+    that predictions no longer stand beside their notes. The training batches are drawn up before the training begins;
+    from then on evaluation is sequential.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Called by the Trainer once its training batches are drawn up."""
+        if args.train_sampling_strategy == "group_by_length":
+            args.train_sampling_strategy = "sequential"
+
+
+def train_only(model: nn.Module, names: Sequence[str]) -> int:
+    """Freeze all parameters but those whose name contains one of `names` (BitFit: `["bias", "lm_head"]`).
+
+    Returns:
+        The number of parameters that train.
+
+    Raises:
+        ValueError: a name that no parameter contains.
+
+    Examples:
+        >>> train_only(nn.Linear(3, 2), ["bias"])
+        2
+    """
+    for name in names:
+        if not any(name in parameter_name for parameter_name, _ in model.named_parameters()):
+            raise ValueError(
+                f"trainable={name!r} matches no parameter; the parameters are called "
+                f"{', '.join(sorted({n.rsplit('.', 1)[-1] for n, _ in model.named_parameters()}))}, below modules such "
+                f"as {', '.join(n for n, _ in model.named_children())}."
+            )
+    count = 0
+    for parameter_name, parameter in model.named_parameters():
+        parameter.requires_grad = any(name in parameter_name for name in names)
+        count += parameter.numel() * parameter.requires_grad
+    return count
