@@ -32,7 +32,7 @@ from kept_hf import DataCollatorForICDPrompting, ICDCodeSet, KeptLongformerForIC
 from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer
 from kept_hf.corpora import Corpus, load_corpus
 from kept_hf.corpora.selection import select_codes, training_counts
-from kept_hf.matching import matching_examples
+from kept_hf.matching import matching_curriculum
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics, per_code_metrics
 from kept_hf.report import (
     format_table,
@@ -94,12 +94,12 @@ class DataArguments:
         metadata={"help": "Before the notes, train on so many synthetic prompts made of ICD-10-CM names."},
     )
     matching_codes: list[int] = field(
-        default_factory=lambda: [4, 12], metadata={"help": "Fewest codes of a synthetic prompt at first, most at last."}
+        default_factory=lambda: [3, 12], metadata={"help": "Codes of a synthetic prompt, at first and at last."}
     )
     matching_sentences: list[int] = field(
-        default_factory=lambda: [2, 12], metadata={"help": "Fewest sentences of a synthetic text, most at last."}
+        default_factory=lambda: [1, 8], metadata={"help": "Sentences of a synthetic text, at first and at last."}
     )
-    matching_learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of that stage."})
+    matching_learning_rate: float = field(default=3e-4, metadata={"help": "Learning rate of that stage."})
     matching_batch_size: int = field(default=16, metadata={"help": "Batch size of that stage."})
 
 
@@ -205,23 +205,18 @@ def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLong
     return model, processor
 
 
-def matching_rows(processor: KeptProcessor, data: DataArguments, seed: int, stages: int = 4) -> Dataset:
+def matching_rows(processor: KeptProcessor, data: DataArguments, seed: int) -> Dataset:
     """Rows of synthetic prompts, from short to long."""
     concepts = ICDCodeSet.from_icd10cm()
-    asker = KeptProcessor(processor.tokenizer, concepts, processor.preset, processor.max_length)
-    (fewest, most), (shortest, longest) = data.matching_codes, data.matching_sentences
-    examples = []
-    for stage in range(stages):
-        share = (stage + 1) / stages
-        examples += matching_examples(
-            concepts,
-            data.matching_examples // stages,
-            (fewest, max(fewest, round(most * share))),
-            (shortest, max(shortest, round(longest * share))),
-            seed=seed + stage,
-        )
-    notes = Dataset.from_list([{"text": e["text"], "codes": e["gold_codes"], "asked": e["codes"]} for e in examples])
-    return prompt_rows(notes, asker)
+    examples = matching_curriculum(
+        concepts, data.matching_examples, tuple(data.matching_codes), tuple(data.matching_sentences), seed
+    )
+    asker = KeptProcessor(
+        processor.tokenizer, concepts, processor.preset, processor.max_length, processor.global_attention_stride
+    )
+    return prompt_rows(
+        Dataset.from_list([{"text": e["text"], "codes": e["gold_codes"], "asked": e["codes"]} for e in examples]), asker
+    )
 
 
 def match(model, processor: KeptProcessor, data: DataArguments, training: KeptTrainingArguments) -> None:
@@ -272,10 +267,15 @@ def score(trainer: Trainer, processor: KeptProcessor, rows: Dataset) -> tuple[np
     return processor.merge_logits(prediction.predictions), processor.merge_logits(prediction.label_ids).astype(int)
 
 
-def evaluate(scores, labels, validation_scores, validation_labels) -> tuple[dict[str, float], float]:
-    """Metrics at the threshold that is best on the validation split."""
-    threshold = best_micro_f1_threshold(validation_scores, validation_labels)
-    return icd_metrics(scores, labels, threshold=threshold), threshold
+def validation_threshold(trainer: Trainer) -> float:
+    """The threshold of the epoch that is kept, as its evaluation on the validation split found it."""
+    evaluations = [entry for entry in trainer.state.log_history if "eval_threshold" in entry]
+    best = [entry for entry in evaluations if entry["step"] == trainer.state.best_global_step]
+    if trainer.args.load_best_model_at_end and best:
+        return best[0]["eval_threshold"]
+    if evaluations and evaluations[-1]["step"] == trainer.state.global_step:
+        return evaluations[-1]["eval_threshold"]
+    return trainer.evaluate()["eval_threshold"]
 
 
 def main() -> None:
@@ -344,12 +344,15 @@ def main() -> None:
 def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, started) -> None:
     """Evaluate, write the model and the report, print the closing table."""
     split = "test" if "test" in rows else "validation"
-    validation = score(trainer, processor, rows["validation"])
-    scores, labels = score(trainer, processor, rows[split]) if split == "test" else validation
-    metrics, threshold = evaluate(scores, labels, *validation)
+    threshold = validation_threshold(trainer)
+    scores, labels = score(trainer, processor, rows[split])
+    metrics = icd_metrics(scores, labels, threshold=threshold)
     frequency = np.array([counts[code] for code in corpus.code_set], dtype=np.float32)
-    guess, _ = evaluate(
-        np.tile(frequency, (len(scores), 1)), labels, np.tile(frequency, (len(validation[0]), 1)), validation[1]
+    validation_labels = np.array([corpus.code_set.multi_hot(codes) for codes in notes["validation"]["codes"]])
+    guess = icd_metrics(
+        np.tile(frequency, (len(scores), 1)),
+        labels,
+        threshold=best_micro_f1_threshold(np.tile(frequency, (len(validation_labels), 1)), validation_labels),
     )
     if not trainer.is_world_process_zero():
         return

@@ -14,6 +14,7 @@ from transformers import (
 from .code_set import ICDCodeSet
 from .configuration_kept_longformer import KeptLongformerConfig
 from .data_collator import DataCollatorForICDPrompting
+from .metrics import ICD_METRIC_PATH
 from .modeling_kept_longformer import (
     KeptLongformerForICDPrompting,
     KeptLongformerForMaskedLM,
@@ -29,6 +30,7 @@ AutoModelForSequenceClassification.register(KeptLongformerConfig, KeptLongformer
 AutoProcessor.register(KeptLongformerConfig, KeptProcessor, exist_ok=True)
 
 __all__ = [
+    "ICD_METRIC_PATH",
     "DataCollatorForICDPrompting",
     "ICDCodeSet",
     "KeptLongformerConfig",

@@ -20,30 +20,35 @@ _ICD9_EXTERNAL_CATEGORY = re.compile(r"E[89][0-9]{2}")
 _CSV_COLUMNS = ("code", "description", "synonyms", "parent")
 
 
-def add_dot(code: str, procedure: bool = False) -> str:
+def add_dot(code: str, procedure: bool = False, icd_version: int = 9) -> str:
     """Put the dot into an undotted code, as MIMIC's tables store them.
 
-    Diagnosis codes have it after three characters (four for ICD-9 codes that start with "E"), ICD-9 procedure codes
-    after two. ICD-10-PCS codes (seven characters) have none.
+    Diagnosis codes have it after three characters (four for ICD-9's external causes, E800 to E999), ICD-9 procedure
+    codes after two. ICD-10-PCS codes have none.
 
     Args:
         code: a code as text, dotted or not.
         procedure: whether `code` is a procedure code.
+        icd_version: 9 or 10.
 
     Raises:
         TypeError: `code` is no string (a number has lost its leading zeros).
+        ValueError: another `icd_version`.
 
     Examples:
-        >>> add_dot("0389"), add_dot("389"), add_dot("E8889"), add_dot("0407", procedure=True), add_dot("N179")
-        ('038.9', '389', 'E888.9', '04.07', 'N17.9')
+        >>> add_dot("0389"), add_dot("389"), add_dot("E8889"), add_dot("0407", procedure=True)
+        ('038.9', '389', 'E888.9', '04.07')
+        >>> add_dot("E8342", icd_version=10), add_dot("0BW03ZZ", procedure=True, icd_version=10)
+        ('E83.42', '0BW03ZZ')
     """
     if not isinstance(code, str):
         raise TypeError(f"code={code!r} is of type {type(code).__name__}; pass text: '038.9' and '38.9' differ.")
     code = code.strip().upper().replace(".", "")
-    if procedure and len(code) == 7:
+    if icd_version not in (9, 10):
+        raise ValueError(f"icd_version={icd_version!r}; pass 9 or 10.")
+    if procedure and icd_version == 10:
         return code
-    # ICD-9's external causes are E800 to E999, with the dot after four; ICD-10-CM's chapter E ends at E89.
-    position = 2 if procedure else 4 if _ICD9_EXTERNAL_CATEGORY.match(code) else 3
+    position = 2 if procedure else 4 if icd_version == 9 and _ICD9_EXTERNAL_CATEGORY.match(code) else 3
     return code if len(code) <= position else f"{code[:position]}.{code[position:]}"
 
 
@@ -80,16 +85,24 @@ class ICDCodeSet:
         self.codes: tuple[str, ...] = tuple(codes)
         _check_codes(self.codes)
         self._index = {code: index for index, code in enumerate(self.codes)}
-        known = self._index.keys()
+        for code, names in (synonyms or {}).items():
+            if isinstance(names, str):
+                raise TypeError(f"synonyms[{code!r}]={names!r} is one string; pass a list of names: [{names!r}].")
+        # The codes above those of the set are kept too: their titles stand in for missing ones.
+        kept, parents = set(self.codes), parents or {}
+        self.parents: dict[str, str] = {}
+        for code in self.codes:
+            while parents.get(code) and code not in self.parents:
+                self.parents[code] = code = parents[code]
+                kept.add(code)
         self.descriptions = {
-            code: " ".join(text.split()) for code, text in (descriptions or {}).items() if code in known and text
+            code: " ".join(text.split()) for code, text in (descriptions or {}).items() if code in kept and _said(text)
         }
         self.synonyms = {
-            code: tuple(dict.fromkeys(" ".join(name.split()) for name in names if name and name.strip()))
+            code: tuple(dict.fromkeys(" ".join(name.split()) for name in names if _said(name)))
             for code, names in (synonyms or {}).items()
-            if code in known and names
+            if code in kept and any(map(_said, names))
         }
-        self.parents = {code: parent for code, parent in (parents or {}).items() if code in known and parent}
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -106,7 +119,8 @@ class ICDCodeSet:
     __hash__ = None
 
     def __repr__(self) -> str:
-        return f"ICDCodeSet({len(self)} codes, {self.codes[0]} … {self.codes[-1]}, {len(self.descriptions)} described)"
+        described = sum(code in self.descriptions for code in self.codes)
+        return f"ICDCodeSet({len(self)} codes, {self.codes[0]} … {self.codes[-1]}, {described} described)"
 
     def index(self, code: str) -> int:
         """Position of `code`, which is its label id.
@@ -248,8 +262,8 @@ class ICDCodeSet:
 
         Args:
             codes: the codes wanted, in order; all categories and codes of the list by default (extended seventh
-                characters left out). Codes that the list does not know (retired ones, say) stay undescribed, with
-                one warning that counts them; their parent is the nearest code above them that the list knows.
+                characters left out). Codes that the list does not know (retired ones, say) take the title of the
+                nearest code above them that it knows, or stay undescribed; one warning counts them.
 
         Raises:
             ImportError: the package `simple-icd-10-cm` is missing.
@@ -293,6 +307,10 @@ class ICDCodeSet:
                 len(codes),
             )
         return cls(codes, descriptions, synonyms, parents)
+
+
+def _said(text: str | None) -> bool:
+    return bool(text and text.strip())
 
 
 def _lacks_dot(code: str) -> bool:

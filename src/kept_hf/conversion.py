@@ -40,8 +40,10 @@ def convert_to_kept_longformer(
         The model, and the tokenizer with its `model_max_length` raised to `max_length`.
 
     Raises:
-        ValueError: a source of another type, relative positions, or a period greater than the table.
+        ValueError: a source of another type, relative positions, a period greater than the table, no length.
     """
+    if max_length < 1:
+        raise ValueError(f"max_length={max_length} is less than 1; pass the tokens of the longest input.")
     source_config = AutoConfig.from_pretrained(model_name_or_path)
     if source_config.model_type not in BERT_LIKE:
         raise ValueError(

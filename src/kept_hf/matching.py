@@ -59,15 +59,15 @@ def name_variant(name: str, generator: random.Random) -> str:
     """Another way to write a code's title: lower case, without filler words, parts swapped or a letter mistyped.
 
     Examples:
-        >>> name_variant("Acute kidney failure, unspecified", random.Random(1))
+        >>> name_variant("Acute kidney failure, unspecified", random.Random(0))
         'acute kidney failure'
     """
-    name = name.lower()
+    name = original = name.lower()
     for phrase in _UNINFORMATIVE:
         name = name.replace(phrase, " ")
-    name = " ".join(name.split()) or name
-    head, comma, tail = name.partition(", ")
-    if comma and generator.random() < 0.5:
+    name = " ".join(name.split()) or original
+    head, _, tail = name.partition(", ")
+    if head and tail and generator.random() < 0.5:
         name = f"{tail} {head}" if generator.random() < 0.5 else head
     words = name.split()
     if len(words) > 3 and generator.random() < 0.3:
@@ -100,9 +100,9 @@ def matching_examples(
         background: sentences of real, unlabelled text to put between the mentions; by default stock phrases.
 
     Yields:
-        `{"text": str, "codes": [asked], "gold_codes": [those that the text affirms]}`. About a third of the codes asked
-        are affirmed, a tenth are mentioned as negated or as a relative's, which does not count; the other sentences
-        affirm concepts that are not asked, or are background.
+        `{"text": str, "codes": [asked], "gold_codes": [those that the text affirms]}`. On average a quarter of the
+        codes asked are affirmed, a tenth are mentioned as negated or as a relative's, which does not count; the other
+        sentences affirm concepts that are not asked, or are background.
 
     Raises:
         ValueError: fewer codes than a prompt asks, or ranges that are no ranges.
@@ -140,7 +140,7 @@ def matching_examples(
             asked += [c for c in dict.fromkeys([code, *related]) if c not in asked]
         asked = asked[:size]
         generator.shuffle(asked)
-        affirmed = generator.sample(asked, generator.randint(0, max(1, size // 3)))
+        affirmed = generator.sample(asked, generator.randint(0, (size + 1) // 2))
         rest = [code for code in asked if code not in affirmed]
         negated = [code for code in rest if generator.random() < 0.1]
         sentences = [generator.choice(CARRIERS).format(mention(code)) for code in affirmed]
@@ -153,3 +153,50 @@ def matching_examples(
                 sentences.append(generator.choice(background or FILLERS))
         generator.shuffle(sentences)
         yield {"text": " ".join(sentences), "codes": asked, "gold_codes": affirmed}
+
+
+def matching_curriculum(
+    code_set: ICDCodeSet,
+    num_examples: int,
+    num_codes: tuple[int, int] = (3, 12),
+    num_sentences: tuple[int, int] = (1, 8),
+    seed: int = 0,
+    background: Sequence[str] = (),
+) -> list[dict]:
+    """Prompts and texts from short to long, to be trained on in this order.
+
+    The first half has the fewest codes and sentences: an unprompted model starts to match on those and on no longer
+    ones. The second half grows to the most in three steps, since what is learnt on short prompts does not carry to long
+    ones by itself.
+
+    Args:
+        code_set, seed, background: see [`matching_examples`].
+        num_examples: how many in all.
+        num_codes: codes of a prompt, at first and at last.
+        num_sentences: sentences of a text, at first and at last.
+
+    Returns:
+        The examples of [`matching_examples`], in order.
+
+    Examples:
+        >>> examples = matching_curriculum(ICDCodeSet.from_icd10cm(), 60, (3, 12), (1, 8))
+        >>> len(examples), len(examples[0]["codes"]) <= 4
+        (60, True)
+    """
+    examples: list[dict] = []
+    for stage, share in enumerate((0.0, 1 / 3, 2 / 3, 1.0)):
+        end = round(num_examples * (0.5 + stage / 6))
+        # From half of the way to all of it; at first one code and two sentences more than the fewest.
+        codes, sentences = (
+            (round(first + share / 2 * (last - first)), max(first + slack, round(first + share * (last - first))))
+            for (first, last), slack in ((num_codes, 1), (num_sentences, 2))
+        )
+        examples += matching_examples(
+            code_set,
+            end - len(examples),
+            codes,
+            sentences,
+            seed=seed + stage,
+            background=background,
+        )
+    return examples

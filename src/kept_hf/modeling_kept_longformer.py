@@ -52,15 +52,25 @@ class ICDPromptingOutput(ModelOutput):
     global_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
+def needs_eager_attention(config: KeptLongformerConfig, sequence_length: int, output_attentions: bool) -> bool:
+    """Whether an input is left to transformers' implementation.
+
+    A length that is so before it is padded to whole windows is so afterwards, therefore model and layers agree.
+    """
+    if output_attentions:
+        return True  # only that implementation returns them
+    if config.attention_backend == "auto":
+        # Beyond a few windows the dense product does more work than the sliding one.
+        return sequence_length > max(MAX_DENSE_LENGTH, 2 * max(config.attention_window))
+    return config.attention_backend == "eager"
+
+
 class KeptLongformerSelfAttention(LongformerSelfAttention):
     """
     Longformer self-attention with a choice of implementation (`config.attention_backend`).
 
     Parameters, arguments and results are those of `LongformerSelfAttention`.
     """
-
-    eager = True
-    """Whether this pass is left to transformers' implementation; [`KeptLongformerModel`] decides it for all layers."""
 
     def forward(
         self,
@@ -71,7 +81,7 @@ class KeptLongformerSelfAttention(LongformerSelfAttention):
         is_global_attn=None,
         output_attentions=False,
     ):
-        if self.eager:
+        if needs_eager_attention(self.config, hidden_states.shape[1], output_attentions):
             return super().forward(
                 hidden_states,
                 attention_mask=attention_mask,
@@ -137,18 +147,9 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
             layer.attention.self = KeptLongformerSelfAttention(config, layer_id)
         self.post_init()
 
-    def _needs_eager(self, sequence_length: int, output_attentions: bool | None) -> bool:
-        """Whether this input is left to transformers' implementation."""
-        if output_attentions or (output_attentions is None and self.config.output_attentions):
-            return True  # only it returns them
-        if self.config.attention_backend == "auto":
-            # Beyond a few windows the dense product does more work than the sliding one.
-            return sequence_length > max(MAX_DENSE_LENGTH, 2 * max(self.config.attention_window))
-        return self.config.attention_backend == "eager"
-
     def _pad_to_window_size(self, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, pad_token_id):
         """As in `LongformerModel`; the dense product needs no padding."""
-        if not self.encoder.layer[0].attention.self.eager:
+        if not self._pads:
             return 0, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
         return super()._pad_to_window_size(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, pad_token_id
@@ -176,9 +177,8 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
                 "processor, or a model with a longer position table."
             )
         if given is not None:
-            eager = self._needs_eager(given.shape[1], output_attentions)
-            for layer in self.encoder.layer:
-                layer.attention.self.eager = eager
+            returns_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+            self._pads = needs_eager_attention(self.config, given.shape[1], returns_attentions)
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -321,22 +321,18 @@ class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
     def _mask_slots(is_mask: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions of the masks, `(batch_size, num_labels)`, and which of these slots hold a code."""
         counts = is_mask.sum(dim=1)
-        if labels is None:
-            num_slots = int(counts.max())
-        else:
-            num_slots = labels.shape[1]
-            asked = (labels != -100).sum(dim=1)
-            if not torch.equal(counts, asked):
-                row = int((counts != asked).nonzero()[0])
-                raise ValueError(
-                    f"Row {row} of the batch has {int(counts[row])} mask tokens and {int(asked[row])} labels; pass one "
-                    "label for each code of the prompt, in its order, and -100 beyond them."
-                )
-        if num_slots == 0:
+        if not counts.any():
             raise ValueError("input_ids holds no mask token, so no code is asked; prompts come from KeptProcessor.")
+        num_slots = int(counts.max()) if labels is None else labels.shape[1]
+        is_code = torch.arange(num_slots, device=is_mask.device)[None, :] < counts[:, None]
+        if labels is not None and (wrong := (counts > num_slots) | ((labels != -100) != is_code).any(dim=1)).any():
+            row = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"Row {row} of the batch has {int(counts[row])} mask tokens and {int((labels[row] != -100).sum())} "
+                "labels; pass one label for each code of the prompt, in its order, and -100 beyond them."
+            )
         # A stable sort brings the mask positions to the front, in their order.
         positions = is_mask.int().sort(dim=1, descending=True, stable=True).indices[:, :num_slots]
-        is_code = torch.arange(num_slots, device=is_mask.device)[None, :] < counts[:, None]
         return positions, is_code
 
     def _read_out(self, at_masks, is_code, labels, num_items_in_batch):

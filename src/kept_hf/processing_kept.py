@@ -13,7 +13,14 @@ from transformers import BatchEncoding, ProcessorMixin
 from transformers.utils import cached_file
 
 from .code_set import ICDCodeSet
-from .prompting import clean_note, get_preset, prompt_text, remove_deidentification_tags, select_sections
+from .prompting import (
+    clean_note,
+    get_preset,
+    prompt_text,
+    remove_deidentification_tags,
+    select_sections,
+    shorten_description,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +153,8 @@ class KeptProcessor(ProcessorMixin):
             codes: the codes asked; by default the whole code set.
         """
         codes = list(self._code_set_of(codes) if codes is None else codes)
+        if not codes:
+            raise ValueError("codes=[] asks about no code; pass at least one for each note, or None for the code set.")
         size = self.codes_per_prompt or len(codes)
         return [codes[start : start + size] for start in range(0, len(codes), size)]
 
@@ -180,6 +189,11 @@ class KeptProcessor(ProcessorMixin):
                 the note; the message names the numbers.
         """
         single = isinstance(text, str)
+        if not single and not isinstance(text, (list, tuple)):
+            raise TypeError(f"text is of type {type(text).__name__}; pass a note as str, or a list of notes.")
+        for name, value in (("codes", codes), ("gold_codes", gold_codes)):
+            if isinstance(value, str):
+                raise TypeError(f"{name}={value!r} is one string; pass a list of codes: [{value!r}].")
         texts = [text] if single else list(text)
         for index, note in enumerate(texts):
             if not isinstance(note, str):
@@ -190,6 +204,9 @@ class KeptProcessor(ProcessorMixin):
         for name, lists in (("codes", asked), ("gold_codes", gold)):
             if len(lists) != len(texts):
                 raise ValueError(f"{name} has {len(lists)} lists for {len(texts)} notes; pass one list per note.")
+        for note_gold in gold:
+            if isinstance(note_gold, str):
+                raise TypeError(f"gold_codes has {note_gold!r} for a note; pass a list of codes per note.")
         code_set = self._code_set_of(codes)
 
         rows, cuts = [], []
@@ -244,18 +261,16 @@ class KeptProcessor(ProcessorMixin):
     def _rows(self, note: str, codes, gold, code_set: ICDCodeSet) -> Iterator[tuple[dict[str, list[int]], int]]:
         """The features of each prompt of one note, and how the note was cut."""
         preset = self._preset
-        note = remove_deidentification_tags(self._without_special_tokens(note))
+        note = remove_deidentification_tags(note)
         whole = self._note_ids(note)
         sections: list[int] | None = None
+        if preset.note_reserve is not None:
+            is_long_note = self._num_note_tokens(note) > self.max_length - preset.note_reserve
         for group in self.code_groups(code_set if codes is None else codes):
             head, prompt_length = self._prompt_ids(tuple(group), code_set)
             room = self.max_length - len(self._first) - len(self._last) - len(head)
             tail, cut = whole, 0
-            if preset.note_reserve is None:
-                too_long = len(head) + len(whole) > self.max_length
-            else:
-                too_long = self._num_note_tokens(note) > self.max_length - preset.note_reserve
-            if too_long:
+            if is_long_note if preset.note_reserve is not None else len(head) + len(whole) > self.max_length:
                 if sections is None:
                     selected = select_sections(note)
                     sections = whole if selected is None else self._note_ids(selected)
@@ -280,7 +295,8 @@ class KeptProcessor(ProcessorMixin):
             if len(self._prompts) >= MAX_CACHED_PROMPTS:
                 self._prompts.clear()
             tokenizer = self.tokenizer
-            text = prompt_text([self._without_special_tokens(d) for d in key], tokenizer.mask_token, self._preset)
+            shortened = [self._without_special_tokens(shorten_description(d, self._preset)) for d in key]
+            text = prompt_text(shortened, tokenizer.mask_token, self._preset)
             prompt_ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
             specials = len(self._first) + len(self._last)
             if len(prompt_ids) + specials >= self.max_length:
@@ -306,14 +322,15 @@ class KeptProcessor(ProcessorMixin):
     def _note_ids(self, text: str) -> list[int]:
         """Ids of what stands behind the last mask: ". " and the cleaned note."""
         # The mask token makes the tokenizer see this text where it stands, not at the beginning of a sequence.
-        text = self.tokenizer.mask_token + ". " + clean_note(text, self._preset)
+        text = self.tokenizer.mask_token + ". " + self._without_special_tokens(clean_note(text, self._preset))
         return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids[1:]
 
     def _num_note_tokens(self, text: str) -> int:
-        return len(self.tokenizer(clean_note(text, self._preset), add_special_tokens=False, verbose=False).input_ids)
+        text = self._without_special_tokens(clean_note(text, self._preset))
+        return len(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def _without_special_tokens(self, text: str) -> str:
-        """A mask token that a note happens to hold would be taken for a code's."""
+        """Cleaned text in which a mask token that it happens to hold cannot be taken for a code's."""
         for token in self.tokenizer.all_special_tokens:
             if token in text:
                 text = text.replace(token, " ")

@@ -151,7 +151,7 @@ def select_sections(text: str, headers: Collection[str] = SECTION_HEADERS) -> st
             end = start + len(header)
             starts.append((header, start))
     ends = [start for _, start in starts[1:]] + [len(text)]
-    kept = [text[start:end] for (header, start), end in zip(starts, ends, strict=True) if header in headers]
+    kept = [text[start:end] for (header, start), end in zip(starts, ends, strict=False) if header in headers]
     return "".join(kept) if len(kept) > 1 else None
 
 

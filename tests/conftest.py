@@ -1,0 +1,116 @@
+"""Tiny tokenizers, processors and models, made without a network."""
+
+import json
+
+import pytest
+import torch
+from tokenizers import AddedToken, ByteLevelBPETokenizer
+from transformers import BertTokenizer, RobertaTokenizer
+
+from kept_hf import ICDCodeSet, KeptLongformerConfig, KeptLongformerForICDPrompting, KeptProcessor
+
+SENTENCES = (
+    "yes",
+    "no",
+    "chief complaint: fever and cough. history of present illness: the patient was admitted with sepsis.",
+    "unspecified essential hypertension, acute kidney failure, unspecified septicemia, atrial fibrillation.",
+    "brief hospital course: treated with fluids; discharge diagnosis: pneumonia. discharge condition: stable",
+    "seen by doctor. past medical history of diabetes mellitus without mention of complication.",
+)
+WORDS = (
+    "yes no chief complaint fever and cough the patient was admitted with sepsis essential hypertension acute kidney "
+    "failure septicemia atrial fibrillation brief hospital course treated discharge diagnosis condition stable of"
+)
+CODES = {
+    "401.9": "Unspecified essential hypertension",
+    "038.9": "Unspecified septicemia",
+    "584.9": "Acute kidney failure, unspecified",
+    "V45.81": "Aortocoronary bypass status",
+    "250.00": "Diabetes mellitus without mention of complication, type II or unspecified type, not stated as "
+    "uncontrolled, and this long title goes on",
+    "E888.9": "Unspecified fall",
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def roberta_tokenizer():
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(
+        [sentence for sentence in SENTENCES for _ in range(20)],
+        vocab_size=420,
+        min_frequency=2,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        show_progress=False,
+    )
+    model = json.loads(trained.to_str())["model"]
+    tokenizer = RobertaTokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],
+        mask_token=AddedToken("<mask>", lstrip=True, special=True),
+    )
+    assert tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>", "<mask>"]) == [0, 1, 2, 3, 4]
+    assert [len(tokenizer(word, add_special_tokens=False).input_ids) for word in ("yes", "no")] == [1, 1]
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def bert_tokenizer():
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS.split())]
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,;:()[]*-_=/<>"
+    pieces += [letter for letter in letters if letter not in pieces] + [f"##{letter}" for letter in letters]
+    return BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)})
+
+
+@pytest.fixture(params=["roberta", "bert"])
+def tokenizer(request):
+    """Both kinds, one after the other."""
+    return request.getfixturevalue(f"{request.param}_tokenizer")
+
+
+@pytest.fixture
+def code_set():
+    return ICDCodeSet(list(CODES), descriptions=CODES, synonyms={"401.9": ["htn", "high blood pressure"]})
+
+
+@pytest.fixture
+def processor(roberta_tokenizer, code_set):
+    return KeptProcessor(roberta_tokenizer, code_set, max_length=200)
+
+
+@pytest.fixture
+def tiny_config(processor):
+    return KeptLongformerConfig(
+        vocab_size=len(processor.tokenizer),
+        hidden_size=16,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        intermediate_size=24,
+        attention_window=[4, 8],
+        max_position_embeddings=202,
+        type_vocab_size=1,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        layer_norm_eps=1e-5,
+        **processor.config_overrides(),
+    )
+
+
+def randomize(model, seed=0, scale=0.3):
+    """Fill every parameter, biases and norms too, so that none can be left out unnoticed."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(0.0, scale, generator=generator)
+            if "norm" in name.lower() and name.endswith("weight"):
+                parameter += 1.0
+    return model
+
+
+@pytest.fixture
+def tiny_model(tiny_config):
+    return randomize(KeptLongformerForICDPrompting(tiny_config)).eval()

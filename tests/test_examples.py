@@ -1,0 +1,221 @@
+"""Every example is launched as the README launches it, with tiny settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CODES = ("401.9", "428.0", "038.9", "584.9", "486")
+REPORT = (
+    "all_results.json",
+    "code_set.json",
+    "config.json",
+    "f1_by_frequency.png",
+    "model.safetensors",
+    "per_code.csv",
+    "precision_recall.png",
+    "predictions.jsonl",
+    "processor_config.json",
+    "settings.json",
+    "tokenizer.json",
+)
+
+
+def launch(*arguments: str, processes: int = 1, check: bool = True) -> subprocess.CompletedProcess:
+    """`accelerate launch examples/…`, without network."""
+    # "--cpu --num_processes 2" would start one process; "--multi_gpu" with use_cpu starts two.
+    options = ["--multi_gpu", "--num_processes", str(processes)] if processes > 1 else ["--num_processes", "1"]
+    script = ["-m", "accelerate.commands.launch", "--mixed_precision", "no", "--num_machines", "1"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    result = subprocess.run(
+        [sys.executable, *script, "--dynamo_backend", "no", *options, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if check:
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    return result
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A BERT of a few thousand parameters with a tokenizer of the demo's letters."""
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "yes", "no", ",", ".", ":", "-", "/", "(", ")"]
+    words += [*letters, *("##" + letter for letter in letters)]
+    BertTokenizer(vocab={word: index for index, word in enumerate(words)}).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_attention_heads=2,
+        num_hidden_layers=1,
+        intermediate_size=16,
+        max_position_embeddings=64,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def train_arguments(tiny_checkpoint, tmp_path_factory) -> list[str]:
+    """Settings of a run that takes seconds."""
+    folder = tmp_path_factory.mktemp("settings")
+    codes = folder / "codes.txt"
+    codes.write_text("\n".join(CODES) + "\n")
+    values = {
+        "model_name_or_path": tiny_checkpoint,
+        "codes": codes,
+        "cache_dir": folder / "cache",
+        "max_length": 512,
+        "attention_window": 16,
+        "position_period": 32,
+        "codes_per_prompt": 3,
+        "sampled_codes": 3,
+        "draws": 1,
+        "matching_examples": 0,
+        "max_steps": 4,
+        "num_train_epochs": 1,
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": 2,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "per_device_train_batch_size": 4,
+        "bf16": "False",
+        "use_cpu": "True",
+    }
+    return ["examples/train.py", *(part for name, value in values.items() for part in (f"--{name}", str(value)))]
+
+
+@pytest.fixture(scope="module")
+def trained(train_arguments, tmp_path_factory) -> tuple[Path, str]:
+    """The folder of a run, and what it printed."""
+    folder = tmp_path_factory.mktemp("run")
+    result = launch(*train_arguments, "--matching_examples", "16", "--output_dir", str(folder))
+    return folder, result.stdout + result.stderr
+
+
+def logged_losses(folder: Path) -> list[float]:
+    state = json.loads((folder / "checkpoint-4" / "trainer_state.json").read_text())
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+
+def test_train_writes_the_model_and_the_report(trained):
+    folder, printed = trained
+    assert [name for name in REPORT if not (folder / name).exists()] == []
+    results = json.loads((folder / "all_results.json").read_text())
+    assert results["evaluated_on"] == "test" and results["codes"] == len(CODES) and results["world_size"] == 1
+    for name in ("f1_macro", "f1_macro_per_code", "f1_micro", "auc_macro", "auc_micro"):
+        assert 0 <= results[f"test_{name}"] <= 1
+    assert json.loads((folder / "config.json").read_text())["threshold"] == results["threshold"]
+    assert "training frequency" in printed and "this model" in printed
+
+
+def test_predictions_belong_to_their_notes(trained, train_arguments):
+    from kept_hf.corpora import load_corpus
+
+    folder, _ = trained
+    cache = train_arguments[train_arguments.index("--cache_dir") + 1]
+    gold = {row["note_id"]: set(row["codes"]) for row in load_corpus("demo", cache_dir=cache).dataset["test"]}
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert lines
+    for line in lines:
+        assert {entry["code"] for entry in line["codes"]} == set(CODES)
+        assert {entry["code"] for entry in line["codes"] if entry["gold"]} == gold[line["note_id"]] & set(CODES)
+        assert set(line["codes"][0]) == {"code", "description", "score", "probability", "assigned", "gold"}
+
+
+def test_predict_gives_the_scores_of_training(trained, train_arguments, tmp_path):
+    from kept_hf.corpora import load_corpus
+
+    folder, _ = trained
+    cache = train_arguments[train_arguments.index("--cache_dir") + 1]
+    notes = {row["note_id"]: row["text"] for row in load_corpus("demo", cache_dir=cache).dataset["test"]}
+    expected = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()][:3]
+    source, output = tmp_path / "notes.jsonl", tmp_path / "out.jsonl"
+    source.write_text(
+        "\n".join(json.dumps({"note_id": e["note_id"], "text": notes[e["note_id"]]}) for e in expected) + "\n"
+    )
+    arguments = ["--model", str(folder), "--input", str(source), "--output", str(output)]
+    result = launch("examples/predict.py", *arguments)
+    assert all(e["note_id"] in result.stdout for e in expected)
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    for one, other in zip(found, expected, strict=True):
+        assert one["note_id"] == other["note_id"]
+        scores = {entry["code"]: entry["score"] for entry in one["codes"]}
+        assert scores == pytest.approx({entry["code"]: entry["score"] for entry in other["codes"]}, abs=1e-4)
+
+
+@pytest.mark.parametrize("content", ['{"text": "a"}\n{"text": 3}\n', "no json\n", ""])
+def test_predict_names_the_bad_line(trained, tmp_path, content):
+    source = tmp_path / "notes.jsonl"
+    source.write_text(content)
+    result = launch("examples/predict.py", "--model", str(trained[0]), "--input", str(source), check=False)
+    assert result.returncode != 0
+    expected = "holds no notes" if not content else f"line {len(content.splitlines())}"
+    assert expected in result.stderr and 'Traceback (most recent call last):\n  File "' + str(ROOT) not in result.stderr
+
+
+def test_train_resumes_and_refuses_other_settings(trained, train_arguments):
+    folder, _ = trained
+    before = json.loads((folder / "all_results.json").read_text())
+    run = [*train_arguments, "--matching_examples", "16", "--output_dir", str(folder)]
+    result = launch(*run)
+    assert "Resuming from" in result.stdout + result.stderr and "Stage 1" not in result.stdout + result.stderr
+    after = json.loads((folder / "all_results.json").read_text())
+    assert after["test_auc_micro"] == pytest.approx(before["test_auc_micro"], abs=1e-6)
+    result = launch(*run, "--learning_rate", "0.5", check=False)
+    assert result.returncode != 0 and "learning_rate" in result.stderr
+
+
+def test_two_processes_give_the_loss_of_one(train_arguments, tmp_path):
+    common = [*train_arguments, "--train_sampling_strategy", "sequential", "--load_best_model_at_end", "False"]
+    common += ["--hidden_dropout_prob", "0", "--attention_probs_dropout_prob", "0"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    launch(*common, "--output_dir", str(one))
+    launch(*common, "--output_dir", str(two), "--per_device_train_batch_size", "2", processes=2)
+    assert json.loads((two / "all_results.json").read_text())["world_size"] == 2
+    assert logged_losses(two) == pytest.approx(logged_losses(one), rel=1e-4)
+    results = [json.loads((folder / "all_results.json").read_text()) for folder in (one, two)]
+    assert results[0]["test_auc_micro"] == pytest.approx(results[1]["test_auc_micro"], abs=1e-4)
+
+
+def test_trainable_freezes_the_rest(tiny_checkpoint, train_arguments, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    from kept_hf.conversion import convert_to_kept_longformer
+
+    torch.manual_seed(0)
+    launch(*train_arguments, "--trainable", "bias,lm_head", "--output_dir", str(tmp_path))
+    base = convert_to_kept_longformer(str(tiny_checkpoint), 512, 16, 32)[0].state_dict()
+    trained = load_file(tmp_path / "model.safetensors")
+    changed = {name for name, value in trained.items() if not torch.equal(value, base[name])}
+    assert changed and all("bias" in name or "lm_head" in name for name in changed)
+    assert any(name.startswith("longformer.encoder") for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--corpus", "mimic9", "codiesp"),
+        ("--preset", "kept-51", "kept-rerank"),
+        ("--codes", "rare51", "rare50"),
+        ("--max_length", "40", "max_length=40"),
+    ],
+)
+def test_train_refuses_unknown_choices(train_arguments, tmp_path, option, value, expected):
+    result = launch(*train_arguments, "--output_dir", str(tmp_path), option, value, check=False)
+    assert result.returncode != 0 and expected in result.stderr

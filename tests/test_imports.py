@@ -1,0 +1,129 @@
+"""What imports what, read from the sources without running them."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "kept_hf"
+PUBLISHED = (
+    "code_set",
+    "configuration_kept_longformer",
+    "longformer_attention",
+    "modeling_kept_longformer",
+    "processing_kept",
+    "prompting",
+)
+
+
+def guarded(tree):
+    """Nodes inside a `try` that catches a missing package: such imports are not demanded."""
+    nodes = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try):
+            caught = {
+                name.id for h in node.handlers if h.type for name in ast.walk(h.type) if isinstance(name, ast.Name)
+            }
+            if caught & {"ImportError", "ModuleNotFoundError"}:
+                nodes |= {inner for statement in node.body for inner in ast.walk(statement)}
+    return nodes
+
+
+def type_checking(tree):
+    return {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+
+
+def imports(path, module_level_only=False):
+    """Modules a file imports: with their leading dots, as written."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    left_out = guarded(tree) | type_checking(tree)
+    if module_level_only:
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                left_out |= set(ast.walk(node))
+    found = []
+    for node in ast.walk(tree):
+        if node in left_out:
+            continue
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append("." * node.level + (node.module or ""))
+    return found
+
+
+def packages(names):
+    return {name.split(".")[0] for name in names if not name.startswith(".")} - set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("module", PUBLISHED)
+def test_published_modules(module):
+    """They are copied to the Hub: transformers copies flat siblings named by `from .module import name` only."""
+    names = imports(PACKAGE / f"{module}.py")
+    assert packages(names) <= {"numpy", "torch", "transformers", "huggingface_hub"}
+    assert all(
+        name in ("huggingface_hub", "huggingface_hub.dataclasses") for name in names if "huggingface_hub" in name
+    )
+    relative = [name for name in names if name.startswith(".")]
+    for name in relative:
+        assert re.fullmatch(r"\.\w+", name), f"{name}: neither folders nor `from . import module` are copied"
+        assert name[1:] in PUBLISHED, f"{name} is not published"
+
+
+def test_metrics_imports_numpy_only():
+    names = imports(PACKAGE / "metrics.py")
+    assert packages(names) == {"numpy"} and not [name for name in names if name.startswith(".")]
+
+
+@pytest.mark.parametrize("module", ["prompting", "code_set"])
+def test_light_modules(module):
+    names = imports(PACKAGE / f"{module}.py", module_level_only=True)
+    assert not packages(names) and not [name for name in names if name.startswith(".")]
+
+
+@pytest.mark.parametrize("module", ["prompting", "code_set", "metrics"])
+def test_light_modules_load_light(module):
+    """Without the package's `__init__`, which registers with transformers."""
+    command = (
+        f"import importlib.util, sys; sys.modules.pop('torch', None);"
+        f"spec = importlib.util.spec_from_file_location('alone', {str(PACKAGE / (module + '.py'))!r});"
+        "alone = importlib.util.module_from_spec(spec); sys.modules['alone'] = alone; spec.loader.exec_module(alone);"
+        "print(*sorted({'torch', 'transformers', 'datasets', 'simple_icd_10_cm', 'evaluate'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_package_imports_nothing_beside_it(path):
+    names = imports(path)
+    assert not packages(names) & {"examples", "benchmarks", "dataset_scripts", "tests", "conftest", "train", "predict"}
+    depth = len(path.relative_to(PACKAGE).parts)
+    assert all(len(name) - len(name.lstrip(".")) <= depth for name in names), "no import climbs out of the package"
+
+
+def test_public_names():
+    import kept_hf
+
+    assert len(kept_hf.__all__) == len(set(kept_hf.__all__))
+    promised = (
+        "DataCollatorForICDPrompting",
+        "ICDCodeSet",
+        "ICD_METRIC_PATH",
+        "KeptLongformerConfig",
+        "KeptLongformerForICDPrompting",
+        "KeptLongformerForMaskedLM",
+        "KeptLongformerModel",
+        "KeptProcessor",
+    )
+    for name in promised:
+        assert hasattr(kept_hf, name) and name in kept_hf.__all__, name
