@@ -17,12 +17,12 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 import yaml
 from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
@@ -151,11 +151,20 @@ def keep_freed_memory() -> None:
 
     On a CPU the page faults of new blocks otherwise cost as much as the arithmetic.
     """
-    libc = ctypes.CDLL(None)
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):
         m_trim_threshold, m_mmap_threshold = -1, -3
         libc.mallopt(m_mmap_threshold, 1 << 30)
         libc.mallopt(m_trim_threshold, -1)
+
+
+def peak_memory_gb() -> float | None:
+    """The most memory that this process has had, on Linux."""
+    if sys.platform != "linux":
+        return None
+    import resource
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
 
 
 def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLongformerForICDPrompting, KeptProcessor]:
@@ -370,8 +379,12 @@ def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, st
         "codes": len(corpus.code_set),
         "world_size": trainer.args.world_size,
         "seconds": round(time.time() - started, 1),
+        "peak_memory_gb": peak_memory_gb(),
+        "cores": os.cpu_count(),
+        "device": str(trainer.args.device),
+        "command": " ".join(["examples/train.py", *sys.argv[1:]]),
         "settings": settings,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {package: version(package) for package in ("kept-hf", "torch", "transformers", "datasets")},
     }
     (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     order = {note_id: row for row, note_id in enumerate(notes[split]["note_id"])}

@@ -111,6 +111,11 @@ class KeptLongformerConfig(LongformerConfig):
                     f"attention_window={self.attention_window}: {window} is not positive and even; half of the window "
                     "lies on each side of a token."
                 )
+            if max(windows) % window:
+                raise ValueError(
+                    f"attention_window={windows}: {window} does not divide the largest window {max(windows)}, to whole "
+                    "multiples of which inputs are padded."
+                )
         if self.global_attention_stride < 1:
             raise ValueError(
                 f"global_attention_stride={self.global_attention_stride} is less than 1; pass 1 for global attention "

@@ -88,6 +88,7 @@ def matching_examples(
     num_sentences: tuple[int, int] = (4, 12),
     seed: int = 0,
     background: Sequence[str] = (),
+    other_name: float = 0.7,
 ) -> Iterator[dict]:
     """Draw prompts and texts.
 
@@ -98,6 +99,8 @@ def matching_examples(
         num_sentences: fewest and most sentences of a text.
         seed: of the draws.
         background: sentences of real, unlabelled text to put between the mentions; by default stock phrases.
+        other_name: how often a mention uses another name than the one asked: a synonym where there is one, else a
+            variant of the title.
 
     Yields:
         `{"text": str, "codes": [asked], "gold_codes": [those that the text affirms]}`. On average a quarter of the
@@ -117,25 +120,24 @@ def matching_examples(
         )
     named_twice = [code for code in codes if code_set.synonyms.get(code)]
     siblings: dict[str, list[str]] = {}
-    for code, parent in code_set.parents.items():
-        siblings.setdefault(parent, []).append(code)
+    for code in codes:
+        siblings.setdefault(code_set.parents.get(code, ""), []).append(code)
     generator = random.Random(seed)
 
     def draw() -> str:
         return generator.choice(named_twice if named_twice and generator.random() < 0.6 else codes)
 
     def mention(code: str) -> str:
-        names = [code_set.describe(code), *code_set.synonyms.get(code, ())]
-        return name_variant(
-            generator.choice(names[1:] if len(names) > 1 and generator.random() < 0.7 else names), generator
-        )
+        if generator.random() >= other_name:
+            return code_set.describe(code).lower()
+        return name_variant(generator.choice(code_set.synonyms.get(code) or [code_set.describe(code)]), generator)
 
     for _ in range(num_examples):
         size = generator.randint(*num_codes)
         asked: list[str] = []
         while len(asked) < size:
             code = draw()
-            family = siblings.get(code_set.parents.get(code, ""), [])
+            family = siblings[code_set.parents[code]] if code in code_set.parents else []
             related = generator.sample(family, min(len(family), 2)) if generator.random() < 0.25 else []
             asked += [c for c in dict.fromkeys([code, *related]) if c not in asked]
         asked = asked[:size]
@@ -165,9 +167,9 @@ def matching_curriculum(
 ) -> list[dict]:
     """Prompts and texts from short to long, to be trained on in this order.
 
-    The first half has the fewest codes and sentences: an unprompted model starts to match on those and on no longer
-    ones. The second half grows to the most in three steps, since what is learnt on short prompts does not carry to long
-    ones by itself.
+    The first half has the fewest codes and sentences, and mostly the very name that is asked: an unprompted model
+    starts to match on those and on no harder ones. The second half grows to the most in three steps, since what is
+    learnt on short prompts does not carry to long ones by itself.
 
     Args:
         code_set, seed, background: see [`matching_examples`].
@@ -198,5 +200,6 @@ def matching_curriculum(
             sentences,
             seed=seed + stage,
             background=background,
+            other_name=0.7 if stage else 0.2,
         )
     return examples
