@@ -32,7 +32,7 @@ from kept_hf import DataCollatorForICDPrompting, ICDCodeSet, KeptLongformerForIC
 from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer
 from kept_hf.corpora import Corpus, load_corpus
 from kept_hf.corpora.selection import select_codes, training_counts
-from kept_hf.matching import matching_curriculum
+from kept_hf.matching import carrier_sentences, matching_curriculum
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics, per_code_metrics
 from kept_hf.report import (
     format_table,
@@ -214,11 +214,16 @@ def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLong
     return model, processor
 
 
-def matching_rows(processor: KeptProcessor, data: DataArguments, seed: int) -> Dataset:
-    """Rows of synthetic prompts, from short to long."""
+def matching_rows(processor: KeptProcessor, data: DataArguments, texts: list[str], seed: int) -> Dataset:
+    """Rows of synthetic prompts, from short to long, with sentences of the training notes between the mentions."""
     concepts = ICDCodeSet.from_icd10cm()
     examples = matching_curriculum(
-        concepts, data.matching_examples, tuple(data.matching_codes), tuple(data.matching_sentences), seed
+        concepts,
+        data.matching_examples,
+        tuple(data.matching_codes),
+        tuple(data.matching_sentences),
+        seed,
+        carrier_sentences(texts),
     )
     asker = KeptProcessor(
         processor.tokenizer, concepts, processor.preset, processor.max_length, processor.global_attention_stride
@@ -228,7 +233,7 @@ def matching_rows(processor: KeptProcessor, data: DataArguments, seed: int) -> D
     )
 
 
-def match(model, processor: KeptProcessor, data: DataArguments, training: KeptTrainingArguments) -> None:
+def match(model, rows: Dataset, data: DataArguments, training: KeptTrainingArguments, collator) -> None:
     """Teach the model to look from the mask to its description and on to the text (see `kept_hf.matching`)."""
     folder = Path(training.output_dir, "matching")
     arguments = dataclasses.replace(
@@ -245,8 +250,8 @@ def match(model, processor: KeptProcessor, data: DataArguments, training: KeptTr
     trainer = Trainer(
         model,
         arguments,
-        data_collator=DataCollatorForICDPrompting(processor),
-        train_dataset=matching_rows(processor, data, training.seed),
+        data_collator=collator,
+        train_dataset=rows,
     )
     trainer.train()
 
@@ -330,7 +335,9 @@ def main() -> None:
         logger.info("Training %s parameters of %s.", f"{count:,}", f"{model.num_parameters():,}")
     if data.matching_examples and checkpoint is None:
         logger.info("Stage 1: %d synthetic prompts, from short to long", data.matching_examples)
-        match(model, processor, data, training)
+        with training.main_process_first(desc="writing synthetic prompts"):
+            synthetic = matching_rows(processor, data, corpus.dataset["train"]["text"], training.seed)
+        match(model, synthetic, data, training, DataCollatorForICDPrompting(processor))
         logger.info("Stage 2: notes")
 
     trainer = Trainer(

@@ -3,7 +3,15 @@ import random
 import pytest
 
 from kept_hf import ICDCodeSet
-from kept_hf.matching import CARRIERS, FILLERS, NEGATIONS, matching_examples, name_variant
+from kept_hf.matching import (
+    CARRIERS,
+    FILLERS,
+    NEGATIONS,
+    carrier_sentences,
+    matching_curriculum,
+    matching_examples,
+    name_variant,
+)
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +183,24 @@ def test_real_names():
         for name in (code_set.describe(code), *code_set.synonyms.get(code, ())):
             for _ in range(3):
                 assert name_variant(name, generator).strip()
+
+
+def test_carrier_sentences_are_whole_and_carry_no_header_or_tag():
+    note = "Chief Complaint:\nFever\n\nHospital Course:\nSeen by [**Name**] in the\nclinic today. Ok. She slept well at night."
+    assert carrier_sentences([note, note]) == ["Seen by in the clinic today.", "She slept well at night."]
+    assert carrier_sentences([note], words=(1, 1)) == ["Fever", "Ok."]
+
+
+def test_curriculum_grows_and_begins_with_the_names_asked():
+    code_set = ICDCodeSet.from_icd10cm()
+    examples = matching_curriculum(code_set, 200, (3, 12), (1, 8), seed=3)
+    assert len(examples) == 200
+    sizes = [len(example["codes"]) for example in examples]
+    assert max(sizes[:100]) <= 4 and max(sizes[-30:]) >= 10 and min(sizes[-30:]) >= 8
+
+    def share_named(part):
+        named = [code_set.describe(c).lower() in e["text"] for e in part for c in e["gold_codes"]]
+        return sum(named) / len(named)
+
+    assert share_named(examples[:100]) > 0.7 > share_named(examples[100:])
+    assert examples == matching_curriculum(code_set, 200, (3, 12), (1, 8), seed=3)

@@ -9,9 +9,11 @@ sentences only: no note is needed.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from .code_set import ICDCodeSet
+from .prompting import remove_deidentification_tags
 
 CARRIERS = (
     "history of {}.",
@@ -155,6 +157,25 @@ def matching_examples(
                 sentences.append(generator.choice(background or FILLERS))
         generator.shuffle(sentences)
         yield {"text": " ".join(sentences), "codes": asked, "gold_codes": affirmed}
+
+
+def carrier_sentences(texts: Iterable[str], words: tuple[int, int] = (4, 25)) -> list[str]:
+    """Sentences of unlabelled notes, to stand between the mentions of synthetic texts.
+
+    Args:
+        texts: notes.
+        words: fewest and most words of a sentence.
+
+    Examples:
+        >>> carrier_sentences(["She walked with the nurses twice a day. Stable.", "No fever."])
+        ['She walked with the nurses twice a day.']
+    """
+    sentences = []
+    for text in texts:
+        for paragraph in remove_deidentification_tags(text).split("\n\n"):
+            body = " ".join(line for line in paragraph.splitlines() if not line.strip().endswith(":"))
+            sentences += re.split(r"(?<=[a-z0-9)][.!?])\s+(?=[A-Z])", " ".join(body.split()))
+    return [sentence for sentence in dict.fromkeys(sentences) if words[0] <= len(sentence.split()) <= words[1]]
 
 
 def matching_curriculum(

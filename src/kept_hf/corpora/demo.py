@@ -339,9 +339,9 @@ class _Writer:
         if draw.chance(0.08):
             present.append(self.assertion(content.OTHER_PERSON, self.plain_name(diseases.pop())))
 
-        fillers = len(content.FILLERS) if self.long else draw.integer(2, 4)
+        fillers = len(content.FILLERS) if self.long else draw.integer(1, 2)
         present += [self.misspelt(self.fill(text), 0.06) for text in draw.sample(content.FILLERS, fillers)]
-        fillers = len(content.COURSE_FILLERS) if self.long else draw.integer(2, 4)
+        fillers = len(content.COURSE_FILLERS) if self.long else draw.integer(1, 2)
         course += [self.misspelt(self.fill(text), 0.06) for text in draw.sample(content.COURSE_FILLERS, fillers)]
         present[1:], course = draw.shuffled(present[1:]), draw.shuffled(course)
         return self.layout(present, listed, operations, course, final, family), addendum
