@@ -146,6 +146,12 @@ def bf16_helps() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def use_all_cores() -> None:
+    """Share the cores among the processes of this machine: `accelerate launch` starts each with a single thread."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
 def keep_freed_memory() -> None:
     """Let glibc reuse large blocks instead of handing them back to the system after each layer.
 
@@ -299,6 +305,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO if training.should_log else logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if training.use_cpu:
+        use_all_cores()
         keep_freed_memory()
     set_seed(training.seed)
     settings = {

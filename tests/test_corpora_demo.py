@@ -18,7 +18,7 @@ from kept_hf.corpora.selection import training_counts
 
 # Of the files that seed 0 gives. It changes with the tables and the generator, and with nothing else: the same on every
 # platform and Python.
-DIGEST = "55f350bcf9e283c2c05e40738a8096e60f4c5228851d656c9e5fde50453ab7d3"
+DIGEST = "be46f21d29e4746d40b9f3296138c890eb3407f7d824030fef028e99df475568"
 
 HEADERS = {
     "Addendum:",

@@ -186,7 +186,8 @@ def test_real_names():
 
 
 def test_carrier_sentences_are_whole_and_carry_no_header_or_tag():
-    note = "Chief Complaint:\nFever\n\nHospital Course:\nSeen by [**Name**] in the\nclinic today. Ok. She slept well at night."
+    course = "Seen by [**Name**] in the\nclinic today. Ok. She slept well at night."
+    note = f"Chief Complaint:\nFever\n\nHospital Course:\n{course}"
     assert carrier_sentences([note, note]) == ["Seen by in the clinic today.", "She slept well at night."]
     assert carrier_sentences([note], words=(1, 1)) == ["Fever", "Ok."]
 

@@ -404,7 +404,7 @@ class _Writer:
     def wording(self, code: DemoCode) -> str:
         """A wording of `code` that the note has not used yet, if there is one."""
         forms = code.forms
-        if self.admission.split == "test" and self.draw.chance(0.5):
+        if self.admission.split == "test" and self.draw.chance(0.25):
             forms = code.test_forms
         used = self.used.setdefault(code.code, set())
         form = self.draw.choice([form for form in forms if form not in used] or forms)

@@ -1,0 +1,23 @@
+"""The README tells the truth: its table is that of the kept results, its snippet runs."""
+
+import re
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_results_table_is_generated():
+    table = runpy.run_path(str(ROOT / "benchmarks" / "results_table.py"))
+    assert table["results_table"]() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_snippet_runs(tiny_model, processor, tmp_path, capsys):
+    folder = tmp_path / "demo"
+    tiny_model.config.threshold = -1e6  # so that every code is printed
+    tiny_model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    snippet = re.search(r"## In Python\n\n```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    exec(snippet[1].replace("outputs/demo", str(folder)), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(processor.code_set)
