@@ -248,6 +248,7 @@ def match(model, rows: Dataset, data: DataArguments, training: KeptTrainingArgum
         num_train_epochs=1,
         learning_rate=data.matching_learning_rate,
         per_device_train_batch_size=data.matching_batch_size,
+        gradient_accumulation_steps=1,
         train_sampling_strategy="sequential",
         eval_strategy="no",
         save_strategy="no",
