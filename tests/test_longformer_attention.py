@@ -78,6 +78,10 @@ def assert_same(ours, stock, batch):
     weights = torch.randn(states[0].shape, generator=generator)
     for state in states:
         (state * weights).sum().backward()
+    assert_same_gradients(ours, stock)
+
+
+def assert_same_gradients(ours, stock, tolerance=1e-4):
     expected = dict(stock.named_parameters())
     assert expected.keys() == dict(ours.named_parameters()).keys()
     for name, parameter in ours.named_parameters():
@@ -86,9 +90,9 @@ def assert_same(ours, stock, batch):
             scale = expected[name.replace("bias", "weight")].grad
             scale = 1.0 if scale is None else max(1.0, scale.abs().max().item())
             for grad in (parameter.grad, expected[name].grad):
-                assert grad is None or grad.abs().max() < 1e-4 * scale, name
+                assert grad is None or grad.abs().max() < tolerance * scale, name
             continue
-        assert relative_error(parameter.grad, expected[name].grad) < 1e-4, name
+        assert relative_error(parameter.grad, expected[name].grad) < tolerance, name
 
 
 @pytest.mark.parametrize("kind", GLOBALS)
@@ -106,6 +110,50 @@ def test_same_as_transformers_without_masks():
         input_ids = inputs(1, length, "none")["input_ids"]
         assert_same(ours, stock, {"input_ids": input_ids})
         assert_same(ours, stock, {"inputs_embeds": ours.embeddings.word_embeddings(input_ids).detach()})
+
+
+@pytest.mark.parametrize("backend", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", GLOBALS)
+def test_some_output_positions(backend, kind):
+    ours, stock = pair(4)
+    ours.config.attention_backend = backend
+    batch = inputs(3, 27, kind)
+    # Local, global and padded tokens, in any order and repeated.
+    positions = torch.tensor([[26, 0, 5, 5], [3, 20, 12, 1], [0, 23, 24, 2]])
+    got = ours(**batch, output_positions=positions).last_hidden_state
+    index = positions[:, :, None].expand(-1, -1, FIELDS["hidden_size"])
+    expected = stock(**batch).last_hidden_state.gather(1, index)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    weights = torch.randn(got.shape, generator=torch.Generator().manual_seed(1))
+    for state in (got, expected):
+        (state * weights).sum().backward()
+    assert_same_gradients(ours, stock)
+    # The next call is about all tokens again.
+    assert ours(**batch).last_hidden_state.shape == (3, 27, FIELDS["hidden_size"])
+
+
+def test_output_positions_with_other_outputs():
+    ours, _ = pair(4)
+    batch, positions = inputs(3, 27, "prefix"), torch.tensor([[1], [2], [3]])
+    expected = ours(**batch, output_positions=positions).last_hidden_state
+    assert expected.shape == (3, 1, FIELDS["hidden_size"])
+    for other in ("output_hidden_states", "output_attentions"):
+        outputs = ours(**batch, output_positions=positions, **{other: True})
+        torch.testing.assert_close(outputs.last_hidden_state, expected, rtol=1e-5, atol=1e-5)
+    assert outputs.attentions[0].shape[2] == 27
+    without_dict = ours(**batch, output_positions=positions, return_dict=False)
+    torch.testing.assert_close(without_dict[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["prefix", "none"])
+def test_bfloat16_gradients_on_the_cpu(kind):
+    """Attention in float32 under autocast: no further from float32 than a bfloat16 product is."""
+    ours, stock = pair(4)
+    batch = inputs(3, 27, kind)
+    gradients(stock, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gradients(ours, batch)
+    assert_same_gradients(ours, stock, tolerance=0.1)
 
 
 def test_padding_on_the_left_and_in_the_middle():

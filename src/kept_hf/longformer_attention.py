@@ -36,19 +36,20 @@ def local_visibility(is_global: torch.Tensor, is_padding: torch.Tensor, one_side
 def dense_local_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, visibility: torch.Tensor, dropout: float = 0.0
 ) -> torch.Tensor:
-    """Attention of all tokens through the local projections, as one masked dense product.
+    """Attention of tokens through the local projections, as one masked dense product.
 
     Exact at any length. Its cost grows with the square of the length, so it pays for sequences of a few windows.
 
     Args:
-        query, key, value: `(batch_size, num_heads, sequence_length, head_dim)`, not scaled.
-        visibility: of [`local_visibility`].
+        query: `(batch_size, num_heads, num_queries, head_dim)`, not scaled.
+        key, value: `(batch_size, num_heads, sequence_length, head_dim)`.
+        visibility: the queries' rows of [`local_visibility`].
         dropout: of the attention probabilities.
 
     Returns:
-        `(batch_size, num_heads, sequence_length, head_dim)`.
+        `(batch_size, num_heads, num_queries, head_dim)`.
     """
-    return scaled_dot_product_attention(query, key, value, attn_mask=visibility[:, None], dropout_p=dropout)
+    return _masked_product(query, key, value, visibility[:, None], dropout)
 
 
 def global_slots(is_global: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,4 +85,13 @@ def global_attention(
     Returns:
         `(batch_size, num_heads, most global tokens, head_dim)`.
     """
-    return scaled_dot_product_attention(query, key, value, attn_mask=~is_padding[:, None, None, :], dropout_p=dropout)
+    return _masked_product(query, key, value, ~is_padding[:, None, None, :], dropout)
+
+
+def _masked_product(query, key, value, mask: torch.Tensor, dropout: float) -> torch.Tensor:
+    dtype = query.dtype
+    if dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_grad_enabled():
+        # The CPU kernel's backward pass takes half as long again in bfloat16.
+        query, key, value = query.float(), key.float(), value.float()
+    with torch.autocast(query.device.type, enabled=False):
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout).to(dtype)

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers.models.longformer.modeling_longformer import (
+    LongformerBaseModelOutput,
+    LongformerEncoder,
     LongformerForMaskedLM,
+    LongformerLayer,
     LongformerLMHead,
     LongformerModel,
     LongformerPreTrainedModel,
     LongformerSelfAttention,
 )
+from transformers.pytorch_utils import apply_chunking_to_forward
 from transformers.utils import ModelOutput
 
 from .configuration_kept_longformer import KeptLongformerConfig
@@ -115,12 +119,132 @@ class KeptLongformerSelfAttention(LongformerSelfAttention):
             context = context.scatter(1, index, replacement)
         return (context.masked_fill(is_index_masked[:, :, None], 0.0),)
 
+    def at_positions(self, hidden_states, positions, is_index_masked, is_index_global_attn):
+        """The dense result for some tokens only.
+
+        Args:
+            hidden_states: `(batch_size, sequence_length, embed_dim)`.
+            positions: `(batch_size, num_positions)`.
+            is_index_masked, is_index_global_attn: `(batch_size, sequence_length)`, bool.
+
+        Returns:
+            `(batch_size, num_positions, embed_dim)`.
+        """
+        dropout = self.dropout if self.training else 0.0
+        wanted = _at(hidden_states, positions)
+        visibility = local_visibility(is_index_global_attn, is_index_masked, self.one_sided_attn_window_size)
+        local = dense_local_attention(
+            self._heads(self.query(wanted)),
+            self._heads(self.key(hidden_states)),
+            self._heads(self.value(hidden_states)),
+            _at(visibility, positions),
+            dropout,
+        )
+        everywhere = global_attention(
+            self._heads(self.query_global(wanted)),
+            self._heads(self.key_global(hidden_states)),
+            self._heads(self.value_global(hidden_states)),
+            is_index_masked,
+            dropout,
+        )
+        is_global = is_index_global_attn.gather(1, positions)
+        context = torch.where(is_global[:, None, :, None], everywhere, local).transpose(1, 2).flatten(2)
+        return context.masked_fill(is_index_masked.gather(1, positions)[:, :, None], 0.0)
+
     def _heads(self, projected: torch.Tensor) -> torch.Tensor:
         """`(batch_size, length, embed_dim)` → `(batch_size, num_heads, length, head_dim)`, contiguous.
 
         The CPU kernel's backward pass takes a third longer on a transposed view.
         """
         return projected.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2).contiguous()
+
+
+class KeptLongformerLayer(LongformerLayer):
+    """`LongformerLayer` that can leave out the tokens whose result nobody reads."""
+
+    def __init__(self, config: KeptLongformerConfig, layer_id: int = 0):
+        super().__init__(config, layer_id)
+        self.attention.self = KeptLongformerSelfAttention(config, layer_id)
+
+    def forward(
+        self,
+        hidden_states,
+        attention_mask=None,
+        is_index_masked=None,
+        is_index_global_attn=None,
+        is_global_attn=None,
+        output_attentions=False,
+        output_positions=None,
+    ):
+        """As in `LongformerLayer`; with `output_positions` `(batch_size, num_positions)` for these tokens only."""
+        if output_positions is None:
+            return super().forward(
+                hidden_states,
+                attention_mask=attention_mask,
+                is_index_masked=is_index_masked,
+                is_index_global_attn=is_index_global_attn,
+                is_global_attn=is_global_attn,
+                output_attentions=output_attentions,
+            )
+        context = self.attention.self.at_positions(
+            hidden_states, output_positions, is_index_masked, is_index_global_attn
+        )
+        attended = self.attention.output(context, _at(hidden_states, output_positions))
+        return (apply_chunking_to_forward(self.ff_chunk, self.chunk_size_feed_forward, self.seq_len_dim, attended),)
+
+
+class KeptLongformerEncoder(LongformerEncoder):
+    """
+    `LongformerEncoder` that can end with some tokens only.
+
+    Attributes:
+        output_positions (`torch.LongTensor` of shape `(batch_size, num_positions)`, *optional*):
+            The tokens whose last hidden state is wanted, for the next call. `LongformerModel.forward` has no argument
+            to hand it through.
+    """
+
+    def __init__(self, config: KeptLongformerConfig):
+        super().__init__(config)
+        self.layer = nn.ModuleList([KeptLongformerLayer(config, i) for i in range(config.num_hidden_layers)])
+        self.output_positions: torch.Tensor | None = None
+
+    def forward(
+        self,
+        hidden_states,
+        attention_mask=None,
+        padding_len=0,
+        output_attentions=False,
+        output_hidden_states=False,
+        return_dict=True,
+    ):
+        """As in `LongformerEncoder`; with `output_positions` the last hidden state holds these tokens only."""
+        positions, self.output_positions = self.output_positions, None
+        is_dense = not needs_eager_attention(self.config, hidden_states.shape[1], output_attentions)
+        if positions is None or output_hidden_states or not is_dense:
+            outputs = super().forward(
+                hidden_states,
+                attention_mask=attention_mask,
+                padding_len=padding_len,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+                return_dict=True,
+            )
+            if positions is not None:
+                outputs["last_hidden_state"] = _at(outputs.last_hidden_state, positions)
+        else:
+            masks = {"is_index_masked": attention_mask < 0, "is_index_global_attn": attention_mask > 0}
+            masks["is_global_attn"] = masks["is_index_global_attn"].any().item()
+            *layers, last = self.layer
+            for layer in layers:
+                hidden_states = layer(hidden_states, attention_mask=attention_mask, **masks)[0]
+            hidden_states = last(hidden_states, attention_mask=attention_mask, **masks, output_positions=positions)[0]
+            outputs = LongformerBaseModelOutput(last_hidden_state=hidden_states)
+        return outputs if return_dict else outputs.to_tuple()
+
+
+def _at(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """`(batch_size, length, size)` and `(batch_size, num_positions)` → `(batch_size, num_positions, size)`."""
+    return states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[-1]))
 
 
 class KeptLongformerPreTrainedModel(LongformerPreTrainedModel):
@@ -146,8 +270,7 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
     def __init__(self, config: KeptLongformerConfig, add_pooling_layer: bool = False):
         config.validate_fields()
         super().__init__(config, add_pooling_layer=add_pooling_layer)
-        for layer_id, layer in enumerate(self.encoder.layer):
-            layer.attention.self = KeptLongformerSelfAttention(config, layer_id)
+        self.encoder = KeptLongformerEncoder(config)
         self.post_init()
 
     def _pad_to_window_size(self, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, pad_token_id):
@@ -165,9 +288,14 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         global_attention_mask=None,
         inputs_embeds=None,
         output_attentions=None,
+        output_positions=None,
         **kwargs,
     ):
         """As `LongformerModel.forward`: shapes `(batch_size, sequence_length)`, values 0 and 1 in both masks.
+
+        Args:
+            output_positions (`(batch_size, num_positions)`, *optional*):
+                The tokens whose last hidden state is wanted; `last_hidden_state` then holds these only. All by default.
 
         Raises:
             ValueError: the sequence is longer than the position table.
@@ -182,6 +310,7 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         if given is not None:
             returns_attentions = self.config.output_attentions if output_attentions is None else output_attentions
             self._pads = needs_eager_attention(self.config, given.shape[1], returns_attentions)
+        self.encoder.output_positions = output_positions
         return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -281,6 +410,7 @@ class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
         if global_attention_mask is None:
             global_attention_mask = self._prompt_attention(is_mask)
 
+        positions, is_code = self._mask_slots(is_mask, labels)
         outputs = self.longformer(
             input_ids,
             attention_mask=attention_mask,
@@ -289,13 +419,10 @@ class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
             position_ids=position_ids,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            output_positions=positions,
             return_dict=True,
         )
-        positions, is_code = self._mask_slots(is_mask, labels)
-        at_masks = outputs.last_hidden_state.gather(
-            1, positions[:, :, None].expand(-1, -1, outputs.last_hidden_state.shape[-1])
-        )
-        loss, scores = self._read_out(at_masks, is_code, labels, num_items_in_batch)
+        loss, scores = self._read_out(outputs.last_hidden_state, is_code, labels, num_items_in_batch)
         result = ICDPromptingOutput(
             loss=loss,
             logits=scores.masked_fill(~is_code, PADDED_SCORE),
