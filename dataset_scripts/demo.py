@@ -18,6 +18,7 @@ CARD = CorpusCard(
     language="en",
     columns={
         "note_id": "number of the admission",
+        "subject_id": "number of the invented patient",
         "text": "its discharge summaries, joined with a tab",
         "codes": "ICD-9-CM codes, dotted, diagnoses before procedures",
     },

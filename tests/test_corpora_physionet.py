@@ -1,5 +1,7 @@
 import gzip
 import logging
+import random
+import re
 
 import pytest
 
@@ -59,10 +61,16 @@ def test_summaries_of_an_admission_are_joined(folder):
 
 
 def test_codes_keep_their_zeros_and_their_order(folder):
-    assert physionet.read_codes(folder) == {
-        "200": ["038.9", "389", "E888.9", "04.07"],
-        "0100": ["V58.61", "39.95"],
+    assert physionet.read_admissions(folder) == {
+        "200": physionet.Admission("10", ["038.9", "389", "E888.9", "038.9", "04.07"]),
+        "0100": physionet.Admission("11", ["V58.61", "39.95"]),
     }
+
+
+def test_an_admission_whose_codes_are_empty_has_none(folder):
+    path = next(folder.glob("PROCEDURES_ICD.*"))
+    write(folder, path.name, PROCEDURES + "3,12,300,1,\n4,12,300,2,  \n")
+    assert physionet.read_admissions(folder)["300"] == physionet.Admission("12", [])
 
 
 def test_many_blocks_give_the_same(folder, monkeypatch):
@@ -81,7 +89,9 @@ def test_titles(tmp_path):
     write(
         tmp_path, "D_ICD_PROCEDURES.csv", 'row_id,icd9_code,short_title,long_title\n1,"0407","Exc","Nerve excision"\n'
     )
-    assert physionet.read_titles(tmp_path) == {"038.9": "Septicemia, any", "04.07": "Nerve excision"}
+    assert physionet.read_titles(tmp_path) == ({"038.9": "Septicemia, any"}, {"04.07": "Nerve excision"})
+    (tmp_path / "D_ICD_PROCEDURES.csv").unlink()
+    assert physionet.read_titles(tmp_path) == ({"038.9": "Septicemia, any"}, {})
 
 
 def test_split_lists(tmp_path):
@@ -93,16 +103,27 @@ def test_split_lists(tmp_path):
     assert "10_200" not in str(caught.value)
 
 
-def test_admissions_without_a_summary_are_counted(caplog):
-    texts, codes = {"1": "one", "2": "two"}, {"1": ["401.9"], "3": ["428.0"]}
+def test_listed_admissions(caplog):
+    texts = physionet.NoteTexts()
+    for hadm_id, text in (("1", "one"), ("2", "two"), ("4", "né"), ("1", "more")):
+        texts.add(hadm_id, text.encode())
+    admissions = {
+        "1": physionet.Admission("20", ["401.9", "401.9", "038.9"]),
+        "2": physionet.Admission("9", []),
+        "31": physionet.Admission("7", ["428.0"]),
+    }
     with caplog.at_level(logging.WARNING):
-        rows = list(physionet.join_admissions(["2", "31", "1"], texts, codes))
-    assert rows == [
-        {"note_id": "2", "text": "two", "codes": []},
-        {"note_id": "1", "text": "one", "codes": ["401.9"]},
-    ]
-    assert "1 listed admissions have no discharge summary" in caplog.text
+        listed = physionet.listed_admissions(["1", "31", "2", "4", "5"], admissions, texts)
+    assert list(listed) == ["1", "2"]
+    assert "3 of 5 listed admissions are left out: 2 are not in the tables of codes, 1 have no discharge" in caplog.text
     assert "31" not in caplog.text
+    assert list(physionet.by_patient(listed)) == ["2", "1"]  # 9 comes before 20
+    assert list(physionet.note_rows(listed, texts)) == [
+        {"note_id": "1", "subject_id": "20", "text": "one\tmore", "codes": ["401.9", "038.9"]},
+        {"note_id": "2", "subject_id": "9", "text": "two", "codes": []},
+    ]
+    assert texts["4"] == "né"
+    assert len(texts) == 3
 
 
 def test_missing_things_are_named(tmp_path):
@@ -121,13 +142,79 @@ def test_missing_things_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (b"7,12,300,secret", "row 8 has 4 fields, the header 11"),
-        (b'7,12,300,,,,"Discharge summary",,,,"secret",more', "row 8 has 12 fields, the header 11"),
-        (b'7,12,300,,,,"Discharge summary",,,,"secret \xff"', "bytes that are not UTF-8"),
+        (b"7,12,300,secret\n", "row 8 has 4 fields, the header 11"),
+        (b'7,12,300,,,,"Discharge summary",,,,"secret",more\n', "row 8 has 12 fields, the header 11"),
+        (b'7,12,300,,,,"Discharge summary",,,,"secret \xff"\n', "row 8 holds bytes that are not UTF-8"),
+        (b'7,12,300,,,,"Discharge summary",,,,"secret', "row 8 is cut off"),
+        (b'7,12,300,,,,"Discharge summary",,,,"secret\nline\n', "row 8 is cut off"),
+        (b'7,12,300,,,,"Discharge summary",,,,', "row 8 is cut off"),
+        (b"7,12,3", "row 8 is cut off"),
     ],
 )
-def test_bad_rows_are_numbered_and_not_quoted(tmp_path, row, message):
-    (tmp_path / "NOTEEVENTS.csv").write_bytes(NOTES.encode() + row + b"\n")
-    with pytest.raises(ValueError, match=rf"NOTEEVENTS\.csv: .*{message}") as caught:
+@pytest.mark.parametrize("block_bytes", [300, 16 << 20])
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_bad_rows_are_numbered_and_not_quoted(tmp_path, monkeypatch, row, message, block_bytes, suffix):
+    monkeypatch.setattr(physionet, "_BLOCK_BYTES", block_bytes)
+    content = NOTES.encode() + row
+    (tmp_path / f"NOTEEVENTS{suffix}").write_bytes(gzip.compress(content) if suffix == ".csv.gz" else content)
+    with pytest.raises(ValueError, match=rf"NOTEEVENTS\{suffix}: {message}") as caught:
         physionet.read_discharge_summaries(tmp_path)
     assert "secret" not in str(caught.value)
+
+
+def test_a_truncated_gzip_file(tmp_path):
+    rows = [f'{i},1,{i},,,,"Discharge summary",,,,"{random.Random(i).random()}\nsecret"\n' for i in range(5000)]
+    whole = gzip.compress("".join([NOTES, *rows]).encode())
+    for part in (0.3, 0.8):
+        (tmp_path / "NOTEEVENTS.csv.gz").write_bytes(whole[: int(part * len(whole))])
+        with pytest.raises(
+            ValueError, match=r"NOTEEVENTS\.csv\.gz: row \d+ is cut off by the end of the file"
+        ) as caught:
+            physionet.read_discharge_summaries(tmp_path)
+        row = int(re.search(r"row (\d+)", str(caught.value))[1])
+        assert abs(row - 5007 * part) < 300
+    (tmp_path / "NOTEEVENTS.csv.gz").write_bytes(whole[:12])
+    with pytest.raises(ValueError, match="row 1 is cut off"):
+        physionet.read_discharge_summaries(tmp_path)
+
+
+def test_two_gzip_members_are_one_file(tmp_path):
+    first, second = NOTES[:150].encode(), NOTES[150:].encode()
+    (tmp_path / "NOTEEVENTS.csv.gz").write_bytes(gzip.compress(first) + gzip.compress(second))
+    assert len(physionet.read_discharge_summaries(tmp_path)) == 3
+    (tmp_path / "NOTEEVENTS.csv.gz").write_bytes(gzip.compress(first) + gzip.compress(second[:-4]))
+    with pytest.raises(ValueError, match="row 7 is cut off"):
+        physionet.read_discharge_summaries(tmp_path)
+
+
+def test_mimic4_layout(tmp_path):
+    for folder in ("hosp", "note"):
+        (tmp_path / folder).mkdir()
+    write(
+        tmp_path,
+        "note/discharge.csv.gz",
+        "note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text\n"
+        '10-DS-1,10,200,DS,1,,,"First\nnote"\n10-DS-2,10,200,DS,2,,,Second\n11-DS-1,11,,DS,1,,,Nobody\n',
+    )
+    write(
+        tmp_path,
+        "hosp/diagnoses_icd.csv.gz",
+        "subject_id,hadm_id,seq_num,icd_code,icd_version\n"
+        "10,200,1,0389   ,9\n10,200,2,E8889,9\n11,300,1,E1165,10\n12,400,1,I10,10\n",
+    )
+    write(
+        tmp_path,
+        "hosp/procedures_icd.csv.gz",
+        "subject_id,hadm_id,seq_num,chartdate,icd_code,icd_version\n10,200,1,,0407,9\n11,300,1,,0BW03ZZ,10\n",
+    )
+    write(tmp_path, "hosp/d_icd_diagnoses.csv", "icd_code,icd_version,long_title\nI10,10,Hypertension\n0389,9,Sepsis\n")
+    mimic4 = physionet.MIMIC4
+    assert physionet.read_discharge_summaries(tmp_path, mimic4) == {"200": "First\nnote\tSecond"}
+    assert physionet.read_admissions(tmp_path, mimic4, 9) == {
+        "200": physionet.Admission("10", ["038.9", "E888.9", "04.07"])
+    }
+    assert physionet.read_admissions(tmp_path, mimic4, 10) == {
+        "300": physionet.Admission("11", ["E11.65", "0BW03ZZ"]),
+        "400": physionet.Admission("12", ["I10"]),
+    }
+    assert physionet.read_titles(tmp_path, mimic4, 10) == ({"I10": "Hypertension"}, {})

@@ -52,6 +52,21 @@ def add_dot(code: str, procedure: bool = False, icd_version: int = 9) -> str:
     return code if len(code) <= position else f"{code[:position]}.{code[position:]}"
 
 
+def category_parents(codes: Iterable[str]) -> dict[str, str]:
+    """Code → the category above it, up to the one without a dot: what the digits of dotted codes say.
+
+    Examples:
+        >>> category_parents(["250.01", "486"])
+        {'250.01': '250.0', '250.0': '250'}
+    """
+    parents: dict[str, str] = {}
+    for code in codes:
+        while "." in code and code not in parents:
+            parents[code] = above = code[:-1].rstrip(".")
+            code = above
+    return parents
+
+
 class ICDCodeSet:
     """Ordered ICD codes with what is known about each.
 

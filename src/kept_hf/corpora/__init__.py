@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CORPORA", "Corpus", "corpus_codes", "fingerprint", "load_corpus", "require_data_dir"]
 
-CORPORA = ("codiesp", "demo")
+CORPORA = ("codiesp", "demo", "mimic3", "mimic4")
 """The names `load_corpus` knows. Each is a module here with a function `load(data_dir, cache_dir, **options)`."""
 
 
@@ -50,7 +50,7 @@ def load_corpus(
         data_dir: the folder with the corpus in its published layout. Only "demo" needs none.
         cache_dir: where the prepared dataset is kept; by default the cache of `datasets`.
         **options: further arguments of the corpus: `codes` ("diagnosis" or "procedure") and `language` ("en" or "es")
-            for "codiesp", `seed` for "demo".
+            for "codiesp", `seed` for "demo"; see `kept_hf.corpora.mimic3.load` and `kept_hf.corpora.mimic4.load`.
 
     Raises:
         ValueError: an unknown corpus, option or value of one; or files that are not as published.

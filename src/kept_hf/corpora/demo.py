@@ -57,6 +57,7 @@ class Demo(datasets.GeneratorBasedBuilder):
 
     Columns:
         note_id: the HADM_ID.
+        subject_id: the SUBJECT_ID, that of an invented patient.
         text: the admission's discharge summaries, joined with a tab.
         codes: dotted ICD-9-CM codes, diagnoses before procedures, in the tables' order, each once.
 
@@ -101,31 +102,26 @@ class Demo(datasets.GeneratorBasedBuilder):
         return folder
 
     def _info(self) -> datasets.DatasetInfo:
-        text = datasets.Value("string")
         return datasets.DatasetInfo(
             description="Made-up discharge summaries with ICD-9-CM codes.",
             license="Apache-2.0",
-            features=datasets.Features({"note_id": text, "text": text, "codes": datasets.List(text)}),
+            features=physionet.NOTE_FEATURES,
         )
 
     def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
-        texts, codes = physionet.read_discharge_summaries(self.raw_dir), physionet.read_codes(self.raw_dir)
+        texts = physionet.read_discharge_summaries(self.raw_dir)
+        admissions = physionet.read_admissions(self.raw_dir)
+        splits = {}
+        for split, file in _SPLIT_FILES.items():
+            hadm_ids = physionet.read_hadm_ids(os.path.join(self.raw_dir, file))
+            splits[split] = physionet.listed_admissions(hadm_ids, admissions, texts)
         return [
-            datasets.SplitGenerator(
-                name=split,
-                gen_kwargs={
-                    "rows": list(
-                        physionet.join_admissions(
-                            physionet.read_hadm_ids(os.path.join(self.raw_dir, file)), texts, codes
-                        )
-                    )
-                },
-            )
-            for split, file in _SPLIT_FILES.items()
+            datasets.SplitGenerator(name=split, gen_kwargs={"admissions": listed, "texts": texts})
+            for split, listed in splits.items()
         ]
 
-    def _generate_examples(self, rows: list[dict]) -> Iterator[tuple[int, dict]]:
-        yield from enumerate(rows)
+    def _generate_examples(self, admissions, texts) -> Iterator[tuple[int, dict]]:
+        yield from enumerate(physionet.note_rows(admissions, texts))
 
 
 def load(
@@ -146,15 +142,17 @@ def load(
     builder = Demo(seed=seed, data_dir=data_dir, cache_dir=cache_dir and os.fspath(cache_dir))
     builder.download_and_prepare()
     dataset = builder.as_dataset()
-    return Corpus(dataset, ICDCodeSet(corpus_codes(dataset), physionet.read_titles(builder.raw_dir)))
+    diagnoses, procedures = physionet.read_titles(builder.raw_dir)
+    return Corpus(dataset, ICDCodeSet(corpus_codes(dataset), diagnoses | procedures))
 
 
 def write_demo_files(folder: str | os.PathLike, seed: int = 0) -> None:
     """Write the demo corpus as raw files.
 
-    `NOTEEVENTS.csv`, `DIAGNOSES_ICD.csv`, `PROCEDURES_ICD.csv`, `D_ICD_DIAGNOSES.csv`, `D_ICD_PROCEDURES.csv` and,
-    with one HADM_ID a line, `train_full_hadm_ids.csv`, `dev_full_hadm_ids.csv`, `test_full_hadm_ids.csv`. The same
-    seed gives the same bytes on every platform and Python.
+    `NOTEEVENTS.csv`, `DIAGNOSES_ICD.csv`, `PROCEDURES_ICD.csv`, `D_ICD_DIAGNOSES.csv`, `D_ICD_PROCEDURES.csv`; with one
+    HADM_ID a line `{train,dev,test}_full_hadm_ids.csv` and `{train,dev,test}_50_hadm_ids.csv`; and
+    `collectrare50data.py`: whatever `kept_hf.corpora.mimic3` reads. The same seed gives the same bytes on every
+    platform and Python.
 
     Args:
         folder: created if need be; files of these names are overwritten.
@@ -177,8 +175,13 @@ def write_demo_files(folder: str | os.PathLike, seed: int = 0) -> None:
     for name, rows in tables.items():
         lines = [",".join(_quoted(value) for value in row) for row in [_TABLES[name], *rows]]
         _write(os.path.join(folder, f"{name}.csv"), lines)
+    frequent = {code.code for code in sorted(demo_content.CODES, key=lambda code: -code.train_notes)[:50]}
     for split, name in _SPLIT_FILES.items():
-        _write(os.path.join(folder, name), [str(one.hadm_id) for one in admissions if one.split == split])
+        listed = [one for one in admissions if one.split == split]
+        _write(os.path.join(folder, name), [str(one.hadm_id) for one in listed])
+        listed = [one for one in listed if any(code.code in frequent for code in one.codes)]
+        _write(os.path.join(folder, name.replace("full", "50")), [str(one.hadm_id) for one in listed])
+    _write(os.path.join(folder, "collectrare50data.py"), _rare50_lines(admissions))
 
 
 class _Draw:
@@ -521,6 +524,19 @@ def _title_rows(procedure: bool) -> list[list]:
     return [
         [row_id, _undotted(code), title[:24], title] for row_id, (code, title) in enumerate(sorted(titles), start=1)
     ]
+
+
+def _rare50_lines(admissions: list[_Admission]) -> list[str]:
+    """KEPT's lists of a few-shot configuration: the codes with 2 to 8 training notes."""
+    rare = {code.code for code in demo_content.CODES if 2 <= code.train_notes <= 8}
+    lines = ['"""Made up, like all of the demo corpus."""']
+    for split, name in _SPLIT_FILES.items():
+        prefix = name.partition("_")[0]
+        listed = [one for one in admissions if one.split == split and any(code.code in rare for code in one.codes)]
+        labels = [";".join(sorted({code.code for code in one.codes} & rare)) for one in listed]
+        lines.append(f"{prefix}_ids = {[f'{one.subject_id}_{one.hadm_id}' for one in listed]}")
+        lines.append(f"{prefix}_labels = {labels}")
+    return lines
 
 
 def _undotted(code: str) -> str:

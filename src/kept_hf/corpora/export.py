@@ -16,6 +16,15 @@ from .selection import RULES, select_codes
 
 CODE_SET_FILE = "code_set.json"
 
+CREDENTIALED = "PhysioNet Credentialed Health Data License 1.5.0"
+"""Licence of data that only people with their own access may have."""
+
+
+NOT_TO_BE_SHARED = (
+    " **Do not share**: this folder holds notes of patients. Each reader needs access of their own from PhysioNet; the "
+    "folder must not be published, nor sent to a service that keeps what it is sent."
+)
+
 
 @dataclass
 class CorpusCard:
@@ -25,7 +34,7 @@ class CorpusCard:
         title: the heading.
         summary: what the corpus is, one paragraph.
         source: where it is from and how to cite it.
-        license: identifier as the Hub writes it, such as "cc-by-4.0".
+        license: identifier as the Hub writes it, such as "cc-by-4.0", or `CREDENTIALED`.
         language: two-letter code.
         columns: column → meaning.
     """
@@ -54,7 +63,9 @@ def export_parser(description: str, data_dir_help: str, data_dir_required: bool)
     return parser
 
 
-def export_corpus(corpus: Corpus, rules: Sequence[str], out: str | os.PathLike, card: CorpusCard) -> dict[str, Corpus]:
+def export_corpus(
+    corpus: Corpus, rules: Sequence[str], out: str | os.PathLike, card: CorpusCard, whole: str = "all"
+) -> dict[str, Corpus]:
     """Write one configuration per rule of `select_codes` and print their sizes.
 
     Args:
@@ -62,6 +73,7 @@ def export_corpus(corpus: Corpus, rules: Sequence[str], out: str | os.PathLike, 
         rules: rules of `select_codes`. A configuration is named like its rule, or like the file without its suffix.
         out: see `write_parquet_folder`.
         card: see `write_parquet_folder`.
+        whole: name of the configuration with all codes.
 
     Returns:
         Configuration → selected corpus.
@@ -72,7 +84,7 @@ def export_corpus(corpus: Corpus, rules: Sequence[str], out: str | os.PathLike, 
     configs: dict[str, Corpus] = {}
     for rule in rules:
         # Names of configurations are names of folders, of the Hub's URLs too.
-        name = rule if rule in RULES else re.sub(r"[^A-Za-z0-9_.-]", "_", Path(rule).stem)
+        name = whole if rule == "all" else rule if rule in RULES else re.sub(r"[^A-Za-z0-9_.-]", "_", Path(rule).stem)
         if name in configs:
             raise ValueError(f"codes={list(rules)!r} gives two configurations named {name!r}; rename a file.")
         configs[name] = select_codes(corpus, rule)
@@ -116,10 +128,16 @@ def _readme(configs: Mapping[str, Corpus], card: CorpusCard) -> str:
     for config, corpus in configs.items():
         files = [{"split": split, "path": f"{config}/{split}.parquet"} for split in corpus.dataset]
         entries.append({"config_name": config, "data_files": files, **({} if entries else {"default": True})})
+    is_credentialed = card.license == CREDENTIALED
+    license_metadata = (
+        {"license": "other", "license_name": "physionet-credentialed-1.5.0"}
+        if is_credentialed
+        else {"license": card.license}
+    )
     metadata = DatasetCardData(
         pretty_name=card.title,
         language=[card.language],
-        license=card.license,
+        **license_metadata,
         task_categories=["text-classification"],
         tags=["medical", "icd-coding", "multi-label"],
         configs=entries,
@@ -145,7 +163,7 @@ the billing of a patient.
 
 {card.source}
 
-Licence: {card.license}. Converted by kept-hf.
+Licence: {card.license}. Converted by kept-hf.{NOT_TO_BE_SHARED if is_credentialed else ""}
 
 ## Columns
 

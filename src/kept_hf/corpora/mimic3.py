@@ -1,0 +1,396 @@
+"""MIMIC-III v1.4 discharge summaries with ICD-9-CM codes: the configurations of CAML (full, 50) and KEPT (rare50).
+
+Johnson et al., "MIMIC-III, a freely accessible critical care database", Scientific Data 2016; credentialed access on
+PhysioNet. Splits: Mullenbach et al., "Explainable Prediction of Medical Codes from Clinical Text", NAACL 2018; rare50:
+Yang et al., Findings of EMNLP 2022. No file of these is part of this package.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import datasets
+import ijson
+
+from .. import code_set as code_set_module
+from ..code_set import ICDCodeSet, category_parents
+from . import Corpus, corpus_codes, fingerprint, physionet, require_data_dir
+from .physionet import MIMIC3, Admission, NoteTexts
+
+logger = logging.getLogger(__name__)
+
+CONFIGS = ("full", "50", "rare50")
+
+_CAML = "https://raw.githubusercontent.com/jamesmullenbach/caml-mimic/master/mimicdata/mimic3/"
+_KEPT = "https://raw.githubusercontent.com/whaleloops/KEPT/main/"
+RARE50_FILE = "collectrare50data.py"
+SPLIT_URLS = {
+    "full": {name: _CAML + name for name in (f"{split}_full_hadm_ids.csv" for split in ("train", "dev", "test"))},
+    "50": {name: _CAML + name for name in (f"{split}_50_hadm_ids.csv" for split in ("train", "dev", "test"))},
+    "rare50": {RARE50_FILE: _KEPT + RARE50_FILE},
+}
+"""Configuration → file that lists its splits → where it is published."""
+
+REPAIRED_CODES = {"40.7": "04.07"}
+"""Codes of rare50 that lost a leading zero when they were read as numbers, and what they were."""
+
+UNCERTAIN_CODES = {"52.0": "Pancreatotomy", "77.7": "Excision of bone for graft"}
+"""Codes of rare50 that are categories, which no admission should carry, with their titles: kept as they are."""
+
+_VERSION = datasets.Version("1.4.0")
+_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+_JSON_PREFIXES = {"full": "mimic3", "50": "mimic3-50", "rare50": "mimic3-50l"}
+_DESCRIPTIONS_FILE = "ICD9_descriptions"
+_MOST_FREQUENT = 50
+_NO_CODES = ("", "nan")
+_CONTENT = (
+    "MIMIC-III's NOTEEVENTS, DIAGNOSES_ICD and PROCEDURES_ICD (.csv or .csv.gz), if possible D_ICD_DIAGNOSES, "
+    "D_ICD_PROCEDURES and CAML's ICD9_descriptions; or KEPT's {prefix}_train.json, _dev.json and _test.json"
+)
+
+
+class Mimic3(datasets.GeneratorBasedBuilder):
+    """MIMIC-III from the raw tables of PhysioNet, or from the JSON files that KEPT's preprocessing wrote.
+
+    The JSON files are read where `NOTEEVENTS` is not in the folder. Notes stand in the published order: by the numbers
+    of patient and admission.
+
+    Configurations:
+        full: all codes; CAML's 47,723 / 1,631 / 3,372 admissions.
+        50: CAML's 8,066 / 1,573 / 1,729 admissions with the 50 codes that the tables list most often, counted over the
+            admissions with a discharge summary.
+        rare50: KEPT's 249 / 20 / 142 admissions with 50 rare codes.
+
+    Columns:
+        note_id: the HADM_ID.
+        subject_id: the SUBJECT_ID.
+        text: the admission's discharge summaries and addenda, joined with a tab in file order.
+        codes: dotted codes, diagnoses before procedures, each once.
+
+    Args:
+        config_name: see above.
+        data_dir: the folder with all files; a missing list of splits is downloaded (`SPLIT_URLS`).
+        repair_codes: apply `REPAIRED_CODES` to rare50.
+        urls: file name → URL, in place of `SPLIT_URLS`.
+
+    Raises:
+        FileNotFoundError: no `data_dir`, or a file is missing and cannot be downloaded; the message lists them all.
+        ValueError: an unknown configuration; a file that is not as published, named with the row or line.
+    """
+
+    VERSION = _VERSION
+    BUILDER_CONFIGS = [datasets.BuilderConfig(name=name, version=_VERSION) for name in CONFIGS]  # noqa: RUF012
+    DEFAULT_CONFIG_NAME = "full"
+
+    def __init__(
+        self,
+        config_name: str | None = None,
+        data_dir: str | os.PathLike | None = None,
+        repair_codes: bool = True,
+        urls: Mapping[str, str] | None = None,
+        **kwargs,
+    ):
+        data_dir = require_data_dir("mimic3", data_dir, _CONTENT.format(prefix="mimic3"))
+        name = config_name or self.DEFAULT_CONFIG_NAME
+        if name in CONFIGS:
+            self.repair_codes = repair_codes
+            self.urls = {**SPLIT_URLS[name], **(urls or {})}
+            files = [*_sources(), *_data_files(data_dir, name)]
+            kwargs.setdefault("hash", fingerprint(files, [name, repair_codes, sorted(self.urls.items())]))
+        super().__init__(config_name=name, data_dir=data_dir, **kwargs)
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(
+            description="Discharge summaries of a Boston hospital with ICD-9-CM codes. Credentialed: not to be shared.",
+            homepage="https://physionet.org/content/mimiciii/1.4/",
+            license="PhysioNet Credentialed Health Data License 1.5.0",
+            features=physionet.NOTE_FEATURES,
+        )
+
+    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+        # All is read here, not in _generate_examples: datasets wraps what is raised there.
+        data_dir, name = self.config.data_dir, self.config.name
+        if _has_tables(data_dir):
+            lists = self._split_lists(dl_manager)
+            splits, texts = (_read_rare50 if name == "rare50" else _read_caml)(data_dir, name, lists)
+        else:
+            splits, texts = _read_json(data_dir, name)
+        if name == "rare50":
+            _repair(splits, self.repair_codes)
+        return [
+            datasets.SplitGenerator(name=_SPLITS[split], gen_kwargs={"admissions": admissions, "texts": texts})
+            for split, admissions in splits.items()
+        ]
+
+    def _generate_examples(self, admissions, texts) -> Iterator[tuple[int, dict]]:
+        yield from enumerate(physionet.note_rows(admissions, texts))
+
+    def _split_lists(self, dl_manager) -> dict[str, str]:
+        """File name → path of the files that list the splits."""
+        paths, missing, reason = {}, [], None
+        for name in SPLIT_URLS[self.config.name]:
+            path = os.path.join(self.config.data_dir, name)
+            if not os.path.isfile(path):
+                try:
+                    path = dl_manager.download(self.urls[name])
+                except Exception as error:  # each way of downloading has its own
+                    missing.append(name)
+                    reason = error
+            paths[name] = path
+        if missing:
+            raise FileNotFoundError(
+                f"data_dir={self.config.data_dir!r} lacks files that list the splits of {self.config.name!r}, and "
+                f"downloading failed ({type(reason).__name__}). Put into the folder:\n"
+                + "\n".join(f"  {name} from {self.urls[name]}" for name in missing)
+            ) from reason
+        return paths
+
+
+def load(
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    config: str = "full",
+    repair_codes: bool = True,
+    published_titles: bool = False,
+    urls: Mapping[str, str] | None = None,
+) -> Corpus:
+    """MIMIC-III with its code set.
+
+    Args:
+        data_dir: see `Mimic3`.
+        cache_dir: where the prepared dataset is kept.
+        config: "full", "50" or "rare50".
+        repair_codes: whether codes of rare50 that lost digits get them back; `False` for the published ones.
+        published_titles: see `code_titles`.
+        urls: see `Mimic3`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `Mimic3`.
+    """
+    if config not in CONFIGS:
+        raise ValueError(f"config={config!r} is no configuration of mimic3; pass one of: {', '.join(CONFIGS)}.")
+    builder = Mimic3(
+        config, data_dir=data_dir, repair_codes=repair_codes, urls=urls, cache_dir=cache_dir and os.fspath(cache_dir)
+    )
+    builder.download_and_prepare()
+    dataset = builder.as_dataset()
+    codes = corpus_codes(dataset)
+    titles = code_titles(builder.config.data_dir, published_titles)
+    if published_titles:
+        return Corpus(dataset, ICDCodeSet(codes, titles))
+    if config == "rare50":
+        titles = {**UNCERTAIN_CODES, **titles}
+    return Corpus(dataset, physionet.described(codes, titles, category_parents(codes)))
+
+
+def code_titles(data_dir: str | os.PathLike, published: bool = False) -> dict[str, str]:
+    """Dotted code → title: of the `D_ICD` tables, and for codes they lack of CAML's `ICD9_descriptions`.
+
+    Args:
+        data_dir: the folder; what is missing gives no titles.
+        published: as KEPT's code does. It passes over the title of a procedure whose undotted code is that of a
+            diagnosis (31.1 and 311), and takes `ICD9_descriptions` with its HTML entities.
+
+    Raises:
+        ValueError: a table that is not as published.
+    """
+    diagnoses, procedures = physionet.read_titles(data_dir, MIMIC3)
+    if published:
+        procedures = {code: title for code, title in procedures.items() if code.replace(".", "") not in diagnoses}
+    titles = diagnoses | procedures
+    path = os.path.join(data_dir, _DESCRIPTIONS_FILE)
+    if os.path.isfile(path):
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                code, _, title = line.strip().partition("\t")
+                if code and code not in titles:
+                    titles[code] = title if published else html.unescape(title)
+    return titles
+
+
+def read_rare50_lists(path: str | os.PathLike) -> dict[str, dict[tuple[str, str], list[str]]]:
+    """Split → (SUBJECT_ID, HADM_ID) → codes, from KEPT's `collectrare50data.py`.
+
+    The file is Python source: its list literals are read, nothing is run. Codes are as written there, each once.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no Python, a list that is missing or no list of texts, or lists that do not fit each other.
+    """
+    with open(path, encoding="utf-8") as file:
+        source = file.read()
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        raise ValueError(f"{os.fspath(path)}, line {error.lineno}: no Python source, which KEPT's file is.") from None
+    literals = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                literals[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+    repeated, lists = 0, {}
+    for split in _SPLITS:
+        columns = []
+        for name in (f"{split}_ids", f"{split}_labels"):
+            values = literals.get(name)
+            if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+                raise ValueError(f"{os.fspath(path)} assigns no list of texts to {name}.")
+            columns.append(values)
+        if len(columns[0]) != len(columns[1]):
+            raise ValueError(f"{os.fspath(path)}: {split}_ids and {split}_labels have different lengths.")
+        lists[split] = {}
+        for number, (note_id, labels) in enumerate(zip(*columns, strict=True)):
+            subject_id, _, hadm_id = note_id.partition("_")
+            codes = [code for code in labels.split(";") if code]
+            if not (subject_id.isdecimal() and hadm_id.isdecimal() and codes):
+                raise ValueError(f'{os.fspath(path)}: entry {number} of {split}_ids is no "SUBJECT_HADM" with labels.')
+            repeated += len(set(codes)) < len(codes)
+            lists[split][subject_id, hadm_id] = list(dict.fromkeys(codes))
+    if repeated:
+        logger.warning("%d notes of rare50 list a code twice; it counts once.", repeated)
+    return lists
+
+
+def _sources() -> list[str]:
+    return [__file__, physionet.__file__, code_set_module.__file__]
+
+
+def _has_tables(data_dir: str) -> bool:
+    """Whether the raw tables are to be read, not KEPT's JSON files."""
+    try:
+        physionet.find_table(data_dir, MIMIC3.notes)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _json_files(data_dir: str, config: str) -> dict[str, str]:
+    """Split → KEPT's file.
+
+    Raises:
+        FileNotFoundError: one of them is missing.
+    """
+    prefix = _JSON_PREFIXES[config]
+    files = {split: os.path.join(data_dir, f"{prefix}_{split}.json") for split in _SPLITS}
+    missing = [os.path.basename(path) for path in files.values() if not os.path.isfile(path)]
+    if missing:
+        raise FileNotFoundError(
+            f"data_dir={data_dir!r} holds neither NOTEEVENTS.csv nor NOTEEVENTS.csv.gz, and lacks "
+            f"{', '.join(missing)}; pass a folder with {_CONTENT.format(prefix=prefix)}."
+        )
+    return files
+
+
+def _data_files(data_dir: str, config: str) -> list[str]:
+    """Every file that the configuration reads and that is there."""
+    if not _has_tables(data_dir):
+        return list(_json_files(data_dir, config).values())
+    files = [physionet.find_table(data_dir, name) for name in (MIMIC3.notes, *(name for name, _ in MIMIC3.codes))]
+    lists = (os.path.join(data_dir, name) for name in SPLIT_URLS[config])
+    return files + [path for path in lists if os.path.isfile(path)]
+
+
+def _read_caml(data_dir: str, config: str, lists: Mapping[str, str]) -> tuple[dict[str, dict], NoteTexts]:
+    """The splits of "full" and "50"."""
+    hadm_ids = {split: physionet.read_hadm_ids(lists[f"{split}_{config}_hadm_ids.csv"]) for split in _SPLITS}
+    admissions = physionet.by_patient(physionet.read_admissions(data_dir, MIMIC3))
+    texts = physionet.read_discharge_summaries(data_dir, MIMIC3)
+    splits = {
+        split: physionet.by_patient(physionet.listed_admissions(listed, admissions, texts))
+        for split, listed in hadm_ids.items()
+    }
+    if config == "50":
+        wanted = set(_most_frequent(admissions[hadm_id] for hadm_id in admissions if hadm_id in texts))
+        splits = {split: _restrict(listed, wanted) for split, listed in splits.items()}
+    return splits, texts
+
+
+def _most_frequent(admissions: Iterator[Admission]) -> list[str]:
+    """CAML's 50 codes: those most often listed, repetitions within an admission included."""
+    counts = Counter(code for admission in admissions for code in admission.codes)
+    return [code for code, _ in counts.most_common(_MOST_FREQUENT)]
+
+
+def _restrict(admissions: Mapping[str, Admission], wanted: set[str]) -> dict[str, Admission]:
+    """The admissions that have one of the codes, with these only."""
+    restricted = {}
+    for hadm_id, admission in admissions.items():
+        if codes := [code for code in admission.codes if code in wanted]:
+            restricted[hadm_id] = Admission(admission.subject_id, codes)
+    if len(restricted) < len(admissions):
+        logger.info("%d of %d notes have none of the codes.", len(admissions) - len(restricted), len(admissions))
+    return restricted
+
+
+def _read_rare50(data_dir: str, config: str, lists: Mapping[str, str]) -> tuple[dict[str, dict], NoteTexts]:
+    """The splits of "rare50": its lists give the codes too."""
+    listed = read_rare50_lists(lists[RARE50_FILE])
+    texts = physionet.read_discharge_summaries(
+        data_dir, MIMIC3, hadm_ids={hadm_id for split in listed.values() for _, hadm_id in split}
+    )
+    # The tables have the last word on whose stay it was.
+    tables = physionet.read_admissions(data_dir, MIMIC3)
+    splits = {}
+    for split, notes in listed.items():
+        admissions = {
+            hadm_id: Admission(subject_id, codes)
+            for (subject_id, hadm_id), codes in notes.items()
+            if hadm_id in tables and tables[hadm_id].subject_id == subject_id
+        }
+        hadm_ids = [hadm_id for _, hadm_id in notes]
+        splits[split] = physionet.by_patient(physionet.listed_admissions(hadm_ids, admissions, texts))
+    return splits, texts
+
+
+def _read_json(data_dir: str, config: str) -> tuple[dict[str, dict], NoteTexts]:
+    """The splits of KEPT's JSON files: a list of objects with subject_id, hadm_id, LABELS ("a;b") and TEXT."""
+    texts, splits = NoteTexts(), {}
+    for split, path in _json_files(data_dir, config).items():
+        splits[split] = {}
+        number = 0
+        try:
+            with open(path, "rb") as file:
+                for number, entry in enumerate(ijson.items(file, "item"), start=1):
+                    values = [entry.get(name) for name in ("subject_id", "hadm_id", "LABELS", "TEXT")]
+                    if not all(isinstance(value, str) for value in values):
+                        raise ValueError(
+                            f"{path}: entry {number} lacks one of subject_id, hadm_id, LABELS, TEXT as text."
+                        )
+                    subject_id, hadm_id, labels, text = values
+                    if hadm_id in texts:
+                        raise ValueError(f"{path}: entry {number} is an admission that came before.")
+                    codes = [code for code in labels.split(";") if code not in _NO_CODES]
+                    splits[split][hadm_id] = Admission(subject_id, codes)
+                    texts.add(hadm_id, text.encode())
+        except (ijson.JSONError, UnicodeDecodeError, AttributeError):
+            raise ValueError(f"{path}: no list of JSON objects after entry {number}; is the file cut off?") from None
+    return splits, texts
+
+
+def _repair(splits: Mapping[str, dict[str, Admission]], repair_codes: bool) -> None:
+    """Mend the codes of rare50, in place, and warn of those that cannot be mended."""
+    admissions: Sequence[Admission] = [admission for split in splits.values() for admission in split.values()]
+    counts = Counter(code for admission in admissions for code in set(admission.codes))
+    broken = {code: counts[code] for code in REPAIRED_CODES if counts[code]}
+    uncertain = {code: counts[code] for code in UNCERTAIN_CODES if counts[code]}
+    if repair_codes:
+        for admission in admissions:
+            admission.codes = [REPAIRED_CODES.get(code, code) for code in admission.codes]
+    for code, count in broken.items():
+        if repair_codes:
+            logger.warning("rare50: %s of %d notes had lost a zero; it is %s.", code, count, REPAIRED_CODES[code])
+        else:
+            logger.warning("rare50: %s of %d notes has lost a zero and is no code; see repair_codes.", code, count)
+    if uncertain:
+        logger.warning(
+            "rare50: %s are categories, not codes, and what they were is uncertain; they are kept (%d notes).",
+            " and ".join(uncertain),
+            sum(uncertain.values()),
+        )

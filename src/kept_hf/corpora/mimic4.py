@@ -1,0 +1,194 @@
+"""MIMIC-IV v2.2 discharge summaries with ICD-9 or ICD-10 codes.
+
+Johnson et al., "MIMIC-IV, a freely accessible electronic health record dataset", Scientific Data 2023, and
+MIMIC-IV-Note; credentialed access on PhysioNet. No file of these is part of this package.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterator
+
+import datasets
+
+from .. import code_set as code_set_module
+from ..code_set import category_parents
+from . import Corpus, corpus_codes, fingerprint, physionet, require_data_dir
+from .physionet import MIMIC4
+
+CONFIGS = {"icd9": 9, "icd10": 10}
+"""Configuration → version of its codes."""
+
+SPLIT_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+"""Shares of the patients in the split that is drawn when no file is given."""
+
+_VERSION = datasets.Version("2.2.0")
+_SPLIT_NAMES = {"train": "train", "dev": "validation", "val": "validation", "validation": "validation", "test": "test"}
+_CONTENT = (
+    "the folder hosp of MIMIC-IV (diagnoses_icd, procedures_icd, if possible d_icd_diagnoses, d_icd_procedures) and "
+    "the folder note of MIMIC-IV-Note (discharge), each table as .csv or .csv.gz"
+)
+
+
+class Mimic4(datasets.GeneratorBasedBuilder):
+    """MIMIC-IV from the raw tables of PhysioNet: admissions with a discharge summary and a code of the version asked.
+
+    Notes stand in the order of the numbers of patient and admission.
+
+    Configurations:
+        icd9, icd10: the version of the codes. Most admissions have codes of one version only.
+
+    Columns:
+        note_id: the hadm_id.
+        subject_id: the subject_id.
+        text: the admission's discharge summary.
+        codes: dotted codes (ICD-10-PCS has no dots), diagnoses before procedures, each once.
+
+    Args:
+        config_name: see above.
+        data_dir: the folder that holds `hosp` and `note`.
+        split_file: a CSV with the columns `hadm_id` and `split` (train, validation or dev or val, test); admissions it
+            does not list are left out. Without it each patient is put into a split by a hash of `seed` and subject_id,
+            80 / 10 / 10: no patient is in two splits, and one's split depends on nobody else.
+        seed: of that draw.
+
+    Raises:
+        FileNotFoundError: no `data_dir`, or it lacks a table.
+        ValueError: an unknown configuration; a file that is not as published, named with the row or line.
+    """
+
+    VERSION = _VERSION
+    BUILDER_CONFIGS = [datasets.BuilderConfig(name=name, version=_VERSION) for name in CONFIGS]  # noqa: RUF012
+    DEFAULT_CONFIG_NAME = "icd10"
+
+    def __init__(
+        self,
+        config_name: str | None = None,
+        data_dir: str | os.PathLike | None = None,
+        split_file: str | os.PathLike | None = None,
+        seed: int = 0,
+        **kwargs,
+    ):
+        data_dir = require_data_dir("mimic4", data_dir, _CONTENT)
+        name = config_name or self.DEFAULT_CONFIG_NAME
+        if name in CONFIGS:
+            self.split_file, self.seed = split_file, seed
+            tables = [MIMIC4.notes, *(table for table, _ in MIMIC4.codes)]
+            files = [*_sources(), *(physionet.find_table(data_dir, table) for table in tables)]
+            if split_file is not None:
+                files.append(split_file)
+            kwargs.setdefault("hash", fingerprint(files, [name, split_file is None, seed]))
+        super().__init__(config_name=name, data_dir=data_dir, **kwargs)
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(
+            description="Discharge summaries of a Boston hospital with ICD codes. Credentialed: not to be shared.",
+            homepage="https://physionet.org/content/mimiciv/2.2/",
+            license="PhysioNet Credentialed Health Data License 1.5.0",
+            features=physionet.NOTE_FEATURES,
+        )
+
+    def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
+        # All is read here, not in _generate_examples: datasets wraps what is raised there.
+        data_dir = self.config.data_dir
+        given = None if self.split_file is None else read_splits(self.split_file)
+        admissions = physionet.read_admissions(data_dir, MIMIC4, CONFIGS[self.config.name])
+        coded = physionet.by_patient({hadm_id: one for hadm_id, one in admissions.items() if one.codes})
+        wanted = coded if given is None else coded.keys() & given.keys()
+        texts = physionet.read_discharge_summaries(data_dir, MIMIC4, hadm_ids=wanted)
+        splits: dict[str, dict[str, physionet.Admission]] = {split: {} for split in SPLIT_SHARES}
+        for hadm_id, admission in coded.items():
+            if hadm_id in texts:
+                split = draw_split(admission.subject_id, self.seed) if given is None else given[hadm_id]
+                splits[split][hadm_id] = admission
+        if not any(splits.values()):
+            raise ValueError(
+                f"data_dir={data_dir!r}: no discharge summary belongs to an admission with codes of "
+                f"{self.config.name} in a split."
+            )
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"admissions": listed, "texts": texts})
+            for split, listed in splits.items()
+            if listed  # datasets can write a split without rows, but not load it
+        ]
+
+    def _generate_examples(self, admissions, texts) -> Iterator[tuple[int, dict]]:
+        yield from enumerate(physionet.note_rows(admissions, texts))
+
+
+def load(
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    config: str = "icd10",
+    split_file: str | os.PathLike | None = None,
+    seed: int = 0,
+) -> Corpus:
+    """MIMIC-IV with its code set, described by the titles of the `d_icd` tables.
+
+    Args:
+        data_dir: see `Mimic4`.
+        cache_dir: where the prepared dataset is kept.
+        config: "icd9" or "icd10".
+        split_file: see `Mimic4`.
+        seed: see `Mimic4`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `Mimic4`.
+    """
+    if config not in CONFIGS:
+        raise ValueError(f"config={config!r} is no configuration of mimic4; pass one of: {', '.join(CONFIGS)}.")
+    builder = Mimic4(
+        config, data_dir=data_dir, split_file=split_file, seed=seed, cache_dir=cache_dir and os.fspath(cache_dir)
+    )
+    builder.download_and_prepare()
+    dataset = builder.as_dataset()
+    codes = corpus_codes(dataset)
+    diagnoses, procedures = physionet.read_titles(builder.config.data_dir, MIMIC4, CONFIGS[config])
+    return Corpus(dataset, physionet.described(codes, diagnoses | procedures, category_parents(codes)))
+
+
+def draw_split(subject_id: str, seed: int = 0) -> str:
+    """The split of a patient, drawn by the SHA-256 digest of "seed:subject_id".
+
+    Examples:
+        >>> [draw_split(str(subject_id)) for subject_id in range(4)]
+        ['train', 'test', 'train', 'train']
+    """
+    digest = hashlib.sha256(f"{seed}:{subject_id}".encode()).digest()
+    place, reached = int.from_bytes(digest[:8], "big") / 2**64, 0.0
+    for split, share in SPLIT_SHARES.items():
+        reached += share
+        if place < reached:
+            return split
+    return split
+
+
+def read_splits(path: str | os.PathLike) -> dict[str, str]:
+    """hadm_id → split, from a CSV with these two columns.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a missing column; a line without a number, with an unknown split, or that contradicts another.
+    """
+    splits: dict[str, str] = {}
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = {"hadm_id", "split"} - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"{os.fspath(path)} has no column {', '.join(sorted(missing))}; write hadm_id,split.")
+        for row in reader:
+            hadm_id, split = (row["hadm_id"] or "").strip(), (row["split"] or "").strip().lower()
+            where = f"{os.fspath(path)}, line {reader.line_num}"
+            if not hadm_id.isdecimal():
+                raise ValueError(f"{where}: the column hadm_id holds no number.")
+            if split not in _SPLIT_NAMES:
+                raise ValueError(f"{where}: the split must be one of {', '.join(_SPLIT_NAMES)}.")
+            if splits.setdefault(hadm_id, _SPLIT_NAMES[split]) != _SPLIT_NAMES[split]:
+                raise ValueError(f"{where}: the admission is in another split before.")
+    return splits
+
+
+def _sources() -> list[str]:
+    return [__file__, physionet.__file__, code_set_module.__file__]
