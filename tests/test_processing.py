@@ -11,7 +11,9 @@ from transformers import AutoProcessor, BatchEncoding
 
 from kept_hf import ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor
 from kept_hf.processing_kept import pad_features
+from kept_hf.prompting import KEPT_50_PROMPT_ORDER
 
+PRESET_NAMES = ("kept-50", "kept-rerank", "kept-50-exact", "kept-rerank-exact")
 HEADERS = (
     "chief complaint:",
     "major surgical or invasive procedure:",
@@ -28,6 +30,9 @@ HEADERS = (
 def naive_features(tokenizer, descriptions, note, preset, limit, stride):
     """The published layout, by the table of KEPT.md: one text, one call of the tokenizer."""
     mask = tokenizer.mask_token
+    headers = HEADERS
+    if preset.endswith("-exact"):
+        headers, preset = [header.replace("medical", "eedical") for header in HEADERS], preset[: -len("-exact")]
 
     def clean(text):
         text = text.lower().replace("\n", " ")
@@ -55,7 +60,7 @@ def naive_features(tokenizer, descriptions, note, preset, limit, stride):
         sections, keep, found, low = [], False, 0, note.lower()
         for line in re.findall("[^\n]*\n|[^\n]+", low):
             if line.strip().endswith(":"):
-                keep = line.strip() in HEADERS
+                keep = line.strip() in headers
                 found += keep
             sections.append((line, keep))
         if found > 1:
@@ -107,7 +112,7 @@ def random_note(generator, sentences):
 
 
 @pytest.mark.parametrize("stride", [1, 3])
-@pytest.mark.parametrize("preset", ["kept-50", "kept-rerank"])
+@pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_published_layout(tokenizer, code_set, preset, stride):
     generator = random.Random(f"{preset}{stride}")
     cuts, described = [], [CODES[code] for code in code_set]
@@ -125,7 +130,7 @@ def test_published_layout(tokenizer, code_set, preset, stride):
     assert set(cuts) == {0, 1, 2}, "whole notes, sections and cut ends all occurred"
 
 
-@pytest.mark.parametrize("preset", ["kept-50", "kept-rerank"])
+@pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_published_layout_just_around_the_limit(tokenizer, code_set, preset):
     note = random_note(random.Random(5), 25)
     described = [CODES[code] for code in code_set]
@@ -145,7 +150,7 @@ def test_published_layout_just_around_the_limit(tokenizer, code_set, preset):
 @pytest.mark.parametrize(
     "note", ["", " ", "\n \t\r\n", "[**tag**]", ".", "yes", "  yes", "\tyes", "é", "\u200b", "\x00"]
 )
-@pytest.mark.parametrize("preset", ["kept-50", "kept-rerank"])
+@pytest.mark.parametrize("preset", PRESET_NAMES)
 def test_published_layout_of_short_notes(tokenizer, code_set, preset, note):
     processor = KeptProcessor(tokenizer, code_set, preset, 400)
     ids, global_attention = naive_features(tokenizer, list(CODES.values()), note, preset, 400, 1)
@@ -157,6 +162,90 @@ def test_descriptions_with_odd_spaces_and_one_code(tokenizer):
     code_set = ICDCodeSet(["401.9"], descriptions={"401.9": " Sepsis \n of  the\tkidney, unspecified"})
     ids, _ = naive_features(tokenizer, ["Sepsis of the kidney, unspecified"], "Fever", "kept-50", 100, 1)
     assert KeptProcessor(tokenizer, code_set, max_length=100)("Fever")["input_ids"] == ids
+
+
+@pytest.mark.parametrize("preset", ["kept-50", "kept-rerank"])
+def test_the_misspelt_header_is_kept_by_the_exact_presets_only(tokenizer, code_set, preset):
+    note = "past medical history:\nmigraine\nprocedure:\nnone\nallergies:\n" + "penicillin " * 300
+    found = {}
+    for name in (preset, f"{preset}-exact"):
+        ids = KeptProcessor(tokenizer, code_set, name, 420)(note)["input_ids"]
+        found[name] = "migraine" in tokenizer.decode(ids), "penicillin" in tokenizer.decode(ids)
+    # One section is not enough: the exact preset cuts the note's end instead.
+    assert found == {preset: (True, False), f"{preset}-exact": (True, True)}
+    note = "chief complaint:\nfever\n" + note
+    ids = KeptProcessor(tokenizer, code_set, f"{preset}-exact", 420)(note)["input_ids"]
+    assert "migraine" not in tokenizer.decode(ids) and "fever" in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("preset", ["kept-50", "kept-rerank"])
+@pytest.mark.parametrize("described", [("40.7",), ("40.7", "990"), ("990", "V65.3"), ("40.7", "990", "V65.3")], ids=str)
+def test_empty_descriptions_stay_empty_in_the_exact_presets(tokenizer, caplog, preset, described):
+    codes = ["40.7", "990", "V65.3"]
+    titles = {"40.7": "", "990": "Effects of  radiation, unspecified", "V65.3": "Dietary surveillance"}
+    code_set = ICDCodeSet(codes, {code: titles[code] for code in described}, parents={"40.7": "40"})
+    processor = KeptProcessor(tokenizer, code_set, f"{preset}-exact", 200, 3)
+    with caplog.at_level(logging.WARNING):
+        features = [processor("Nausea after radiation."), processor("Nausea after radiation.")]
+    names = [titles[code] if code in described else "" for code in codes]
+    ids, global_attention = naive_features(tokenizer, names, "Nausea after radiation.", f"{preset}-exact", 200, 3)
+    for row in features:
+        assert row["input_ids"] == ids
+        assert row["global_attention_mask"] == global_attention
+    assert caplog.text.count("have no description") == 1
+    # The other presets ask about something.
+    other = KeptProcessor(tokenizer, code_set, preset, 200)("")["input_ids"]
+    assert "40.7" in tokenizer.decode(other).replace(" ", "")
+
+
+@pytest.mark.parametrize("preset", ["kept-50", "kept-50-exact"])
+def test_prompt_order(tokenizer, code_set, preset, tmp_path):
+    order = sorted(code_set, key=lambda code: CODES[code])
+    assert order != list(code_set)
+    processor = KeptProcessor(tokenizer, code_set, preset, 400, 3, prompt_order=order)
+    gold = [code_set.codes[0], code_set.codes[2]]
+    features = processor("Fever", gold_codes=gold)
+    ids, global_attention = naive_features(tokenizer, [CODES[code] for code in order], "Fever", preset, 400, 3)
+    assert features["input_ids"] == ids
+    assert features["global_attention_mask"] == global_attention
+    # Mask i stands for code i of the code set, whatever the words before it.
+    assert features["labels"] == code_set.multi_hot(gold)
+    processor.save_pretrained(tmp_path)
+    for loaded in (KeptProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
+        assert loaded.prompt_order == order
+        assert loaded("Fever")["input_ids"] == ids
+
+
+def test_prompt_order_that_does_not_fit(roberta_tokenizer, code_set, tmp_path):
+    order = list(code_set)[::-1]
+    for wrong in (order[1:], [*order, order[0]], [*order[1:], "999.9"]):
+        with pytest.raises(ValueError, match=rf"prompt_order has {len(wrong)} codes, the code set {len(code_set)}"):
+            KeptProcessor(roberta_tokenizer, code_set, prompt_order=wrong)
+    with pytest.raises(ValueError, match="codes_per_prompt=2 with prompt_order"):
+        KeptProcessor(roberta_tokenizer, code_set, prompt_order=order, codes_per_prompt=2)
+    processor = KeptProcessor(roberta_tokenizer, code_set, prompt_order=order)
+    for codes in (order, order[:2], ICDCodeSet(["A00"])):
+        with pytest.raises(ValueError, match="with prompt_order: the processor asks its whole code set"):
+            processor("Fever", codes=codes)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="prompt_order has"):
+        KeptProcessor.from_pretrained(tmp_path, code_set=ICDCodeSet(["A00"]))
+
+
+def test_kept_50_prompt_order():
+    assert len(KEPT_50_PROMPT_ORDER) == len(set(KEPT_50_PROMPT_ORDER)) == 50
+    # KEPT.md: no position agrees with the labels' order.
+    assert not any(a == b for a, b in zip(KEPT_50_PROMPT_ORDER, sorted(KEPT_50_PROMPT_ORDER), strict=True))
+
+
+def test_names_that_read_alike_are_reported_once(roberta_tokenizer, caplog):
+    titles = {"250.00": "Diabetes mellitus, type II", "250.01": "Diabetes mellitus, type I", "486": "Pneumonia"}
+    for preset, warned in (("kept-50", 1), ("kept-rerank", 0)):
+        caplog.clear()
+        processor = KeptProcessor(roberta_tokenizer, ICDCodeSet(list(titles), titles), preset)
+        with caplog.at_level(logging.WARNING):
+            processor(["Fever", "Cough"])
+        assert caplog.text.count("2 of the 3 codes of a prompt share their name") == warned
 
 
 def prompt_length(processor):
@@ -393,7 +482,7 @@ def test_settings_below_one(roberta_tokenizer, code_set, name, value):
 
 
 def test_unknown_preset(roberta_tokenizer, code_set):
-    with pytest.raises(ValueError, match="preset='kept-8' is unknown; pass one of kept-50, kept-rerank"):
+    with pytest.raises(ValueError, match="preset='kept-8' is unknown; pass one of kept-50, kept-50-exact"):
         KeptProcessor(roberta_tokenizer, code_set, preset="kept-8")
 
 

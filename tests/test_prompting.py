@@ -19,8 +19,16 @@ KEPT_50, KEPT_RERANK = get_preset("kept-50"), get_preset("kept-rerank")
 
 
 def test_presets():
-    assert list(PRESETS) == ["kept-50", "kept-rerank"]
-    with pytest.raises(ValueError, match=r"preset='kept-51' is unknown; pass one of kept-50, kept-rerank"):
+    assert list(PRESETS) == ["kept-50", "kept-50-exact", "kept-rerank", "kept-rerank-exact"]
+    for name in ("kept-50", "kept-rerank"):
+        ours, exact = get_preset(name), get_preset(f"{name}-exact")
+        assert set(ours.section_headers) ^ set(exact.section_headers) == {
+            "past medical history:",
+            "past eedical history:",
+        }
+    with pytest.raises(
+        ValueError, match=r"preset='kept-51' is unknown; pass one of kept-50, kept-50-exact, kept-rerank"
+    ):
         get_preset("kept-51")
 
 

@@ -111,7 +111,7 @@ class ICDCodeSet:
                 self.parents[code] = code = parents[code]
                 kept.add(code)
         self.descriptions = {
-            code: " ".join(text.split()) for code, text in (descriptions or {}).items() if code in kept and _said(text)
+            code: text.strip() for code, text in (descriptions or {}).items() if code in kept and _said(text)
         }
         self.synonyms = {
             code: tuple(dict.fromkeys(" ".join(name.split()) for name in names if _said(name)))
@@ -167,7 +167,7 @@ class ICDCodeSet:
         """The name of `code` for prompts and reports.
 
         That is its description; without one its first synonym; else the description of the nearest parent that has
-        one; else the code itself.
+        one; else the code itself. Runs of spaces become one.
 
         Raises:
             KeyError: `code` is not in the set.
@@ -180,13 +180,13 @@ class ICDCodeSet:
         """
         self.index(code)
         if code in self.descriptions:
-            return self.descriptions[code]
+            return " ".join(self.descriptions[code].split())
         if code in self.synonyms:
             return self.synonyms[code][0]
         above, seen = self.parents.get(code), {code}
         while above and above not in seen:
             if above in self.descriptions:
-                return self.descriptions[above]
+                return " ".join(self.descriptions[above].split())
             seen.add(above)
             above = self.parents.get(above)
         return code

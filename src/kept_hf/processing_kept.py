@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -65,14 +66,19 @@ class KeptProcessor(ProcessorMixin):
     Args:
         tokenizer: any tokenizer with a mask token and single tokens for "yes" and "no".
         code_set: the codes to ask, in the order of the labels.
-        preset: `"kept-50"` or `"kept-rerank"`, see [`kept_hf.prompting.PRESETS`].
+        preset: `"kept-50"` or `"kept-rerank"`; `"kept-50-exact"` and `"kept-rerank-exact"` repeat the mistakes of the
+            public code too. See [`kept_hf.prompting.PRESETS`].
         max_length: tokens of a sequence, special tokens included. Notes are cut, prompts never.
         global_attention_stride: every how many-th prompt token has global attention.
         codes_per_prompt: ask the codes in several prompts of at most so many codes each; by default all in one.
+        prompt_order: the codes of the code set in the order in which the prompt lists their descriptions, while mask i
+            still stands for code i of the code set. Such a prompt asks each code under the name of another. Only for
+            checkpoints that were trained so: see [`kept_hf.prompting.KEPT_50_PROMPT_ORDER`].
 
     Raises:
         ValueError: a tokenizer without mask token or without the words "yes" and "no", an unknown preset, a limit or
-            stride below 1.
+            stride below 1, a `prompt_order` that is no order of the code set's codes or that is combined with
+            `codes_per_prompt`.
 
     Source: Yang et al., Findings of EMNLP 2022, section 3 (arXiv 2210.03304).
 
@@ -92,6 +98,7 @@ class KeptProcessor(ProcessorMixin):
         max_length: int = 8192,
         global_attention_stride: int = 1,
         codes_per_prompt: int | None = None,
+        prompt_order: Sequence[str] | None = None,
         **kwargs,
     ):
         for name, value in (
@@ -112,6 +119,7 @@ class KeptProcessor(ProcessorMixin):
         self.max_length = max_length
         self.global_attention_stride = global_attention_stride
         self.codes_per_prompt = codes_per_prompt
+        self.prompt_order = None if prompt_order is None else list(prompt_order)
         super().__init__(tokenizer, **kwargs)
         # What the tokenizer puts around a text: "<s>" and "</s>" in RoBERTa, "[CLS]" and "[SEP]" in BERT.
         answer = tokenizer("yes").input_ids
@@ -119,6 +127,22 @@ class KeptProcessor(ProcessorMixin):
         self.yes_token_id = self._word_id("yes")
         self.no_token_id = self._word_id("no")
         self._prompts: dict[tuple[str, ...], tuple[list[int], int]] = {}
+        self._warned_of_names = False
+        self._check_prompt_order()
+
+    def _check_prompt_order(self) -> None:
+        if self.prompt_order is None or self.code_set is None:
+            return
+        if self.codes_per_prompt is not None:
+            raise ValueError(
+                f"codes_per_prompt={self.codes_per_prompt} with prompt_order: the order is that of one prompt."
+            )
+        if sorted(self.prompt_order) != sorted(self.code_set):
+            odd = sorted(set(self.prompt_order) ^ set(self.code_set)) or self.prompt_order
+            raise ValueError(
+                f"prompt_order has {len(self.prompt_order)} codes, the code set {len(self.code_set)}; pass each code "
+                f"of the code set once. In one of them only: {', '.join(odd[:5])}."
+            )
 
     def _word_id(self, word: str) -> int:
         ids = self.tokenizer(word, add_special_tokens=False).input_ids
@@ -272,7 +296,7 @@ class KeptProcessor(ProcessorMixin):
             tail, cut = whole, 0
             if is_long_note if preset.note_reserve is not None else len(head) + len(whole) > self.max_length:
                 if sections is None:
-                    selected = select_sections(note)
+                    selected = select_sections(note, preset.section_headers)
                     sections = whole if selected is None else self._note_ids(selected)
                 tail, cut = sections, int(sections is not whole)
             if len(tail) > room:
@@ -290,12 +314,13 @@ class KeptProcessor(ProcessorMixin):
 
     def _prompt_ids(self, codes: tuple[str, ...], code_set: ICDCodeSet) -> tuple[list[int], int]:
         """Token ids up to the last mask, and the number of tokens of the whole prompt text."""
-        key = tuple(code_set.describe(code) for code in self._known(codes, code_set))
+        key = self._descriptions(codes, code_set)
         if key not in self._prompts:
             if len(self._prompts) >= MAX_CACHED_PROMPTS:
                 self._prompts.clear()
             tokenizer = self.tokenizer
             shortened = [self._without_special_tokens(shorten_description(d, self._preset)) for d in key]
+            self._warn_of_names(codes, shortened)
             text = prompt_text(shortened, tokenizer.mask_token, self._preset)
             prompt_ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
             specials = len(self._first) + len(self._last)
@@ -308,6 +333,39 @@ class KeptProcessor(ProcessorMixin):
             last_mask = len(prompt_ids) - 1 - prompt_ids[::-1].index(tokenizer.mask_token_id)
             self._prompts[key] = prompt_ids[: last_mask + 1], len(prompt_ids)
         return self._prompts[key]
+
+    def _descriptions(self, codes: Sequence[str], code_set: ICDCodeSet) -> tuple[str, ...]:
+        """The names that the prompt lists, in its order."""
+        if self.prompt_order is not None:
+            if code_set is not self.code_set or list(codes) != list(code_set):
+                raise ValueError(
+                    "codes=... with prompt_order: the processor asks its whole code set in that order, nothing else. "
+                    "Pass codes=None, or make a processor without prompt_order."
+                )
+            codes = self.prompt_order
+        codes = self._known(codes, code_set)
+        if self._preset.leaves_empty:
+            return tuple(code_set.descriptions.get(code, "") for code in codes)
+        return tuple(code_set.describe(code) for code in codes)
+
+    def _warn_of_names(self, codes: Sequence[str], shortened: Sequence[str]) -> None:
+        """Say once what a prompt asks about several codes in the same words."""
+        if self._warned_of_names:
+            return
+        names = Counter(shortened)
+        empty = names.pop("", 0)
+        alike = sum(count for count in names.values() if count > 1)
+        if empty:
+            logger.warning("%d of %d codes have no description; %r leaves it empty.", empty, len(codes), self.preset)
+        if alike:
+            logger.warning(
+                "%d of the %d codes of a prompt share their name, as preset=%r shortens it, with another: the model "
+                "cannot tell them apart.",
+                alike,
+                len(codes),
+                self.preset,
+            )
+        self._warned_of_names = bool(empty or alike)
 
     @staticmethod
     def _known(codes: Sequence[str], code_set: ICDCodeSet) -> Sequence[str]:
@@ -386,4 +444,5 @@ class KeptProcessor(ProcessorMixin):
                     code_set = ICDCodeSet.from_dict(json.load(file))
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         processor.code_set = code_set
+        processor._check_prompt_order()
         return processor

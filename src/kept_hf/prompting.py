@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SECTION_HEADERS = (
     "chief complaint:",
@@ -23,6 +23,21 @@ SECTION_HEADERS = (
     "discharge condition:",
 )
 """Header lines of the sections that are kept of a note that is too long."""
+
+PUBLISHED_SECTION_HEADERS = tuple(header.replace("past medical", "past eedical") for header in SECTION_HEADERS)
+"""As the public code has them: one is misspelt, so that its section is never kept."""
+
+KEPT_50_PROMPT_ORDER = (
+    *("401.9", "272.4", "427.31", "414.01", "428.0", "38.93", "584.9", "250.00", "530.81", "96.71"),
+    *("518.81", "599.0", "285.9", "96.04", "96.6", "39.61", "403.90", "244.9", "285.1", "311"),
+    *("276.2", "V15.82", "96.72", "V58.61", "305.1", "486", "585.9", "995.92", "496", "88.56"),
+    *("272.0", "276.1", "038.9", "38.91", "287.5", "36.15", "33.24", "412", "V45.81", "424.0"),
+    *("507.0", "37.22", "511.9", "410.71", "99.15", "45.13", "88.72", "39.95", "37.23", "99.04"),
+)
+"""The order in which the public prompt lists the 50 codes of MIMIC-III-50, while its labels are in sorted order.
+
+A checkpoint that was trained so needs `KeptProcessor(..., prompt_order=KEPT_50_PROMPT_ORDER)`.
+"""
 
 _DEIDENTIFICATION_TAG = re.compile(r"\[\*\*[^\]]*\*\*\]")
 _SPACES = re.compile(r"  +")
@@ -40,6 +55,8 @@ class PromptPreset:
         note_reserve: tokens of the limit that are kept for the prompt when it is decided whether a note is too long
             and only the note is counted; without it, prompt and note are counted together.
         global_masks: whether every mask has global attention, also off the stride.
+        section_headers: the sections that are kept of a note that is too long.
+        leaves_empty: ask about a code that has no description with an empty one, instead of another name.
     """
 
     name: str
@@ -48,15 +65,27 @@ class PromptPreset:
     clean_titles: bool
     note_reserve: int | None
     global_masks: bool
+    section_headers: tuple[str, ...] = SECTION_HEADERS
+    leaves_empty: bool = False
 
+
+_KEPT_50 = PromptPreset("kept-50", ",", None, clean_titles=True, note_reserve=None, global_masks=False)
+_KEPT_RERANK = PromptPreset("kept-rerank", ";", 15, clean_titles=False, note_reserve=150, global_masks=True)
 
 PRESETS = {
     preset.name: preset
+    for published in (_KEPT_50, _KEPT_RERANK)
     for preset in (
-        PromptPreset("kept-50", ",", None, clean_titles=True, note_reserve=None, global_masks=False),
-        PromptPreset("kept-rerank", ";", 15, clean_titles=False, note_reserve=150, global_masks=True),
+        published,
+        replace(
+            published,
+            name=f"{published.name}-exact",
+            section_headers=PUBLISHED_SECTION_HEADERS,
+            leaves_empty=True,
+        ),
     )
 }
+"""Name → preset. Those named exact repeat the mistakes of the public code too."""
 
 
 def get_preset(name: str) -> PromptPreset:
