@@ -1,22 +1,29 @@
+import copy
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import randomize
 from torch.nn.functional import gelu, layer_norm
 from transformers import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    LongformerConfig,
+    LongformerForMaskedLM,
     RobertaConfig,
     RobertaForMaskedLM,
     RobertaModel,
 )
 
 from kept_hf import KeptLongformerForICDPrompting, KeptLongformerForMaskedLM, KeptProcessor
-from kept_hf.conversion import convert_to_kept_longformer
+from kept_hf.conversion import convert_to_kept_longformer, copy_local_to_global, resize_positions
 
 POSITIONS = 24
 SOURCES = {
@@ -172,3 +179,99 @@ def test_max_length_below_one(source, max_length):
 def test_wrong_window(source):
     with pytest.raises(ValueError, match="attention_window=7"):
         convert_to_kept_longformer(str(source[0]), 40, 7)
+
+
+@pytest.mark.parametrize("max_length", [1, 50, 200, 431])
+def test_resized_positions(tiny_model, max_length):
+    """The table of the tiny model holds 200 positions and two rows that are none."""
+    before = copy.deepcopy(tiny_model)
+    resize_positions(tiny_model, max_length)
+    table, old = (m.longformer.embeddings.position_embeddings.weight for m in (tiny_model, before))
+    assert tiny_model.config.max_sequence_length == max_length
+    assert torch.equal(table[:2], old[:2])
+    assert_repeated(table, 2, old[2:], max_length)
+    assert table.requires_grad and tiny_model.longformer.embeddings.position_embeddings.padding_idx == 1
+    input_ids = torch.full((1, max_length), 7)
+    input_ids[0, -1] = tiny_model.config.mask_token_id
+    scores = tiny_model(input_ids).logits
+    if max_length <= 200:
+        torch.testing.assert_close(scores, before(input_ids).logits)
+    with pytest.raises(ValueError, match=f"has {max_length + 1} tokens"):
+        tiny_model(torch.cat([input_ids, input_ids[:, -1:]], dim=1))
+
+
+def test_resized_positions_are_saved(tiny_model, tmp_path):
+    resize_positions(tiny_model, 431, position_period=100)
+    tiny_model.save_pretrained(tmp_path)
+    loaded = KeptLongformerForICDPrompting.from_pretrained(tmp_path)
+    table = loaded.longformer.embeddings.position_embeddings.weight
+    assert torch.equal(table, tiny_model.longformer.embeddings.position_embeddings.weight)
+    assert torch.equal(table[2:102], table[102:202])
+
+
+@pytest.mark.parametrize(("arguments", "message"), [((0,), "max_length=0"), ((50, 201), "position_period=201")])
+def test_positions_that_cannot_be(tiny_model, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        resize_positions(tiny_model, *arguments)
+    assert tiny_model.config.max_sequence_length == 200
+
+
+def test_copy_local_to_global(tiny_model):
+    attention = tiny_model.longformer.encoder.layer[1].attention.self
+    assert not torch.equal(attention.key.weight, attention.key_global.weight)
+    copy_local_to_global(tiny_model)
+    for name in ("query", "key", "value"):
+        local, other = getattr(attention, name), getattr(attention, f"{name}_global")
+        assert torch.equal(local.weight, other.weight) and torch.equal(local.bias, other.bias)
+        assert local.weight.data_ptr() != other.weight.data_ptr()
+
+
+def convert(*arguments):
+    path = Path(__file__).resolve().parents[1] / "examples" / "convert.py"
+    runpy.run_path(str(path))["main"]([str(argument) for argument in arguments])
+
+
+def test_command_line_with_a_bert(source, tmp_path, capsys):
+    path = source[0]
+    convert("--model", path, "--output_dir", tmp_path / "new", "--max_length", 61, "--attention_window", 8)
+    assert "2 layers, inputs of up to 61 tokens" in capsys.readouterr().out
+    converted, tokenizer = convert_to_kept_longformer(str(path), 61, 8)
+    loaded = AutoModelForMaskedLM.from_pretrained(tmp_path / "new")
+    assert type(loaded) is type(converted)
+    for name, value in converted.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    assert AutoTokenizer.from_pretrained(tmp_path / "new").model_max_length == tokenizer.model_max_length == 61
+
+
+def test_command_line_with_a_longformer(tiny_model, roberta_tokenizer, tmp_path, capsys):
+    """A plain Longformer of transformers."""
+    fields = {name: getattr(tiny_model.config, name) for name in LongformerConfig().to_dict() if name != "model_type"}
+    stock = LongformerForMaskedLM(LongformerConfig(**fields))
+    stock.load_state_dict(tiny_model.state_dict())
+    stock.save_pretrained(tmp_path / "old")
+    roberta_tokenizer.save_pretrained(tmp_path / "old")
+    convert("--model", tmp_path / "old", "--output_dir", tmp_path / "new", "--max_length", 300, "--copy_global")
+    loaded = AutoModelForMaskedLM.from_pretrained(tmp_path / "new")
+    assert loaded.config.max_sequence_length == 300
+    assert AutoTokenizer.from_pretrained(tmp_path / "new").model_max_length == 300
+    copy_local_to_global(tiny_model)
+    resize_positions(tiny_model, 300)
+    for name, value in tiny_model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max_length", 0], "max_length=0 is less than 1"),
+        (["--max_length", 300, "--attention_window", 8], "--attention_window is that of the checkpoint"),
+        (["--max_length", 300, "--position_period", 900], "position_period=900"),
+    ],
+)
+def test_command_line_mistakes(tiny_model, roberta_tokenizer, tmp_path, capsys, options, message):
+    tiny_model.save_pretrained(tmp_path / "old")
+    roberta_tokenizer.save_pretrained(tmp_path / "old")
+    with pytest.raises(SystemExit):
+        convert("--model", tmp_path / "old", "--output_dir", tmp_path / "new", *options)
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -278,9 +278,28 @@ def test_auto_classes(tiny_model, batch, tmp_path):
     )
 
 
+def published_scores(config, state, batch):
+    """What the public model computes, with transformers' Longformer: as wide as the labels, -100 beyond a row's codes."""
+    fields = {name: value for name, value in config.items() if name in LongformerConfig().to_dict()}
+    stock = LongformerForMaskedLM(LongformerConfig(**{k: v for k, v in fields.items() if k != "model_type"})).eval()
+    stock.load_state_dict(
+        {k: v for k, v in state.items() if "pooler" not in k and "position_ids" not in k}, strict=False
+    )
+    stock.tie_weights()
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "global_attention_mask")}
+    with torch.no_grad():
+        logits = stock(**inputs).logits
+    scores = torch.full(batch["labels"].shape, -100.0)
+    for row in range(len(scores)):
+        at_masks = logits[row][batch["input_ids"][row] == MASK]
+        scores[row, : len(at_masks)] = at_masks[:, config["yes_token_id"]] - at_masks[:, config["no_token_id"]]
+    return scores
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before zip"])
 @pytest.mark.parametrize("layout", ["with tied entries", "without tied entries"])
-def test_old_checkpoint(tiny_model, batch, tmp_path, caplog, capfd, layout):
-    """A folder as transformers 4.16 wrote it."""
+def test_old_checkpoint(tiny_model, batch, tmp_path, caplog, capfd, layout, zipped):
+    """A folder as transformers 4.16 wrote it, the layout of the released KEPT checkpoints."""
     known = LongformerConfig().to_dict()
     old = {n: v for n, v in tiny_model.config.to_dict().items() if n in known}
     old |= {
@@ -303,7 +322,7 @@ def test_old_checkpoint(tiny_model, batch, tmp_path, caplog, capfd, layout):
     state["longformer.embeddings.position_ids"] = torch.arange(202)[None]
     state["longformer.pooler.dense.weight"] = torch.zeros(16, 16)
     state["longformer.pooler.dense.bias"] = torch.zeros(16)
-    torch.save(state, tmp_path / "pytorch_model.bin")
+    torch.save(state, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
 
     ids = {name: getattr(tiny_model.config, name) for name in ("yes_token_id", "no_token_id", "mask_token_id")}
     capfd.readouterr()
@@ -325,6 +344,9 @@ def test_old_checkpoint(tiny_model, batch, tmp_path, caplog, capfd, layout):
     for name, value in tiny_model.state_dict().items():
         assert torch.equal(model.state_dict()[name], value), name
     torch.testing.assert_close(model.eval()(**batch).logits, tiny_model(**batch).logits, rtol=0, atol=0)
+    torch.testing.assert_close(
+        model(**batch).logits, published_scores({**old, **ids}, state, batch), rtol=1e-4, atol=1e-4
+    )
     model.save_pretrained(tmp_path / "new")
     assert json.loads((tmp_path / "new" / "config.json").read_text())["model_type"] == "kept_longformer"
 

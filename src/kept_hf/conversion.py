@@ -1,17 +1,19 @@
-"""Make a KEPT Longformer from a BERT-like checkpoint.
+"""Make a KEPT Longformer from a BERT-like checkpoint, or give a Longformer another number of positions.
 
 Source of the method: Beltagy et al., "Longformer: The Long-Document Transformer", section 5 (arXiv 2004.05150):
-position embeddings extended by repetition, global projections copied from the local ones.
+position embeddings extended by repetition, global projections copied from the local ones. KEPT extends
+Clinical-Longformer's 4,096 positions to 16,384 in the same way (Yang et al., arXiv 2210.03304).
 """
 
 from __future__ import annotations
 
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.longformer.configuration_longformer import LongformerConfig
 
 from .configuration_kept_longformer import KeptLongformerConfig
-from .modeling_kept_longformer import KeptLongformerForMaskedLM
+from .modeling_kept_longformer import KeptLongformerForMaskedLM, KeptLongformerPreTrainedModel
 
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
 
@@ -65,10 +67,7 @@ def convert_to_kept_longformer(
     first_position = 0 if is_bert else source_config.pad_token_id + 1
     pad_token_id = source_config.pad_token_id
     table = encoder.embeddings.position_embeddings.weight.detach()[first_position:]
-    if position_period is not None and not 0 < position_period <= len(table):
-        raise ValueError(f"position_period={position_period} is not between 1 and the table's {len(table)} positions.")
-    period = table[:position_period]
-    repeated = period.repeat(-(-max_length // len(period)), 1)[:max_length]
+    repeated = _repeated(table, max_length, position_period)
     unused_rows = table.new_zeros(pad_token_id + 1, table.shape[1])
 
     known = set(LongformerConfig().to_dict()) - {"model_type", "architectures", "transformers_version", "dtype"}
@@ -92,15 +91,74 @@ def convert_to_kept_longformer(
         if name.startswith("pooler.") or name.endswith("position_ids") or name.endswith("embeddings.token_type_ids"):
             continue
         state[f"longformer.{name}"] = value
-        for projection in ("query", "key", "value"):
-            if f".self.{projection}." in name:
-                state[f"longformer.{name.replace(projection, f'{projection}_global')}"] = value.clone()
     state["longformer.embeddings.position_embeddings.weight"] = torch.cat([unused_rows, repeated])
     state |= _head_state(source, has_head, is_bert, model)
-    model.load_state_dict(state)
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected and all("_global." in name for name in missing), (missing, unexpected)
+    copy_local_to_global(model)
     model.tie_weights()
     tokenizer.model_max_length = max_length
     return model.eval(), tokenizer
+
+
+def resize_positions(model: KeptLongformerPreTrainedModel, max_length: int, position_period: int | None = None) -> None:
+    """Give a KEPT Longformer positions for inputs of `max_length` tokens, in place.
+
+    Up to the smaller of both lengths it computes what it computed before. Further positions repeat the table from its
+    beginning.
+
+    Args:
+        model: any model of this package with an encoder.
+        max_length: tokens of the longest input.
+        position_period: repeat the first so many positions only; by default the whole table.
+
+    Raises:
+        ValueError: no length, or a period greater than the table.
+
+    Examples:
+        >>> from kept_hf import KeptLongformerConfig, KeptLongformerModel
+        >>> config = KeptLongformerConfig(
+        ...     vocab_size=20, hidden_size=8, num_attention_heads=1, num_hidden_layers=1, intermediate_size=8,
+        ...     attention_window=4, max_position_embeddings=34,
+        ... )
+        >>> model = KeptLongformerModel(config)
+        >>> resize_positions(model, 100)
+        >>> model.config.max_position_embeddings, model.config.max_sequence_length
+        (102, 100)
+    """
+    if max_length < 1:
+        raise ValueError(f"max_length={max_length} is less than 1; pass the tokens of the longest input.")
+    embeddings = model.base_model.embeddings
+    old = embeddings.position_embeddings
+    # Rows up to that of the padding token are no positions.
+    first_position = model.config.pad_token_id + 1
+    rows = torch.cat(
+        [
+            old.weight.detach()[:first_position],
+            _repeated(old.weight.detach()[first_position:], max_length, position_period),
+        ]
+    )
+    embeddings.position_embeddings = nn.Embedding.from_pretrained(
+        rows, freeze=not old.weight.requires_grad, padding_idx=old.padding_idx
+    )
+    model.config.max_position_embeddings = len(rows)
+
+
+def copy_local_to_global(model: KeptLongformerPreTrainedModel) -> None:
+    """Start the global projections of each layer from the local ones, in place: what an untrained Longformer needs."""
+    with torch.no_grad():
+        for layer in model.base_model.encoder.layer:
+            attention = layer.attention.self
+            for name in ("query", "key", "value"):
+                getattr(attention, f"{name}_global").load_state_dict(getattr(attention, name).state_dict())
+
+
+def _repeated(table: torch.Tensor, max_length: int, position_period: int | None) -> torch.Tensor:
+    """`max_length` rows: the table, or its first rows, over and over."""
+    if position_period is not None and not 0 < position_period <= len(table):
+        raise ValueError(f"position_period={position_period} is not between 1 and the table's {len(table)} positions.")
+    period = table[:position_period]
+    return period.repeat(-(-max_length // len(period)), 1)[:max_length]
 
 
 def _head_state(source, has_head: bool, is_bert: bool, model: KeptLongformerForMaskedLM) -> dict[str, torch.Tensor]:
