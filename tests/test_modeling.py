@@ -279,7 +279,7 @@ def test_auto_classes(tiny_model, batch, tmp_path):
 
 
 def published_scores(config, state, batch):
-    """What the public model computes, with transformers' Longformer: as wide as the labels, -100 beyond a row's codes."""
+    """What the public model computes, with the Longformer of transformers; -100 beyond the codes of a row."""
     fields = {name: value for name, value in config.items() if name in LongformerConfig().to_dict()}
     stock = LongformerForMaskedLM(LongformerConfig(**{k: v for k, v in fields.items() if k != "model_type"})).eval()
     stock.load_state_dict(
