@@ -10,18 +10,11 @@ tracemalloc above the inputs, measured in a run of its own.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shlex
-import subprocess
-import sys
 import time
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
-import sklearn
+from provenance import RESULTS, keep, provenance
 from reference_metrics import reference_metrics, reference_threshold
 
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
@@ -51,19 +44,13 @@ def peak_memory(function, *arrays) -> int:
     return peak
 
 
-def git_revision() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"
-
-
 def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--notes", type=int, default=3372)
     parser.add_argument("--codes", type=int, default=8692)
     parser.add_argument("--repeat", type=int, default=1, help="turns of each; the best time counts")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", default=str(Path(__file__).parent / "results" / "metrics.json"))
+    parser.add_argument("--output", default=str(RESULTS / "metrics.json"))
     options = parser.parse_args(arguments)
 
     scores, labels = make_run(options.notes, options.codes, options.seed)
@@ -85,7 +72,7 @@ def main(arguments: list[str] | None = None) -> dict:
     published = best_micro_f1_threshold(scores, labels, published=True)
 
     report = {
-        "command": shlex.join(["python", "benchmarks/bench_metrics.py", *(arguments or sys.argv[1:])]),
+        **provenance("benchmarks/bench_metrics.py", arguments, ["numpy", "scikit-learn"]),
         "notes": options.notes,
         "codes": options.codes,
         "seconds": {
@@ -101,15 +88,6 @@ def main(arguments: list[str] | None = None) -> dict:
             "kept_hf, published": published,
             "reference": float(results["threshold", "reference"]),
         },
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scikit-learn": sklearn.__version__,
-            "git": git_revision(),
-        },
-        "cores": {"present": os.cpu_count(), "allowed": len(os.sched_getaffinity(0))},
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "cpu": platform.processor() or platform.machine(),
     }
     print(
         f"{options.notes} notes, {options.codes} codes; best of {options.repeat}; largest difference {difference:.1e}"
@@ -121,10 +99,7 @@ def main(arguments: list[str] | None = None) -> dict:
             f"{task:12}{times['reference']:10.2f} s{times['kept_hf']:10.2f} s"
             f"{times['reference'] / times['kept_hf']:9.1f}{memory[0]:13.1f} ->{memory[1]:6.1f}"
         )
-    os.makedirs(os.path.dirname(os.path.abspath(options.output)), exist_ok=True)
-    with open(options.output, "w", encoding="utf-8") as file:
-        json.dump(report, file, indent=1)
-        file.write("\n")
+    keep(report, options.output)
     return report
 
 

@@ -1,4 +1,4 @@
-"""Print the results table of the README from the runs kept in `benchmarks/results`, or put it there.
+"""Print the tables of the README and the docs from what is kept in `benchmarks/results`, or put them there.
 
 cp outputs/demo/all_results.json benchmarks/results/run_demo.json
 python benchmarks/results_table.py --write
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -19,7 +20,6 @@ COLUMNS = {
     "auc_macro": "AUC macro",
     "auc_micro": "AUC micro",
 }
-BEGIN, END = "<!-- results: benchmarks/results_table.py --write -->", "<!-- end of results -->"
 
 
 def results_table() -> str:
@@ -39,17 +39,41 @@ def results_table() -> str:
     return "\n".join(lines)
 
 
+def corpora_table() -> str:
+    """Markdown: reading of generated notes, the public preprocessing's loop and ours."""
+    report = json.loads((RESULTS / "corpora.json").read_text(encoding="utf-8"))
+    lines = [
+        "| rows | order | file | csv loop | kept-hf | times faster | peak memory, csv loop | peak memory, kept-hf |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for run in report["measured"]:
+        theirs, ours = (f"{median(run['seconds'][name]):.2f} s" for name in ("csv loop", "kept_hf"))
+        memory = " | ".join(f"{run['peak_bytes'][name] / 1e6:.0f} MB" for name in ("csv loop", "kept_hf"))
+        lines.append(
+            f"| {run['rows']:,} | {run['order']} | {run['file_bytes'] / 1e6:.0f} MB | {theirs} | {ours} | "
+            f"{run['ratio']:.1f} | {memory} |"
+        )
+    cores, revision = report["cores"]["allowed"], report["versions"]["git"]
+    return "\n".join([*lines, "", f"{cores} cores, revision {revision}; medians of turns taken in one process."])
+
+
+TABLES = {("README.md", "results"): results_table, ("docs/mimic.md", "corpora"): corpora_table}
+"""File and name of the place in it → the table."""
+
+
 def main() -> None:
-    """Print the table; with --write, replace the one in the README."""
+    """Print the tables; with --write, replace those in the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="replace the table in README.md")
-    table = results_table()
-    print(table)
-    if parser.parse_args().write:
-        readme = ROOT / "README.md"
-        before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    parser.add_argument("--write", action="store_true", help="replace the tables in the README and the docs")
+    write = parser.parse_args().write
+    for (file, name), table in TABLES.items():
+        print(f"{file}:\n{table()}\n")
+        if write:
+            path = ROOT / file
+            begin, end = f"<!-- {name}: benchmarks/results_table.py --write -->", f"<!-- end of {name} -->"
+            before, _, rest = path.read_text(encoding="utf-8").partition(begin)
+            _, _, after = rest.partition(end)
+            path.write_text(f"{before}{begin}\n{table()}\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

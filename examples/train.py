@@ -30,10 +30,11 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from kept_hf import DataCollatorForICDPrompting, ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor
 from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer
-from kept_hf.corpora import Corpus, load_corpus
+from kept_hf.corpora import CORPORA, Corpus, load_corpus
 from kept_hf.corpora.selection import select_codes, training_counts
 from kept_hf.matching import carrier_sentences, matching_curriculum
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics, per_code_metrics
+from kept_hf.prompting import PRESETS
 from kept_hf.report import (
     format_table,
     plot_f1_by_frequency,
@@ -70,7 +71,7 @@ class ModelArguments:
             f"RoBERTa, which is converted. {PACKAGED_WEIGHTS} stands for the weights of that Python package."
         },
     )
-    preset: str = field(default="kept-50", metadata={"help": "Prompt preset: kept-50 or kept-rerank."})
+    preset: str = field(default="kept-50", metadata={"help": f"Prompt preset: {', '.join(PRESETS)}."})
     max_length: int = field(default=8192, metadata={"help": "Tokens of prompt and note together."})
     global_attention_stride: int = field(default=1, metadata={"help": "Global attention on every n-th prompt token."})
     codes_per_prompt: int | None = field(default=None, metadata={"help": "Ask the codes in prompts of this many."})
@@ -90,7 +91,11 @@ class ModelArguments:
 class DataArguments:
     """The notes and how they are asked about."""
 
-    corpus: str = field(default="demo", metadata={"help": "demo or codiesp."})
+    corpus: str = field(default="demo", metadata={"help": f"One of: {', '.join(CORPORA)}."})
+    corpus_options: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Further options of the corpus: config=rare50 (mimic3), config=icd9 (mimic4), language=es …"},
+    )
     codes: str = field(default="all", metadata={"help": "all, top50, rare50, or a file with one code a line."})
     data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus."})
     cache_dir: str | None = field(default=None, metadata={"help": "Where built corpora are kept."})
@@ -147,6 +152,17 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Kep
     if not {"--bf16", "--fp16"} & set(values) and bf16_helps():
         values.append("--bf16")
     return parser.parse_args_into_dataclasses(values)
+
+
+def read_corpus(data: DataArguments) -> Corpus:
+    """The corpus that the arguments name, with the codes that they choose."""
+    options = {}
+    for option in data.corpus_options:
+        name, separator, value = option.partition("=")
+        if not separator:
+            raise SystemExit(f"corpus_options has {option!r}; write name=value, such as config=rare50.")
+        options[name] = yaml.safe_load(value)
+    return select_codes(load_corpus(data.corpus, data.data_dir, data.cache_dir, **options), data.codes)
 
 
 def bf16_helps() -> bool:
@@ -321,7 +337,7 @@ def main() -> None:
     checkpoint = check_settings(training, settings)
 
     with training.main_process_first(desc="building the corpus"):
-        corpus = select_codes(load_corpus(data.corpus, data.data_dir, data.cache_dir), data.codes)
+        corpus = read_corpus(data)
     missing = [split for split in ("train", "validation") if split not in corpus.dataset]
     if missing:
         raise SystemExit(

@@ -82,6 +82,24 @@ def test_many_blocks_give_the_same(folder, monkeypatch):
         assert physionet.read_discharge_summaries(folder) == whole
 
 
+def test_stretches_without_the_category_are_left_out(tmp_path, monkeypatch):
+    generator = random.Random(3)
+    rows, expected = [], {}
+    for number in range(400):
+        is_summary = generator.random() < 0.05
+        text = "".join(generator.choices(["a", " ", "\n", '""', ",", "é"], k=generator.randint(0, 60)))
+        category = "Discharge summary" if is_summary else "Nursing"
+        rows.append(f'{number},1,{number},,,,"{category}","Report",,,"{text}"\n')
+        if is_summary:
+            expected[str(number)] = text.replace('""', '"')
+    write(tmp_path, "NOTEEVENTS.csv", NOTES.splitlines()[0] + "\n" + "".join(rows))
+    for size in (130, 200, 333, 1000):
+        monkeypatch.setattr(physionet, "_BLOCK_BYTES", size)
+        batches = list(physionet.stream_table(tmp_path, "NOTEEVENTS", ("HADM_ID",), needle="Discharge summary"))
+        assert len(expected) < sum(batch.num_rows for batch in batches) < (400 if size == 1000 else 250)
+        assert physionet.read_discharge_summaries(tmp_path) == expected
+
+
 def test_titles(tmp_path):
     write(
         tmp_path, "D_ICD_DIAGNOSES.csv", 'ROW_ID,ICD9_CODE,SHORT_TITLE,LONG_TITLE\n1,"0389","Sept","Septicemia, any"\n'

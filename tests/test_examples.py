@@ -222,6 +222,44 @@ def test_train_refuses_unknown_choices(train_arguments, tmp_path, option, value,
     assert result.returncode != 0 and expected in result.stderr
 
 
+@pytest.mark.parametrize("recipe", ["mimic3", "mimic3_rare50"])
+def test_mimic3_recipes_on_files_in_its_layout(tiny_checkpoint, tmp_path, recipe):
+    from kept_hf.corpora.demo import write_demo_files
+
+    write_demo_files(tmp_path / "raw")
+    values = {
+        "data_dir": tmp_path / "raw",
+        "cache_dir": tmp_path / "cache",
+        "output_dir": tmp_path / "out",
+        "model_name_or_path": tiny_checkpoint,
+        "max_length": 700,
+        "codes_per_prompt": 10,
+        "sampled_codes": 10,
+        "attention_window": 16,
+        "max_steps": 2,
+        "per_device_eval_batch_size": 16,
+        "bf16": "False",
+        "use_cpu": "True",
+        "eval_strategy": "no",
+        "load_best_model_at_end": "False",
+    }
+    options = [part for name, value in values.items() for part in (f"--{name}", str(value))]
+    launch("examples/train.py", f"examples/configs/{recipe}.yaml", *options)
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert results["codes"] == (45 if recipe == "mimic3_rare50" else 50)
+    assert results["settings"]["preset"] == "kept-50"
+    assert results["settings"]["trainable"] == ("bias,lm_head" if recipe == "mimic3_rare50" else None)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [("rare50", "corpus_options has 'rare50'; write name=value"), ("size=3", "has no option size; it has: seed")],
+)
+def test_train_refuses_unknown_corpus_options(train_arguments, tmp_path, option, expected):
+    result = launch(*train_arguments, "--output_dir", str(tmp_path), "--corpus_options", option, check=False)
+    assert result.returncode != 0 and expected in result.stderr
+
+
 def test_train_says_which_split_is_missing(train_arguments, tmp_path):
     texts = tmp_path / "codiesp" / "train" / "text_files_en"
     texts.mkdir(parents=True)

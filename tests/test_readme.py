@@ -7,9 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def test_results_table_is_generated():
-    table = runpy.run_path(str(ROOT / "benchmarks" / "results_table.py"))
-    assert table["results_table"]() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_tables_are_generated():
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "results_table.py"))["TABLES"]
+    assert len(tables) > 1
+    for (file, name), table in tables.items():
+        expected = f"<!-- {name}: benchmarks/results_table.py --write -->\n{table()}\n<!-- end of {name} -->"
+        assert expected in (ROOT / file).read_text(encoding="utf-8"), name
 
 
 def test_snippet_runs(tiny_model, processor, tmp_path, capsys):

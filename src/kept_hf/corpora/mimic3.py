@@ -172,6 +172,7 @@ def load(
     Raises:
         FileNotFoundError, ValueError: see `Mimic3`.
     """
+    config = str(config)  # 50 is as good as "50"
     if config not in CONFIGS:
         raise ValueError(f"config={config!r} is no configuration of mimic3; pass one of: {', '.join(CONFIGS)}.")
     builder = Mimic3(

@@ -99,7 +99,7 @@ class NoteTexts(Mapping[str, str]):
     """HADM_ID → text, with the texts in a temporary file: memory holds their places only, however large the table."""
 
     def __init__(self):
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the texts)
+        self._file = tempfile.TemporaryFile(buffering=1 << 20)  # noqa: SIM115 (it lives as long as the texts)
         self._size = 0
         self._places: dict[str, list[tuple[int, int]]] = {}
 
@@ -349,35 +349,39 @@ class _WholeFile(io.RawIOBase):
 
     def __init__(self, file, needle: bytes = b""):
         self._file, self._needle = file, needle
-        self._rest, self._inside, self._is_first = b"", False, True
+        self._buffer, self._filled = bytearray(_BLOCK_BYTES), 0
+        self._inside, self._is_first = False, True
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        while block := self._file.read(size - len(self._rest)):
+        """Some whole rows, or b"" at the end; `size` is at least the block size."""
+        buffer = self._buffer
+        while count := self._file.readinto(memoryview(buffer)[self._filled :]):
             # Faster than bytes.count, which starts anew at each quote.
-            quotes = int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == _QUOTE))
-            self._inside ^= bool(quotes % 2)
-            block = self._rest + block
-            end = self._end_of_rows(block)
-            if end == 0:
-                # A row as long as the block: the parser says so.
-                self._rest = b""
-                return block
-            block, self._rest = block[:end], block[end:]
-            if self._is_first or self._needle in block:
+            new = np.frombuffer(buffer, np.uint8, count, self._filled)
+            self._inside ^= bool(np.count_nonzero(new == _QUOTE) % 2)
+            filled = self._filled + count
+            end = self._end_of_rows(filled)
+            if end == 0 and filled == len(buffer):
+                end = filled  # a row longer than the block: the parser says so
+            wanted = end > 0 and (self._is_first or buffer.find(self._needle, 0, end) >= 0)
+            block = bytes(memoryview(buffer)[:end]) if wanted else b""
+            self._filled = filled - end
+            buffer[: self._filled] = buffer[end:filled]
+            if wanted:
                 self._is_first = False
                 return block
-        if size and (self._rest or self._inside):
+        if self._filled or self._inside:
             raise _CutFileError
         return b""
 
-    def _end_of_rows(self, block: bytes) -> int:
-        """How many bytes of the block are whole rows: up to its last line break outside quotes."""
-        inside, end = self._inside, len(block)
-        while (line_break := block.rfind(b"\n", 0, end)) >= 0:
-            inside ^= bool(block.count(b'"', line_break, end) % 2)
+    def _end_of_rows(self, filled: int) -> int:
+        """How many bytes of the buffer are whole rows: up to its last line break outside quotes."""
+        inside, end = self._inside, filled
+        while (line_break := self._buffer.rfind(b"\n", 0, end)) >= 0:
+            inside ^= bool(self._buffer.count(b'"', line_break, end) % 2)
             if not inside:
                 return line_break + 1
             end = line_break
