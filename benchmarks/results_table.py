@@ -1,6 +1,6 @@
 """Print the tables of the README and the docs from what is kept in `benchmarks/results`, or put them there.
 
-cp outputs/demo/all_results.json benchmarks/results/run_demo.json
+python benchmarks/keep_run.py outputs/demo/all_results.json demo
 python benchmarks/results_table.py --write
 """
 

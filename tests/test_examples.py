@@ -222,6 +222,33 @@ def test_train_refuses_unknown_choices(train_arguments, tmp_path, option, value,
     assert result.returncode != 0 and expected in result.stderr
 
 
+def test_matching_takes_a_step_per_batch_in_the_given_order(monkeypatch, tmp_path):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("train_example", ROOT / "examples" / "train.py")
+    train = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, train)
+    spec.loader.exec_module(train)
+    seen = []
+
+    class Recorder:
+        def __init__(self, model, arguments, **_):
+            seen.append(arguments)
+
+        def train(self):
+            pass
+
+    monkeypatch.setattr(train, "Trainer", Recorder)
+    options = ["--gradient_accumulation_steps", "4", "--learning_rate", "0.5", "--output_dir", str(tmp_path)]
+    _, data, training = train.parse_arguments([*options, "--matching_batch_size", "6", "--use_cpu", "True"])
+    train.match(None, None, data, training, None)
+    assert seen[0].gradient_accumulation_steps == 1
+    assert seen[0].per_device_train_batch_size == 6
+    assert seen[0].learning_rate == data.matching_learning_rate == 3e-4
+    assert seen[0].train_sampling_strategy == "sequential"
+    assert training.gradient_accumulation_steps == 4
+
+
 @pytest.mark.parametrize("recipe", ["mimic3", "mimic3_rare50"])
 def test_mimic3_recipes_on_files_in_its_layout(tiny_checkpoint, tmp_path, recipe):
     from kept_hf.corpora.demo import write_demo_files
