@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             language=arguments.language,
         )
         export_corpus(corpus, arguments.codes, arguments.out, card(arguments.kind, arguments.language))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         corpus = load_corpus("demo", data_dir=arguments.data_dir, cache_dir=arguments.cache_dir, seed=arguments.seed)
         export_corpus(corpus, arguments.codes, arguments.out, CARD)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 

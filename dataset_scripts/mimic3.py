@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             repair_codes=not arguments.published_codes,
         )
         export_corpus(corpus, arguments.codes, arguments.out, card(arguments.config), whole=arguments.config)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             else f"patients drawn into splits 80 / 10 / 10 with seed {arguments.seed}"
         )
         export_corpus(corpus, arguments.codes, arguments.out, card(arguments.config, splits), whole=arguments.config)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
 
 

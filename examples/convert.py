@@ -41,24 +41,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         if model_type in LONGFORMERS:
             if arguments.attention_window is not None:
                 parser.error(f"--attention_window is that of the checkpoint, which is of type {model_type}")
-            model = KeptLongformerForMaskedLM.from_pretrained(arguments.model)
+            model, loaded = KeptLongformerForMaskedLM.from_pretrained(arguments.model, output_loading_info=True)
+            if loaded["missing_keys"]:
+                # They would be random.
+                parser.error(f"--model {arguments.model} lacks {', '.join(sorted(loaded['missing_keys']))}")
             tokenizer = AutoTokenizer.from_pretrained(arguments.model)
             resize_positions(model, arguments.max_length, arguments.position_period)
             tokenizer.model_max_length = arguments.max_length
             if arguments.copy_global:
                 copy_local_to_global(model)
         elif model_type in BERT_LIKE:
+            window = 512 if arguments.attention_window is None else arguments.attention_window
             model, tokenizer = convert_to_kept_longformer(
-                arguments.model, arguments.max_length, arguments.attention_window or 512, arguments.position_period
+                arguments.model, arguments.max_length, window, arguments.position_period
             )
         else:
             parser.error(
                 f"--model {arguments.model} is of type {model_type}; pass {', '.join(BERT_LIKE + LONGFORMERS)}"
             )
+        model.save_pretrained(arguments.output_dir)
+        tokenizer.save_pretrained(arguments.output_dir)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    model.save_pretrained(arguments.output_dir)
-    tokenizer.save_pretrained(arguments.output_dir)
     print(
         f"{arguments.output_dir}: {model.num_parameters():,} parameters, {model.config.num_hidden_layers} layers, "
         f"inputs of up to {model.config.max_sequence_length:,} tokens"

@@ -33,7 +33,7 @@ from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer
 from kept_hf.corpora import CORPORA, Corpus, load_corpus
 from kept_hf.corpora.selection import select_codes, training_counts
 from kept_hf.matching import carrier_sentences, matching_curriculum
-from kept_hf.metrics import best_micro_f1_threshold, icd_metrics, per_code_metrics
+from kept_hf.metrics import icd_metrics, per_code_metrics
 from kept_hf.prompting import PRESETS
 from kept_hf.report import (
     format_table,
@@ -82,6 +82,9 @@ class ModelArguments:
     )
     hidden_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
     attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
+    threshold_metric: str = field(
+        default="f1_micro", metadata={"help": "What the threshold maximises on validation: f1_micro or f1_macro."}
+    )
     trainable: str | None = field(
         default=None, metadata={"help": "Train only parameters whose name contains one of these: bias,lm_head"}
     )
@@ -381,7 +384,7 @@ def main() -> None:
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=processor.tokenizer,
-        compute_metrics=ICDMetrics(processor),
+        compute_metrics=ICDMetrics(processor, model_arguments.threshold_metric),
         callbacks=[KeepEvaluationOrder()],
     )
     if training.should_save:
@@ -402,7 +405,9 @@ def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, st
     guess = icd_metrics(
         np.tile(frequency, (len(scores), 1)),
         labels,
-        threshold=best_micro_f1_threshold(np.tile(frequency, (len(validation_labels), 1)), validation_labels),
+        threshold=trainer.compute_metrics.find_threshold(
+            np.tile(frequency, (len(validation_labels), 1)), validation_labels
+        ),
     )
     folder = Path(trainer.args.output_dir)
     trainer.model.config.threshold = threshold

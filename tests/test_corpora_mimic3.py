@@ -304,6 +304,32 @@ def test_lists_are_downloaded(tables, tmp_path):
     assert entries(corpus) == entries(expected)
 
 
+def test_the_cache_follows_lists_that_lie_elsewhere(tables, tmp_path):
+    (tables / "test_full_hadm_ids.csv").rename(tmp_path / "list.csv")
+    urls = {"test_full_hadm_ids.csv": str(tmp_path / "list.csv")}
+    first = load_corpus("mimic3", data_dir=tables, cache_dir=tmp_path / "cache", urls=urls).dataset["test"]["note_id"]
+    (tmp_path / "list.csv").write_text(f"{first[1]}\n")
+    second = load_corpus("mimic3", data_dir=tables, cache_dir=tmp_path / "cache", urls=urls).dataset["test"]["note_id"]
+    assert list(second) == [first[1]]
+    with pytest.raises(ValueError, match=r"urls has test\.csv; the lists of 'full' are train_full_hadm_ids\.csv, dev"):
+        load_corpus("mimic3", data_dir=tables, urls={"test.csv": "x"})
+
+
+def test_an_admission_in_two_lists(tables, tmp_path):
+    with open(tables / "test_full_hadm_ids.csv", "a") as file:
+        file.write((tables / "train_full_hadm_ids.csv").read_text().splitlines()[0] + "\n")
+    with pytest.raises(ValueError, match="The splits train and test share admissions"):
+        load_corpus("mimic3", data_dir=tables, cache_dir=tmp_path / "cache")
+
+
+def test_an_empty_split_is_left_out(tables, tmp_path, caplog):
+    (tables / "dev_50_hadm_ids.csv").write_text("99999999\n")
+    with caplog.at_level(logging.WARNING):
+        corpus = load_corpus("mimic3", data_dir=tables, cache_dir=tmp_path / "cache", config="50")
+    assert list(corpus.dataset) == ["train", "test"]
+    assert "The split validation has no notes" in caplog.text
+
+
 def test_cache_follows_content_options_and_urls(tables, tmp_path):
     def folder_of(config="full", **options):
         return Mimic3(config, data_dir=tables, cache_dir=str(tmp_path / "cache"), **options).cache_dir
@@ -339,6 +365,7 @@ def test_nothing_is_written_when_a_table_is_cut_off(tables, tmp_path):
         ({"dev_labels": [40.7]}, "assigns no list of texts to dev_labels"),
         ({"test_ids": ["3_300", "4_400"]}, "test_ids and test_labels have different lengths"),
         ({"train_ids": ["secret"]}, 'entry 0 of train_ids is no "SUBJECT_HADM" with labels'),
+        ({"train_ids": ["1_100"] * 2, "train_labels": ["990", "991"]}, "entry 1 of train_ids is there twice"),
         ({"train_labels": [""]}, 'entry 0 of train_ids is no "SUBJECT_HADM" with labels'),
     ],
 )
@@ -366,9 +393,16 @@ def test_rare50_file_that_is_no_python(tmp_path):
             '[{"subject_id": "1", "hadm_id": "2", "LABELS": "401.9", "TEXT": "secret note"}',
             "after entry 1; is the file cut",
         ),
-        ('[{"subject_id": "1", "hadm_id": "2", "LABELS": 401.9, "TEXT": "secret note"}]', "entry 1 lacks one of"),
-        ('[{"subject_id": "1", "hadm_id": "2", "LABELS": "401.9"}]', "entry 1 lacks one of subject_id"),
-        ('["secret note"]', "no list of JSON objects"),
+        (
+            '[{"subject_id": "1", "hadm_id": "2", "LABELS": 401.9, "TEXT": "secret note"}]',
+            "entry 1 needs whole numbers",
+        ),
+        ('[{"subject_id": "1", "hadm_id": "2", "LABELS": "401.9"}]', "entry 1 needs whole numbers"),
+        ('[{"subject_id": "1", "hadm_id": "2.0", "LABELS": "401.9", "TEXT": ""}]', "entry 1 needs whole numbers"),
+        ('["secret note"]', "entry 1 is no JSON object"),
+        ('{"subject_id": "1"}', "no list of JSON objects; it must begin"),
+        ("", "no list of JSON objects; it must begin"),
+        ("[]", "No admission of any split"),
     ],
 )
 def test_bad_json_file(tmp_path, content, message):
@@ -377,7 +411,7 @@ def test_bad_json_file(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_corpus("mimic3", data_dir=tmp_path, cache_dir=tmp_path / "cache", config="50")
     assert "secret note" not in str(caught.value)
-    assert "mimic3-50_train.json" in str(caught.value)
+    assert "mimic3-50_train.json" in str(caught.value) or content == "[]"
 
 
 def test_neither_tables_nor_json_files(tmp_path):
@@ -385,7 +419,7 @@ def test_neither_tables_nor_json_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"lacks mimic3-50l_train\.json, mimic3-50l_test\.json; pass a folder"):
         load_corpus("mimic3", data_dir=tmp_path, config="rare50")
     (tmp_path / "NOTEEVENTS.csv").write_text("")
-    with pytest.raises(FileNotFoundError, match=r"neither DIAGNOSES_ICD\.csv nor DIAGNOSES_ICD\.csv\.gz"):
+    with pytest.raises(FileNotFoundError, match="lacks DIAGNOSES_ICD, PROCEDURES_ICD, each as"):
         load_corpus("mimic3", data_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match="data_dir=None"):
         load_corpus("mimic3")

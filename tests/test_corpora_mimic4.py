@@ -73,7 +73,7 @@ def test_the_draw_depends_on_seed_and_patient_alone(tables, tmp_path):
     assert all(draw_split(row["subject_id"], 5) == split for split, rows in corpus.dataset.items() for row in rows)
 
 
-def test_a_given_split(tables, tmp_path):
+def test_a_given_split(tables, tmp_path, caplog):
     path = tmp_path / "splits.csv"
     path.write_text(
         "hadm_id,split\n20003,dev\n20005,train\n20004,train\n20009,Test\n20015,train\n99,train\n20005,train\n"
@@ -85,12 +85,26 @@ def test_a_given_split(tables, tmp_path):
         "validation": ["20003"],
         "test": ["20009"],
     }
+    assert "1 of 4 listed admissions are left out" not in caplog.text
+    assert "3 of 4 listed admissions are left out: 2 are not in the tables of codes, 1 have no" in caplog.text
+    assert "patients are in more than one split" not in caplog.text
     path.write_text("hadm_id,split\n20003,validation\n20005,train\n")
     corpus = load_corpus("mimic4", data_dir=tables, cache_dir=tmp_path / "cache", split_file=path)
     assert list(corpus.dataset) == ["train", "validation"]
     path.write_text("hadm_id,split\n99,train\n")
-    with pytest.raises(ValueError, match="no discharge summary belongs to an admission with codes of icd10 in a split"):
+    with pytest.raises(ValueError, match="No admission of any split has both codes and a discharge summary"):
         load_corpus("mimic4", data_dir=tables, cache_dir=tmp_path / "cache", split_file=path)
+
+
+def test_patients_in_two_splits_are_counted(tables, tmp_path, caplog):
+    with gzip.open(tables / "note/discharge.csv.gz", "at") as file:
+        file.write("1-DS-9,1,90000,DS,9,,,Another stay\n")
+    with gzip.open(tables / "hosp/diagnoses_icd.csv.gz", "at") as file:
+        file.write("1,90000,1,E1165,10\n")
+    (tmp_path / "splits.csv").write_text("hadm_id,split\n90000,train\n20003,test\n20005,test\n")
+    load_corpus("mimic4", data_dir=tables, cache_dir=tmp_path / "cache", split_file=tmp_path / "splits.csv")
+    assert "1 of 2 patients are in more than one split: results will be optimistic." in caplog.text
+    assert "The split validation has no notes: it is left out." in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -101,6 +115,7 @@ def test_a_given_split(tables, tmp_path):
         ("hadm_id,split\n1,training\n", "line 2: the split must be one of train, dev, val, validation, test"),
         ("hadm_id,split\n1,train\n1,test\n", "line 3: the admission is in another split before"),
         ("", "has no column hadm_id, split"),
+        ('hadm_id,split\n1,train\n2,"' + "test " * 50_000, r"splits\.csv, line \d+: no valid CSV"),
     ],
 )
 def test_bad_split_file(tmp_path, content, message):
@@ -138,7 +153,7 @@ def test_script(tables, tmp_path, capsys):
 def test_missing_things(tmp_path, tables):
     with pytest.raises(ValueError, match="config='icd11' is no configuration of mimic4; pass one of: icd9, icd10"):
         load_corpus("mimic4", data_dir=tables, config="icd11")
-    with pytest.raises(FileNotFoundError, match=r"neither note/discharge\.csv"):
+    with pytest.raises(FileNotFoundError, match="lacks note/discharge, hosp/diagnoses_icd, hosp/procedures_icd"):
         load_corpus("mimic4", data_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_corpus("mimic4", data_dir=tables, split_file=tmp_path / "nowhere.csv")

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from kept_hf.corpora import physionet
+from kept_hf.corpora import csv_tables, physionet
 
 NOTES = """\
 ROW_ID,SUBJECT_ID,HADM_ID,CHARTDATE,CHARTTIME,STORETIME,CATEGORY,DESCRIPTION,CGID,ISERROR,TEXT
@@ -77,8 +77,8 @@ def test_many_blocks_give_the_same(folder, monkeypatch):
     whole = physionet.read_discharge_summaries(folder)
     # Blocks end anywhere, within a quoted text too.
     for size in range(150, 400, 10):
-        monkeypatch.setattr(physionet, "_BLOCK_BYTES", size)
-        assert len(list(physionet.stream_table(folder, "NOTEEVENTS", ("HADM_ID", "TEXT")))) > 1
+        monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", size)
+        assert len(list(csv_tables.stream_table(folder, "NOTEEVENTS", ("HADM_ID", "TEXT")))) > 1
         assert physionet.read_discharge_summaries(folder) == whole
 
 
@@ -94,8 +94,8 @@ def test_stretches_without_the_category_are_left_out(tmp_path, monkeypatch):
             expected[str(number)] = text.replace('""', '"')
     write(tmp_path, "NOTEEVENTS.csv", NOTES.splitlines()[0] + "\n" + "".join(rows))
     for size in (130, 200, 333, 1000):
-        monkeypatch.setattr(physionet, "_BLOCK_BYTES", size)
-        batches = list(physionet.stream_table(tmp_path, "NOTEEVENTS", ("HADM_ID",), needle="Discharge summary"))
+        monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", size)
+        batches = list(csv_tables.stream_table(tmp_path, "NOTEEVENTS", ("HADM_ID",), needle="Discharge summary"))
         assert len(expected) < sum(batch.num_rows for batch in batches) < (400 if size == 1000 else 250)
         assert physionet.read_discharge_summaries(tmp_path) == expected
 
@@ -123,8 +123,8 @@ def test_split_lists(tmp_path):
 
 def test_listed_admissions(caplog):
     texts = physionet.NoteTexts()
-    for hadm_id, text in (("1", "one"), ("2", "two"), ("4", "né"), ("1", "more")):
-        texts.add(hadm_id, text.encode())
+    for hadm_id, subject_id, text in (("1", "20", "one"), ("2", "9", "two"), ("4", "5", "né"), ("1", "20", "more")):
+        texts.add(hadm_id, subject_id, text.encode())
     admissions = {
         "1": physionet.Admission("20", ["401.9", "401.9", "038.9"]),
         "2": physionet.Admission("9", []),
@@ -147,9 +147,11 @@ def test_listed_admissions(caplog):
 def test_missing_things_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data_dir=.*neither NOTEEVENTS\.csv nor NOTEEVENTS\.csv\.gz"):
         physionet.read_discharge_summaries(tmp_path)
-    write(tmp_path, "NOTEEVENTS.csv", "ROW_ID,HADM_ID,TEXT\n")
+    with pytest.raises(FileNotFoundError, match="lacks NOTEEVENTS, DIAGNOSES_ICD, PROCEDURES_ICD, each as"):
+        physionet.MIMIC3.find_tables(tmp_path)
+    write(tmp_path, "NOTEEVENTS.csv", "ROW_ID,SUBJECT_ID,HADM_ID,TEXT\n")
     with pytest.raises(
-        ValueError, match=r"NOTEEVENTS\.csv has no column CATEGORY; its columns are ROW_ID, HADM_ID, TEXT"
+        ValueError, match=r"NOTEEVENTS\.csv has no column CATEGORY; its columns are ROW_ID, SUBJECT_ID, HADM_ID, TEXT"
     ):
         physionet.read_discharge_summaries(tmp_path)
     write(tmp_path, "NOTEEVENTS.csv", "")
@@ -172,7 +174,7 @@ def test_missing_things_are_named(tmp_path):
 @pytest.mark.parametrize("block_bytes", [300, 16 << 20])
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
 def test_bad_rows_are_numbered_and_not_quoted(tmp_path, monkeypatch, row, message, block_bytes, suffix):
-    monkeypatch.setattr(physionet, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", block_bytes)
     content = NOTES.encode() + row
     (tmp_path / f"NOTEEVENTS{suffix}").write_bytes(gzip.compress(content) if suffix == ".csv.gz" else content)
     with pytest.raises(ValueError, match=rf"NOTEEVENTS\{suffix}: {message}") as caught:
@@ -186,7 +188,7 @@ def test_a_truncated_gzip_file(tmp_path):
     for part in (0.3, 0.8):
         (tmp_path / "NOTEEVENTS.csv.gz").write_bytes(whole[: int(part * len(whole))])
         with pytest.raises(
-            ValueError, match=r"NOTEEVENTS\.csv\.gz: row \d+ is cut off by the end of the file"
+            ValueError, match=r"NOTEEVENTS\.csv\.gz: row \d+ is cut off or the file is damaged there"
         ) as caught:
             physionet.read_discharge_summaries(tmp_path)
         row = int(re.search(r"row (\d+)", str(caught.value))[1])
@@ -203,6 +205,126 @@ def test_two_gzip_members_are_one_file(tmp_path):
     (tmp_path / "NOTEEVENTS.csv.gz").write_bytes(gzip.compress(first) + gzip.compress(second[:-4]))
     with pytest.raises(ValueError, match="row 7 is cut off"):
         physionet.read_discharge_summaries(tmp_path)
+
+
+def test_reading_and_writing_in_turns(tmp_path):
+    texts = physionet.NoteTexts(tmp_path)
+    texts.add("1", "7", b"aaa")
+    texts.add("2", "7", b"bbb")
+    assert texts["1"] == "aaa"
+    texts.add("3", "8", b"ccc")
+    assert [texts[hadm_id] for hadm_id in texts] == ["aaa", "bbb", "ccc"]
+    with pytest.raises(ValueError, match="different patients") as caught:
+        texts.add("3", "9", b"ddd")
+    assert "9" not in str(caught.value)
+
+
+@pytest.mark.parametrize("first", ["Nursing", "Discharge summary"])
+def test_a_row_longer_than_a_block(tmp_path, monkeypatch, first):
+    monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", 2000)
+    row = '{},1,{},,,,"{}","Report",,,"{}"\n'
+    rows = [row.format(1, 1, "Nursing", "short"), row.format(2, 2, first, "secret " * 400)]
+    rows += [row.format(number, number, "Discharge summary", "short\n" * 50) for number in range(3, 30)]
+    write(tmp_path, "NOTEEVENTS.csv", NOTES.splitlines()[0] + "\n" + "".join(rows))
+    with pytest.raises(ValueError, match="row 3 is longer than 2,000 bytes; is a quote not closed") as caught:
+        physionet.read_discharge_summaries(tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def test_stray_quotes_do_not_mix_notes(tmp_path, monkeypatch):
+    """Quotes within unquoted fields: what they make of rows must not be believed."""
+    monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", 400)
+    row = '{},1,{},,,,"{}",{},,,"{}"\n'
+    rows = []
+    for number in range(1, 60):
+        is_summary = number in (5, 40)
+        category, description = ("Discharge summary", '6" scar') if is_summary else ("Nursing", "Report")
+        rows.append(row.format(number, number, category, description, f"text of {number}\n" * 3))
+    write(tmp_path, "NOTEEVENTS.csv", NOTES.splitlines()[0] + "\n" + "".join(rows))
+    try:
+        texts = dict(physionet.read_discharge_summaries(tmp_path))
+    except ValueError as error:
+        assert "quote" in str(error)
+    else:
+        assert texts == {str(number): f"text of {number}\n" * 3 for number in (5, 40)}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('7,12,300.0,,,,"Discharge summary",,,,"secret"\n', r"row 10 has no whole number in HADM_ID"),
+        ('7,x12,300,,,,"Discharge summary",,,,"secret"\n', r"row 10 has no whole number in SUBJECT_ID"),
+        ('7,99,200,,,,"Discharge summary",,,,"secret"\n', r"two notes of one admission name different patients"),
+    ],
+)
+def test_bad_numbers(tmp_path, monkeypatch, row, message):
+    monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", 300)
+    others = '8,1,1,,,,"Nursing",,,,"a"\n' * 2
+    write(tmp_path, "NOTEEVENTS.csv", NOTES + others + row)
+    with pytest.raises(ValueError, match=rf"NOTEEVENTS\.csv: {message}") as caught:
+        physionet.read_discharge_summaries(tmp_path)
+    for secret in ("secret", "300", "x12", "99", "200"):
+        assert secret not in str(caught.value).replace(str(tmp_path), "")
+
+
+def test_numbers_with_spaces(folder):
+    path = next(folder.glob("NOTEEVENTS.*"))
+    write(folder, path.name, NOTES.replace(",10,200,", ", 10 ,200 ,"))
+    assert list(physionet.read_discharge_summaries(folder)) == ["200", "0100", "300"]
+
+
+def test_codes_of_two_patients(folder):
+    path = next(folder.glob("PROCEDURES_ICD.*"))
+    write(folder, path.name, PROCEDURES + "3,13,0100,1,3995\n")
+    with pytest.raises(ValueError, match=r"PROCEDURES_ICD.*two rows of one admission name different patients"):
+        physionet.read_admissions(folder)
+    texts, admissions = physionet.NoteTexts(), {"1": physionet.Admission("5", [])}
+    texts.add("1", "6", b"text")
+    with pytest.raises(ValueError, match="The notes and the codes of an admission name different patients"):
+        physionet.listed_admissions(["1"], admissions, texts)
+
+
+def test_no_header(tmp_path):
+    """The first row may be a note: it is not shown."""
+    for content in (NOTES.split("\n", 1)[1], '"' + "secret " * 100_000):
+        write(tmp_path, "NOTEEVENTS.csv", content)
+        with pytest.raises(ValueError, match="row 1 is no header") as caught:
+            physionet.read_discharge_summaries(tmp_path)
+        assert "quoted" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_damaged_gzip_files(tmp_path):
+    whole = bytearray(gzip.compress(NOTES.encode()))
+    path = tmp_path / "NOTEEVENTS.csv.gz"
+    path.write_bytes(NOTES.encode())
+    with pytest.raises(ValueError, match=r"NOTEEVENTS\.csv\.gz: row 1 is cut off or the file is damaged there"):
+        physionet.read_discharge_summaries(tmp_path)
+    whole[-8] ^= 1  # of the checksum
+    path.write_bytes(whole)
+    with pytest.raises(ValueError, match=r"NOTEEVENTS\.csv\.gz: row \d is cut off or the file is damaged there"):
+        physionet.read_discharge_summaries(tmp_path)
+
+
+def test_text_files_that_are_not_utf8(tmp_path):
+    (tmp_path / "ids.csv").write_bytes("1\n2\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"ids\.csv is not UTF-8"):
+        physionet.read_hadm_ids(tmp_path / "ids.csv")
+
+
+def test_splits_that_share_admissions():
+    physionet.check_disjoint({"train": ["1", "2"], "dev": ["3"]})
+    with pytest.raises(ValueError, match="The splits train and test share admissions \\(2 of test are in another"):
+        physionet.check_disjoint({"train": ["71", "72"], "dev": ["73"], "test": ["74", "71", "72"]})
+
+
+def test_splits_without_notes(caplog):
+    texts, notes = physionet.NoteTexts(), {"1": physionet.Admission("5", [])}
+    with caplog.at_level(logging.WARNING):
+        generators = physionet.split_generators({"train": notes, "validation": {}}, texts)
+    assert [generator.name for generator in generators] == ["train"]
+    assert "The split validation has no notes: it is left out." in caplog.text
+    with pytest.raises(ValueError, match="No admission of any split has both codes and a discharge summary"):
+        physionet.split_generators({"train": {}, "validation": {}}, texts)
 
 
 def test_mimic4_layout(tmp_path):

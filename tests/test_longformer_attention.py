@@ -9,7 +9,7 @@ from transformers import LongformerConfig, LongformerModel
 
 from kept_hf import KeptLongformerConfig, KeptLongformerModel
 from kept_hf import modeling_kept_longformer as modeling
-from kept_hf.longformer_attention import dense_local_attention, global_attention, global_slots, local_visibility
+from kept_hf.longformer_attention import dense_local_attention, global_attention, local_visibility, token_slots
 
 FIELDS = {
     "vocab_size": 40,
@@ -341,9 +341,9 @@ def test_local_visibility():
                 assert bool(seen[row, q, k]) == bool(wanted or is_padding[row, q])
 
 
-def test_global_slots_and_global_attention():
+def test_token_slots_and_global_attention():
     is_global = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
-    positions, used = global_slots(is_global)
+    positions, used = token_slots(is_global)
     assert positions.shape == used.shape == (3, 3)
     assert [positions[row][used[row]].tolist() for row in range(3)] == [[1, 3, 4], [0], []]
     for row in range(3):

@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from kept_hf import metrics as metrics_module
 from kept_hf.metrics import (
     ICD_METRIC_PATH,
+    best_macro_f1_threshold,
     best_micro_f1_threshold,
     icd_metrics,
     micro_precision_recall_curve,
@@ -388,3 +389,31 @@ def test_extra_memory_stays_small():
         tracemalloc.stop()
         # Blocks and the grid have a fixed size, about 45 MB; the whole is small beside a full-size score matrix.
         assert peak < 60e6, function.__name__
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_macro_threshold_is_the_best_of_all(levels, dtype):
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        notes, codes = generator.integers(1, 12, size=2)
+        scores = (generator.integers(0, levels, size=(notes, codes)) / 7 - 1).astype(dtype)
+        if seed % 3 == 0:
+            scores[generator.random((notes, codes)) < 0.2] = -np.inf
+        labels = (generator.random((notes, codes)) < 0.3).astype(int)
+        threshold = best_macro_f1_threshold(scores, labels)
+        if not labels.any():
+            assert not (scores > threshold).any()
+            continue
+        best = icd_metrics(scores, labels, threshold=threshold)["f1_macro"]
+        finite = np.unique(scores[np.isfinite(scores)]).astype(np.float64)
+        for other in [*finite, *(finite - 1e-3), *(finite + 1e-3)]:
+            assert icd_metrics(scores, labels, threshold=other)["f1_macro"] <= best + 1e-9, (seed, other)
+
+
+def test_macro_threshold_in_blocks(monkeypatch):
+    generator = np.random.default_rng(0)
+    scores, labels = generator.normal(size=(40, 30)), generator.integers(0, 2, size=(40, 30))
+    whole = best_macro_f1_threshold(scores, labels)
+    monkeypatch.setattr("kept_hf.metrics._BLOCK", 90)
+    assert best_macro_f1_threshold(scores, labels) == whole

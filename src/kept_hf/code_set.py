@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 
 _ICD10_DIAGNOSIS = re.compile(r"[A-Z][0-9][0-9A-Z](\.[0-9A-Z]{1,4})?")
 _ICD10_PROCEDURE = re.compile(r"[0-9B-DF-HX][0-9A-HJ-NP-Z]{6}")
-_ICD9_EXTERNAL_CATEGORY = re.compile(r"E[89][0-9]{2}")
+_ICD9_EXTERNAL_CATEGORY = re.compile(r"E([89][0-9]|0[0-3])[0-9]")
 _CSV_COLUMNS = ("code", "description", "synonyms", "parent")
 
 
 def add_dot(code: str, procedure: bool = False, icd_version: int = 9) -> str:
     """Put the dot into an undotted code, as MIMIC's tables store them.
 
-    Diagnosis codes have it after three characters (four for ICD-9's external causes, E800 to E999), ICD-9 procedure
+    Diagnosis codes have it after three characters (four for ICD-9's external causes, E000 to E999), ICD-9 procedure
     codes after two. ICD-10-PCS codes have none.
 
     Args:
@@ -36,8 +36,8 @@ def add_dot(code: str, procedure: bool = False, icd_version: int = 9) -> str:
         ValueError: another `icd_version`.
 
     Examples:
-        >>> add_dot("0389"), add_dot("389"), add_dot("E8889"), add_dot("0407", procedure=True)
-        ('038.9', '389', 'E888.9', '04.07')
+        >>> add_dot("0389"), add_dot("389"), add_dot("E0299"), add_dot("0407", procedure=True)
+        ('038.9', '389', 'E029.9', '04.07')
         >>> add_dot("E8342", icd_version=10), add_dot("0BW03ZZ", procedure=True, icd_version=10)
         ('E83.42', '0BW03ZZ')
     """
@@ -48,7 +48,7 @@ def add_dot(code: str, procedure: bool = False, icd_version: int = 9) -> str:
         raise ValueError(f"icd_version={icd_version!r}; pass 9 or 10.")
     if procedure and icd_version == 10:
         return code
-    position = 2 if procedure else 4 if icd_version == 9 and _ICD9_EXTERNAL_CATEGORY.match(code) else 3
+    position = 2 if procedure else 4 if icd_version == 9 and code.startswith("E") else 3
     return code if len(code) <= position else f"{code[:position]}.{code[position:]}"
 
 

@@ -104,8 +104,8 @@ def convert_to_kept_longformer(
 def resize_positions(model: KeptLongformerPreTrainedModel, max_length: int, position_period: int | None = None) -> None:
     """Give a KEPT Longformer positions for inputs of `max_length` tokens, in place.
 
-    Up to the smaller of both lengths it computes what it computed before. Further positions repeat the table from its
-    beginning.
+    Without `position_period` it computes what it computed before, up to the smaller of both lengths. Further positions
+    repeat the table from its beginning.
 
     Args:
         model: any model of this package with an encoder.

@@ -11,26 +11,31 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 
-def local_visibility(is_global: torch.Tensor, is_padding: torch.Tensor, one_sided_window: int) -> torch.Tensor:
+def local_visibility(
+    is_global: torch.Tensor, is_padding: torch.Tensor, one_sided_window: int, positions: torch.Tensor | None = None
+) -> torch.Tensor:
     """Which keys each local query sees.
 
     Args:
         is_global: `(batch_size, sequence_length)`, bool.
         is_padding: `(batch_size, sequence_length)`, bool.
         one_sided_window: tokens seen on each side.
+        positions: of the queries, `(batch_size, num_queries)`; by default all tokens in order.
 
     Returns:
-        `(batch_size, sequence_length, sequence_length)`, bool: queries along the second axis. Rows of padding see
-        everything, so that no row is empty; their result is not to be used.
+        `(batch_size, num_queries, sequence_length)`, bool. Rows of padding see everything, so that no row is empty;
+        their result is not to be used.
 
     Examples:
         >>> no = torch.zeros(1, 4, dtype=torch.bool)
         >>> local_visibility(torch.tensor([[True, False, False, False]]), no, 1)[0].int().tolist()
         [[1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1], [1, 0, 1, 1]]
     """
-    positions = torch.arange(is_global.shape[1], device=is_global.device)
-    in_window = (positions[:, None] - positions[None, :]).abs() <= one_sided_window
-    return ((in_window[None] | is_global[:, None, :]) & ~is_padding[:, None, :]) | is_padding[:, :, None]
+    keys = torch.arange(is_global.shape[1], device=is_global.device)
+    queries = keys[None] if positions is None else positions
+    in_window = (queries[:, :, None] - keys).abs() <= one_sided_window
+    pads = is_padding if positions is None else is_padding.gather(1, positions)
+    return ((in_window | is_global[:, None, :]) & ~is_padding[:, None, :]) | pads[:, :, None]
 
 
 def dense_local_attention(
@@ -52,23 +57,24 @@ def dense_local_attention(
     return _masked_product(query, key, value, visibility[:, None], dropout)
 
 
-def global_slots(is_global: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions of the global tokens of each row, padded to the most that a row has.
+def token_slots(is_wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions of some tokens of each row, in order, padded to the most that a row has.
 
     Args:
-        is_global: `(batch_size, sequence_length)`, bool.
+        is_wanted: `(batch_size, sequence_length)`, bool.
 
     Returns:
-        Positions and whether each slot is used, both `(batch_size, most global tokens)`.
+        Positions and whether each slot is used, both `(batch_size, most wanted tokens)`. Slots that are not used hold
+        positions of other tokens.
 
     Examples:
-        >>> positions, used = global_slots(torch.tensor([[True, False, True], [False, True, False]]))
+        >>> positions, used = token_slots(torch.tensor([[True, False, True], [False, True, False]]))
         >>> positions[used].tolist(), used.tolist()
         ([0, 2, 1], [[True, True], [True, False]])
     """
-    counts = is_global.sum(dim=1)
-    positions = is_global.int().sort(dim=1, descending=True, stable=True).indices[:, : int(counts.max())]
-    return positions, torch.arange(positions.shape[1], device=is_global.device)[None] < counts[:, None]
+    counts = is_wanted.sum(dim=1)
+    positions = is_wanted.int().sort(dim=1, descending=True, stable=True).indices[:, : int(counts.max())]
+    return positions, torch.arange(positions.shape[1], device=is_wanted.device)[None] < counts[:, None]
 
 
 def global_attention(

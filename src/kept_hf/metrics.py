@@ -163,6 +163,57 @@ def best_micro_f1_threshold(scores: np.ndarray, labels: np.ndarray, published: b
     return float(_just_below(best, pairs.given.dtype) if below is None else below)
 
 
+def best_macro_f1_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The threshold with the highest `f1_macro` (CAML's), to be found on dev data and applied to test data.
+
+    Where most codes are rare, the threshold with the best micro-F1 is decided by the few frequent ones. All scores are
+    sorted twice: some seconds and four times the memory of the scores at the size of MIMIC-III.
+
+    Args:
+        scores: (notes, codes) numbers.
+        labels: (notes, codes) of 0 and 1.
+
+    Returns:
+        A number just below a score, so that this score is assigned; where no code is gold, the highest score, so that
+        nothing is. Among equally good cuts the highest.
+
+    Raises:
+        ValueError: as `icd_metrics`.
+
+    Examples:
+        >>> scores = np.array([[5.0, 1.0], [4.0, 0.0], [3.0, -1.0]])
+        >>> labels = np.array([[1, 1], [1, 0], [1, 0]])
+        >>> round(best_macro_f1_threshold(scores, labels), 3), best_micro_f1_threshold(scores, labels)
+        (1.0, 0.0)
+    """
+    pairs = _check_arrays(scores, labels)
+    if not pairs.rows.size:
+        return float(pairs.scores.max())
+    notes, codes = pairs.scores.shape
+    gold = np.zeros((notes, codes), dtype=bool)
+    gold[pairs.rows, pairs.columns] = True
+    support = np.bincount(pairs.columns, minlength=codes)
+    # What assigning a pair, after all pairs of its code with higher scores, adds to the sums over codes.
+    precision_gain = np.empty((notes, codes))
+    assigned = np.arange(1, notes + 1)[:, None]
+    for start in range(0, codes, size := max(1, _BLOCK // notes)):
+        block = slice(start, start + size)
+        order = np.argsort(-pairs.scores[:, block], axis=0, kind="stable")
+        hit = np.cumsum(np.take_along_axis(gold[:, block], order, axis=0), axis=0)
+        precision = _ratio(hit, assigned)
+        np.put_along_axis(precision_gain[:, block], order, np.diff(precision, axis=0, prepend=0), axis=0)
+    order = np.argsort(-pairs.scores.reshape(-1), kind="stable")
+    precision = np.cumsum(precision_gain.reshape(-1)[order])
+    del precision_gain
+    is_gold = gold.reshape(-1)[order]
+    recall = np.cumsum(np.where(is_gold, 1 / (support[order % codes] + _EPSILON), 0))
+    ordered = pairs.scores.reshape(-1)[order]
+    # A threshold cannot part equal scores, and no threshold lies below minus infinity.
+    is_cut = np.append(ordered[1:] != ordered[:-1], True) & (ordered > -np.inf)
+    f1 = np.where(is_cut, precision * recall / np.maximum(precision + recall, _EPSILON), -1)
+    return float(_just_below(ordered[[np.argmax(f1)]], pairs.given.dtype)[0])
+
+
 def per_code_metrics(scores: np.ndarray, labels: np.ndarray, threshold: float = 0.0) -> dict[str, np.ndarray]:
     """Counts and metrics of each code.
 

@@ -23,7 +23,7 @@ from transformers.pytorch_utils import apply_chunking_to_forward
 from transformers.utils import ModelOutput
 
 from .configuration_kept_longformer import KeptLongformerConfig
-from .longformer_attention import dense_local_attention, global_attention, global_slots, local_visibility
+from .longformer_attention import dense_local_attention, global_attention, local_visibility, token_slots
 
 MAX_DENSE_LENGTH = 1024
 """With `attention_backend="auto"`, up to so many tokens the dense product is taken."""
@@ -95,28 +95,20 @@ class KeptLongformerSelfAttention(LongformerSelfAttention):
                 output_attentions=output_attentions,
             )
         dropout = self.dropout if self.training else 0.0
-        context = dense_local_attention(
-            self._heads(self.query(hidden_states)),
-            self._heads(self.key(hidden_states)),
-            self._heads(self.value(hidden_states)),
-            local_visibility(is_index_global_attn, is_index_masked, self.one_sided_attn_window_size),
-            dropout,
-        )
-        context = context.transpose(1, 2).flatten(2)
+        context = torch.zeros_like(hidden_states, dtype=self._projected_dtype(hidden_states))
+        # Global tokens have no local attention; only what stands between them and padding is computed.
+        positions, _ = token_slots(~(is_index_global_attn | is_index_masked))
+        if positions.shape[1]:
+            local = self._local_at(hidden_states, positions, is_index_masked, is_index_global_attn, dropout)
+            context = context.scatter(1, _expanded(positions, self.embed_dim), local)
         if is_global_attn:
-            positions, used = global_slots(is_index_global_attn)
-            index = positions[:, :, None].expand(-1, -1, self.embed_dim)
-            replacement = global_attention(
-                self._heads(self.query_global(hidden_states.gather(1, index))),
-                self._heads(self.key_global(hidden_states)),
-                self._heads(self.value_global(hidden_states)),
-                is_index_masked,
-                dropout,
-            )
-            replacement = replacement.transpose(1, 2).flatten(2)
-            # Slots that a row does not use point at local tokens, which keep what they have.
-            replacement = torch.where(used[:, :, None], replacement, context.gather(1, index))
-            context = context.scatter(1, index, replacement)
+            # Where a row has fewer local tokens than another, its slots held global tokens or padding.
+            positions, used = token_slots(is_index_global_attn)
+            index = _expanded(positions, self.embed_dim)
+            everywhere = self._global_at(hidden_states, positions, is_index_masked, dropout)
+            # Likewise the other way round: local tokens keep what they have.
+            everywhere = torch.where(used[:, :, None], everywhere, context.gather(1, index))
+            context = context.scatter(1, index, everywhere)
         return (context.masked_fill(is_index_masked[:, :, None], 0.0),)
 
     def at_positions(self, hidden_states, positions, is_index_masked, is_index_global_attn):
@@ -131,25 +123,36 @@ class KeptLongformerSelfAttention(LongformerSelfAttention):
             `(batch_size, num_positions, embed_dim)`.
         """
         dropout = self.dropout if self.training else 0.0
-        wanted = _at(hidden_states, positions)
-        visibility = local_visibility(is_index_global_attn, is_index_masked, self.one_sided_attn_window_size)
-        local = dense_local_attention(
-            self._heads(self.query(wanted)),
+        local = self._local_at(hidden_states, positions, is_index_masked, is_index_global_attn, dropout)
+        everywhere = self._global_at(hidden_states, positions, is_index_masked, dropout)
+        context = torch.where(is_index_global_attn.gather(1, positions)[:, :, None], everywhere, local)
+        return context.masked_fill(is_index_masked.gather(1, positions)[:, :, None], 0.0)
+
+    def _local_at(self, hidden_states, positions, is_index_masked, is_index_global_attn, dropout):
+        """Through the local projections, `(batch_size, num_positions, embed_dim)`."""
+        context = dense_local_attention(
+            self._heads(self.query(_at(hidden_states, positions))),
             self._heads(self.key(hidden_states)),
             self._heads(self.value(hidden_states)),
-            _at(visibility, positions),
+            local_visibility(is_index_global_attn, is_index_masked, self.one_sided_attn_window_size, positions),
             dropout,
         )
-        everywhere = global_attention(
-            self._heads(self.query_global(wanted)),
+        return context.transpose(1, 2).flatten(2)
+
+    def _global_at(self, hidden_states, positions, is_index_masked, dropout):
+        """Through the global projections, `(batch_size, num_positions, embed_dim)`."""
+        context = global_attention(
+            self._heads(self.query_global(_at(hidden_states, positions))),
             self._heads(self.key_global(hidden_states)),
             self._heads(self.value_global(hidden_states)),
             is_index_masked,
             dropout,
         )
-        is_global = is_index_global_attn.gather(1, positions)
-        context = torch.where(is_global[:, None, :, None], everywhere, local).transpose(1, 2).flatten(2)
-        return context.masked_fill(is_index_masked.gather(1, positions)[:, :, None], 0.0)
+        return context.transpose(1, 2).flatten(2)
+
+    def _projected_dtype(self, hidden_states: torch.Tensor) -> torch.dtype:
+        device = hidden_states.device.type
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
 
     def _heads(self, projected: torch.Tensor) -> torch.Tensor:
         """`(batch_size, length, embed_dim)` → `(batch_size, num_heads, length, head_dim)`, contiguous.
@@ -242,9 +245,14 @@ class KeptLongformerEncoder(LongformerEncoder):
         return outputs if return_dict else outputs.to_tuple()
 
 
+def _expanded(positions: torch.Tensor, size: int) -> torch.Tensor:
+    """`(batch_size, num_positions)` → `(batch_size, num_positions, size)`, as `gather` and `scatter` want it."""
+    return positions[:, :, None].expand(-1, -1, size)
+
+
 def _at(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """`(batch_size, length, size)` and `(batch_size, num_positions)` → `(batch_size, num_positions, size)`."""
-    return states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[-1]))
+    return states.gather(1, _expanded(positions, states.shape[-1]))
 
 
 class KeptLongformerPreTrainedModel(LongformerPreTrainedModel):

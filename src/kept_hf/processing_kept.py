@@ -119,6 +119,8 @@ class KeptProcessor(ProcessorMixin):
         self.max_length = max_length
         self.global_attention_stride = global_attention_stride
         self.codes_per_prompt = codes_per_prompt
+        if isinstance(prompt_order, str):
+            raise TypeError(f"prompt_order={prompt_order!r} is one string; pass a list of codes.")
         self.prompt_order = None if prompt_order is None else list(prompt_order)
         super().__init__(tokenizer, **kwargs)
         # What the tokenizer puts around a text: "<s>" and "</s>" in RoBERTa, "[CLS]" and "[SEP]" in BERT.
@@ -137,8 +139,8 @@ class KeptProcessor(ProcessorMixin):
             raise ValueError(
                 f"codes_per_prompt={self.codes_per_prompt} with prompt_order: the order is that of one prompt."
             )
-        if sorted(self.prompt_order) != sorted(self.code_set):
-            odd = sorted(set(self.prompt_order) ^ set(self.code_set)) or self.prompt_order
+        if sorted(map(str, self.prompt_order)) != sorted(self.code_set):
+            odd = sorted(set(map(str, self.prompt_order)) ^ set(self.code_set)) or self.prompt_order
             raise ValueError(
                 f"prompt_order has {len(self.prompt_order)} codes, the code set {len(self.code_set)}; pass each code "
                 f"of the code set once. In one of them only: {', '.join(odd[:5])}."
@@ -337,6 +339,10 @@ class KeptProcessor(ProcessorMixin):
     def _descriptions(self, codes: Sequence[str], code_set: ICDCodeSet) -> tuple[str, ...]:
         """The names that the prompt lists, in its order."""
         if self.prompt_order is not None:
+            if self.code_set is None:
+                raise ValueError(
+                    "prompt_order needs the code set that it orders; pass KeptProcessor(tokenizer, code_set, ...)."
+                )
             if code_set is not self.code_set or list(codes) != list(code_set):
                 raise ValueError(
                     "codes=... with prompt_order: the processor asks its whole code set in that order, nothing else. "

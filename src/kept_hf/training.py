@@ -11,11 +11,14 @@ from datasets import Dataset
 from torch import nn
 from transformers import EvalPrediction, TrainerCallback
 
-from .metrics import best_micro_f1_threshold, icd_metrics
+from .metrics import best_macro_f1_threshold, best_micro_f1_threshold, icd_metrics
 from .processing_kept import CUT_MESSAGE, KeptProcessor
 from .prompting import sample_codes
 
 logger = logging.getLogger(__name__)
+
+THRESHOLD_SEARCHES = {"f1_micro": best_micro_f1_threshold, "f1_macro": best_macro_f1_threshold}
+"""Metric → the search for the threshold that maximises it."""
 
 
 def prompt_rows(
@@ -72,16 +75,25 @@ class ICDMetrics:
 
     Args:
         processor: the processor that made the rows.
+        threshold_metric: what the threshold maximises: "f1_micro" (as published) or "f1_macro".
+
+    Raises:
+        ValueError: another `threshold_metric`.
     """
 
-    def __init__(self, processor: KeptProcessor):
+    def __init__(self, processor: KeptProcessor, threshold_metric: str = "f1_micro"):
+        if threshold_metric not in THRESHOLD_SEARCHES:
+            raise ValueError(
+                f"threshold_metric={threshold_metric!r} is unknown; pass one of {', '.join(THRESHOLD_SEARCHES)}."
+            )
         self.processor = processor
+        self.find_threshold = THRESHOLD_SEARCHES[threshold_metric]
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """Metrics of [`kept_hf.metrics.icd_metrics`] at the best threshold, and that `threshold`."""
         scores = self.processor.merge_logits(prediction.predictions)
         labels = self.processor.merge_logits(prediction.label_ids)
-        threshold = best_micro_f1_threshold(scores, labels)
+        threshold = self.find_threshold(scores, labels)
         return {**icd_metrics(scores, labels, threshold=threshold), "threshold": threshold}
 
 

@@ -20,7 +20,7 @@ import datasets
 
 from .. import code_set as code_set_module
 from ..code_set import ICDCodeSet
-from . import Corpus, corpus_codes, demo_content, fingerprint, physionet, require_data_dir
+from . import Corpus, corpus_codes, csv_tables, demo_content, fingerprint, physionet, require_data_dir
 from .demo_content import DemoCode
 
 _T = TypeVar("_T")
@@ -115,10 +115,7 @@ class Demo(datasets.GeneratorBasedBuilder):
         for split, file in _SPLIT_FILES.items():
             hadm_ids = physionet.read_hadm_ids(os.path.join(self.raw_dir, file))
             splits[split] = physionet.listed_admissions(hadm_ids, admissions, texts)
-        return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"admissions": listed, "texts": texts})
-            for split, listed in splits.items()
-        ]
+        return physionet.split_generators(splits, texts)
 
     def _generate_examples(self, admissions, texts) -> Iterator[tuple[int, dict]]:
         yield from enumerate(physionet.note_rows(admissions, texts))
@@ -577,11 +574,11 @@ def _check_seed(seed: int) -> None:
 
 
 def _sources() -> list[str]:
-    return [__file__, demo_content.__file__, physionet.__file__, code_set_module.__file__]
+    return [__file__, demo_content.__file__, physionet.__file__, csv_tables.__file__, code_set_module.__file__]
 
 
 def _data_files(data_dir: str) -> list[str]:
-    files = [physionet.find_table(data_dir, name) for name in _TABLES]
+    files = [csv_tables.find_table(data_dir, name) for name in _TABLES]
     for name in _SPLIT_FILES.values():
         path = os.path.join(data_dir, name)
         if not os.path.isfile(path):

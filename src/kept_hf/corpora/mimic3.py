@@ -19,7 +19,7 @@ import ijson
 
 from .. import code_set as code_set_module
 from ..code_set import ICDCodeSet, category_parents
-from . import Corpus, corpus_codes, fingerprint, physionet, require_data_dir
+from . import Corpus, corpus_codes, csv_tables, fingerprint, physionet, require_data_dir
 from .physionet import MIMIC3, Admission, NoteTexts
 
 logger = logging.getLogger(__name__)
@@ -76,11 +76,12 @@ class Mimic3(datasets.GeneratorBasedBuilder):
         config_name: see above.
         data_dir: the folder with all files; a missing list of splits is downloaded (`SPLIT_URLS`).
         repair_codes: apply `REPAIRED_CODES` to rare50.
-        urls: file name → URL, in place of `SPLIT_URLS`.
+        urls: file name → URL or path, in place of `SPLIT_URLS`. The content behind a URL is taken to stay the same.
 
     Raises:
-        FileNotFoundError: no `data_dir`, or a file is missing and cannot be downloaded; the message lists them all.
-        ValueError: an unknown configuration; a file that is not as published, named with the row or line.
+        FileNotFoundError: no `data_dir`; missing tables, or lists that cannot be downloaded, all named.
+        ValueError: an unknown configuration; a file that is not as published, named with the row or line; splits that
+            share admissions; no notes at all.
     """
 
     VERSION = _VERSION
@@ -98,9 +99,15 @@ class Mimic3(datasets.GeneratorBasedBuilder):
         data_dir = require_data_dir("mimic3", data_dir, _CONTENT.format(prefix="mimic3"))
         name = config_name or self.DEFAULT_CONFIG_NAME
         if name in CONFIGS:
+            unknown = sorted(set(urls or ()) - {file for files in SPLIT_URLS.values() for file in files})
+            if unknown:
+                raise ValueError(
+                    f"urls has {', '.join(unknown)}; the lists of {name!r} are {', '.join(SPLIT_URLS[name])}."
+                )
             self.repair_codes = repair_codes
             self.urls = {**SPLIT_URLS[name], **(urls or {})}
             files = [*_sources(), *_data_files(data_dir, name)]
+            files += [path for path in self.urls.values() if os.path.isfile(path)]
             kwargs.setdefault("hash", fingerprint(files, [name, repair_codes, sorted(self.urls.items())]))
         super().__init__(config_name=name, data_dir=data_dir, **kwargs)
 
@@ -115,17 +122,17 @@ class Mimic3(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
         # All is read here, not in _generate_examples: datasets wraps what is raised there.
         data_dir, name = self.config.data_dir, self.config.name
+        # The texts wait where the prepared notes will lie.
+        scratch_dir = os.path.abspath(self._cache_dir_root)
+        os.makedirs(scratch_dir, exist_ok=True)
         if _has_tables(data_dir):
             lists = self._split_lists(dl_manager)
-            splits, texts = (_read_rare50 if name == "rare50" else _read_caml)(data_dir, name, lists)
+            splits, texts = (_read_rare50 if name == "rare50" else _read_caml)(data_dir, name, lists, scratch_dir)
         else:
-            splits, texts = _read_json(data_dir, name)
+            splits, texts = _read_json(data_dir, name, scratch_dir)
         if name == "rare50":
             _repair(splits, self.repair_codes)
-        return [
-            datasets.SplitGenerator(name=_SPLITS[split], gen_kwargs={"admissions": admissions, "texts": texts})
-            for split, admissions in splits.items()
-        ]
+        return physionet.split_generators({_SPLITS[split]: notes for split, notes in splits.items()}, texts)
 
     def _generate_examples(self, admissions, texts) -> Iterator[tuple[int, dict]]:
         yield from enumerate(physionet.note_rows(admissions, texts))
@@ -195,7 +202,7 @@ def code_titles(data_dir: str | os.PathLike, published: bool = False) -> dict[st
     Args:
         data_dir: the folder; what is missing gives no titles.
         published: as KEPT's code does. It passes over the title of a procedure whose undotted code is that of a
-            diagnosis (31.1 and 311), and takes `ICD9_descriptions` with its HTML entities.
+            diagnosis (31.1 and 311), and takes `ICD9_descriptions` with its HTML entities, spaces made single.
 
     Raises:
         ValueError: a table that is not as published.
@@ -206,11 +213,10 @@ def code_titles(data_dir: str | os.PathLike, published: bool = False) -> dict[st
     titles = diagnoses | procedures
     path = os.path.join(data_dir, _DESCRIPTIONS_FILE)
     if os.path.isfile(path):
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                code, _, title = line.strip().partition("\t")
-                if code and code not in titles:
-                    titles[code] = title if published else html.unescape(title)
+        for line in physionet.read_text(path).splitlines():
+            code, _, title = line.strip().partition("\t")
+            if code and code not in titles:
+                titles[code] = " ".join(title.split()) if published else html.unescape(title)
     return titles
 
 
@@ -223,19 +229,19 @@ def read_rare50_lists(path: str | os.PathLike) -> dict[str, dict[tuple[str, str]
         FileNotFoundError: no such file.
         ValueError: no Python, a list that is missing or no list of texts, or lists that do not fit each other.
     """
-    with open(path, encoding="utf-8") as file:
-        source = file.read()
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(physionet.read_text(path))
     except SyntaxError as error:
-        raise ValueError(f"{os.fspath(path)}, line {error.lineno}: no Python source, which KEPT's file is.") from None
+        raise ValueError(
+            f"{os.fspath(path)}, line {error.lineno or '?'}: no Python source, which KEPT's file is."
+        ) from None
     literals = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             try:
                 literals[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError:
-                continue
+            except (ValueError, TypeError, MemoryError, RecursionError):
+                continue  # no literal
     repeated, lists = 0, {}
     for split in _SPLITS:
         columns = []
@@ -249,9 +255,11 @@ def read_rare50_lists(path: str | os.PathLike) -> dict[str, dict[tuple[str, str]
         lists[split] = {}
         for number, (note_id, labels) in enumerate(zip(*columns, strict=True)):
             subject_id, _, hadm_id = note_id.partition("_")
-            codes = [code for code in labels.split(";") if code]
+            codes = _split_labels(labels)
             if not (subject_id.isdecimal() and hadm_id.isdecimal() and codes):
                 raise ValueError(f'{os.fspath(path)}: entry {number} of {split}_ids is no "SUBJECT_HADM" with labels.')
+            if (subject_id, hadm_id) in lists[split]:
+                raise ValueError(f"{os.fspath(path)}: entry {number} of {split}_ids is there twice.")
             repeated += len(set(codes)) < len(codes)
             lists[split][subject_id, hadm_id] = list(dict.fromkeys(codes))
     if repeated:
@@ -260,13 +268,18 @@ def read_rare50_lists(path: str | os.PathLike) -> dict[str, dict[tuple[str, str]
 
 
 def _sources() -> list[str]:
-    return [__file__, physionet.__file__, code_set_module.__file__]
+    return [__file__, physionet.__file__, csv_tables.__file__, code_set_module.__file__]
+
+
+def _split_labels(labels: str) -> list[str]:
+    """The codes of a list "a;b"."""
+    return [code for code in map(str.strip, labels.split(";")) if code not in _NO_CODES]
 
 
 def _has_tables(data_dir: str) -> bool:
     """Whether the raw tables are to be read, not KEPT's JSON files."""
     try:
-        physionet.find_table(data_dir, MIMIC3.notes)
+        csv_tables.find_table(data_dir, MIMIC3.notes)
     except FileNotFoundError:
         return False
     return True
@@ -293,16 +306,19 @@ def _data_files(data_dir: str, config: str) -> list[str]:
     """Every file that the configuration reads and that is there."""
     if not _has_tables(data_dir):
         return list(_json_files(data_dir, config).values())
-    files = [physionet.find_table(data_dir, name) for name in (MIMIC3.notes, *(name for name, _ in MIMIC3.codes))]
+    files = MIMIC3.find_tables(data_dir)
     lists = (os.path.join(data_dir, name) for name in SPLIT_URLS[config])
     return files + [path for path in lists if os.path.isfile(path)]
 
 
-def _read_caml(data_dir: str, config: str, lists: Mapping[str, str]) -> tuple[dict[str, dict], NoteTexts]:
+def _read_caml(
+    data_dir: str, config: str, lists: Mapping[str, str], scratch_dir: str
+) -> tuple[dict[str, dict], NoteTexts]:
     """The splits of "full" and "50"."""
     hadm_ids = {split: physionet.read_hadm_ids(lists[f"{split}_{config}_hadm_ids.csv"]) for split in _SPLITS}
+    physionet.check_disjoint(hadm_ids)
     admissions = physionet.by_patient(physionet.read_admissions(data_dir, MIMIC3))
-    texts = physionet.read_discharge_summaries(data_dir, MIMIC3)
+    texts = physionet.read_discharge_summaries(data_dir, MIMIC3, scratch_dir=scratch_dir)
     splits = {
         split: physionet.by_patient(physionet.listed_admissions(listed, admissions, texts))
         for split, listed in hadm_ids.items()
@@ -330,13 +346,17 @@ def _restrict(admissions: Mapping[str, Admission], wanted: set[str]) -> dict[str
     return restricted
 
 
-def _read_rare50(data_dir: str, config: str, lists: Mapping[str, str]) -> tuple[dict[str, dict], NoteTexts]:
+def _read_rare50(
+    data_dir: str, config: str, lists: Mapping[str, str], scratch_dir: str
+) -> tuple[dict[str, dict], NoteTexts]:
     """The splits of "rare50": its lists give the codes too."""
     listed = read_rare50_lists(lists[RARE50_FILE])
+    hadm_ids = {split: [hadm_id for _, hadm_id in notes] for split, notes in listed.items()}
+    physionet.check_disjoint(hadm_ids)
     texts = physionet.read_discharge_summaries(
-        data_dir, MIMIC3, hadm_ids={hadm_id for split in listed.values() for _, hadm_id in split}
+        data_dir, MIMIC3, {hadm_id for ids in hadm_ids.values() for hadm_id in ids}, scratch_dir
     )
-    # The tables have the last word on whose stay it was.
+    # The lists count where the tables say the same of whose stay it was.
     tables = physionet.read_admissions(data_dir, MIMIC3)
     splits = {}
     for split, notes in listed.items():
@@ -345,34 +365,47 @@ def _read_rare50(data_dir: str, config: str, lists: Mapping[str, str]) -> tuple[
             for (subject_id, hadm_id), codes in notes.items()
             if hadm_id in tables and tables[hadm_id].subject_id == subject_id
         }
-        hadm_ids = [hadm_id for _, hadm_id in notes]
-        splits[split] = physionet.by_patient(physionet.listed_admissions(hadm_ids, admissions, texts))
+        splits[split] = physionet.by_patient(physionet.listed_admissions(hadm_ids[split], admissions, texts))
     return splits, texts
 
 
-def _read_json(data_dir: str, config: str) -> tuple[dict[str, dict], NoteTexts]:
+def _read_json(data_dir: str, config: str, scratch_dir: str) -> tuple[dict[str, dict], NoteTexts]:
     """The splits of KEPT's JSON files: a list of objects with subject_id, hadm_id, LABELS ("a;b") and TEXT."""
-    texts, splits = NoteTexts(), {}
+    texts, splits = NoteTexts(scratch_dir), {}
     for split, path in _json_files(data_dir, config).items():
         splits[split] = {}
-        number = 0
-        try:
-            with open(path, "rb") as file:
-                for number, entry in enumerate(ijson.items(file, "item"), start=1):
-                    values = [entry.get(name) for name in ("subject_id", "hadm_id", "LABELS", "TEXT")]
-                    if not all(isinstance(value, str) for value in values):
-                        raise ValueError(
-                            f"{path}: entry {number} lacks one of subject_id, hadm_id, LABELS, TEXT as text."
-                        )
-                    subject_id, hadm_id, labels, text = values
-                    if hadm_id in texts:
-                        raise ValueError(f"{path}: entry {number} is an admission that came before.")
-                    codes = [code for code in labels.split(";") if code not in _NO_CODES]
-                    splits[split][hadm_id] = Admission(subject_id, codes)
-                    texts.add(hadm_id, text.encode())
-        except (ijson.JSONError, UnicodeDecodeError, AttributeError):
-            raise ValueError(f"{path}: no list of JSON objects after entry {number}; is the file cut off?") from None
+        for number, entry in _stream_json(path):
+            ids = [str(entry.get(name, "")) for name in ("subject_id", "hadm_id")]
+            labels, text = entry.get("LABELS"), entry.get("TEXT")
+            if not all(map(str.isdecimal, ids)) or not isinstance(labels, str) or not isinstance(text, str):
+                raise ValueError(
+                    f"{path}: entry {number} needs whole numbers in subject_id and hadm_id and text in LABELS and TEXT."
+                )
+            subject_id, hadm_id = ids
+            if hadm_id in texts:
+                raise ValueError(f"{path}: entry {number} is an admission that came before.")
+            splits[split][hadm_id] = Admission(subject_id, _split_labels(labels))
+            texts.add(hadm_id, subject_id, text.encode())
     return splits, texts
+
+
+def _stream_json(path: str) -> Iterator[tuple[int, dict]]:
+    """Number and content of the objects of a JSON list, one by one."""
+    number = 0
+    with open(path, "rb") as file:
+        start = file.read(3)
+        if start != b"\xef\xbb\xbf":
+            file.seek(0)
+        if not (start.removeprefix(b"\xef\xbb\xbf") + file.read(100)).lstrip().startswith(b"["):
+            raise ValueError(f"{path}: no list of JSON objects; it must begin with [.")
+        file.seek(3 if start == b"\xef\xbb\xbf" else 0)
+        try:
+            for number, entry in enumerate(ijson.items(file, "item"), start=1):
+                if not isinstance(entry, dict):
+                    raise ValueError(f"{path}: entry {number} is no JSON object.")
+                yield number, entry
+        except (ijson.JSONError, UnicodeDecodeError):
+            raise ValueError(f"{path}: no valid JSON after entry {number}; is the file cut off?") from None
 
 
 def _repair(splits: Mapping[str, dict[str, Admission]], repair_codes: bool) -> None:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import datasets
 
 from .. import code_set as code_set_module
 from ..code_set import category_parents
-from . import Corpus, corpus_codes, fingerprint, physionet, require_data_dir
-from .physionet import MIMIC4
+from . import Corpus, corpus_codes, csv_tables, fingerprint, physionet, require_data_dir
+from .physionet import MIMIC4, Admission
+
+logger = logging.getLogger(__name__)
 
 CONFIGS = {"icd9": 9, "icd10": 10}
 """Configuration → version of its codes."""
@@ -75,8 +79,7 @@ class Mimic4(datasets.GeneratorBasedBuilder):
         name = config_name or self.DEFAULT_CONFIG_NAME
         if name in CONFIGS:
             self.split_file, self.seed = split_file, seed
-            tables = [MIMIC4.notes, *(table for table, _ in MIMIC4.codes)]
-            files = [*_sources(), *(physionet.find_table(data_dir, table) for table in tables)]
+            files = [*_sources(), *MIMIC4.find_tables(data_dir)]
             if split_file is not None:
                 files.append(split_file)
             kwargs.setdefault("hash", fingerprint(files, [name, split_file is None, seed]))
@@ -93,26 +96,28 @@ class Mimic4(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager) -> list[datasets.SplitGenerator]:
         # All is read here, not in _generate_examples: datasets wraps what is raised there.
         data_dir = self.config.data_dir
+        # The texts wait where the prepared notes will lie.
+        scratch_dir = os.path.abspath(self._cache_dir_root)
+        os.makedirs(scratch_dir, exist_ok=True)
         given = None if self.split_file is None else read_splits(self.split_file)
         admissions = physionet.read_admissions(data_dir, MIMIC4, CONFIGS[self.config.name])
         coded = physionet.by_patient({hadm_id: one for hadm_id, one in admissions.items() if one.codes})
-        wanted = coded if given is None else coded.keys() & given.keys()
-        texts = physionet.read_discharge_summaries(data_dir, MIMIC4, hadm_ids=wanted)
-        splits: dict[str, dict[str, physionet.Admission]] = {split: {} for split in SPLIT_SHARES}
-        for hadm_id, admission in coded.items():
-            if hadm_id in texts:
-                split = draw_split(admission.subject_id, self.seed) if given is None else given[hadm_id]
-                splits[split][hadm_id] = admission
-        if not any(splits.values()):
-            raise ValueError(
-                f"data_dir={data_dir!r}: no discharge summary belongs to an admission with codes of "
-                f"{self.config.name} in a split."
-            )
-        return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"admissions": listed, "texts": texts})
-            for split, listed in splits.items()
-            if listed  # datasets can write a split without rows, but not load it
-        ]
+        texts = physionet.read_discharge_summaries(data_dir, MIMIC4, coded.keys(), scratch_dir)
+        splits: dict[str, list[str]] = {split: [] for split in SPLIT_SHARES}
+        if given is None:
+            for hadm_id in filter(texts.__contains__, coded):
+                splits[draw_split(coded[hadm_id].subject_id, self.seed)].append(hadm_id)
+        else:
+            for hadm_id in sorted(given, key=int):
+                splits[given[hadm_id]].append(hadm_id)
+            _warn_of_shared_patients(splits, coded)
+        return physionet.split_generators(
+            {
+                split: physionet.by_patient(physionet.listed_admissions(hadm_ids, coded, texts))
+                for split, hadm_ids in splits.items()
+            },
+            texts,
+        )
 
     def _generate_examples(self, admissions, texts) -> Iterator[tuple[int, dict]]:
         yield from enumerate(physionet.note_rows(admissions, texts))
@@ -173,8 +178,8 @@ def read_splits(path: str | os.PathLike) -> dict[str, str]:
         ValueError: a missing column; a line without a number, with an unknown split, or that contradicts another.
     """
     splits: dict[str, str] = {}
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+    reader = csv.DictReader(io.StringIO(physionet.read_text(path), newline=""))
+    try:
         missing = {"hadm_id", "split"} - set(reader.fieldnames or ())
         if missing:
             raise ValueError(f"{os.fspath(path)} has no column {', '.join(sorted(missing))}; write hadm_id,split.")
@@ -187,8 +192,23 @@ def read_splits(path: str | os.PathLike) -> dict[str, str]:
                 raise ValueError(f"{where}: the split must be one of {', '.join(_SPLIT_NAMES)}.")
             if splits.setdefault(hadm_id, _SPLIT_NAMES[split]) != _SPLIT_NAMES[split]:
                 raise ValueError(f"{where}: the admission is in another split before.")
+    except csv.Error:
+        raise ValueError(f"{os.fspath(path)}, line {reader.line_num}: no valid CSV; is a quote not closed?") from None
     return splits
 
 
+def _warn_of_shared_patients(splits: Mapping[str, list[str]], admissions: Mapping[str, Admission]) -> None:
+    of_patient: dict[str, set[str]] = {}
+    for split, hadm_ids in splits.items():
+        for hadm_id in hadm_ids:
+            if hadm_id in admissions:
+                of_patient.setdefault(admissions[hadm_id].subject_id, set()).add(split)
+    shared = sum(len(found) > 1 for found in of_patient.values())
+    if shared:
+        logger.warning(
+            "%d of %d patients are in more than one split: results will be optimistic.", shared, len(of_patient)
+        )
+
+
 def _sources() -> list[str]:
-    return [__file__, physionet.__file__, code_set_module.__file__]
+    return [__file__, physionet.__file__, csv_tables.__file__, code_set_module.__file__]

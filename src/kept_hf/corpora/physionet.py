@@ -1,29 +1,22 @@
-"""Reading of PhysioNet's raw tables in the layouts of MIMIC-III and MIMIC-IV.
+"""What MIMIC-III and MIMIC-IV have in common: admissions, their discharge summaries, codes and titles.
 
-Tables (`.csv` or `.csv.gz`) are streamed block by block and column by column, and every value is read as text: `0389`
-and `389` are different codes. No message quotes a row, since rows hold note text.
+No message quotes a note or the number of a patient or an admission.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import logging
 import os
-import re
 import tempfile
-import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 
 from ..code_set import ICDCodeSet, add_dot
+from .csv_tables import find_table, stream_table
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +29,6 @@ NOTE_FEATURES = datasets.Features(
     }
 )
 """The columns of `note_rows`."""
-
-# A row must fit into a block: the longest notes have some hundred thousand characters. Larger blocks cost page faults.
-_BLOCK_BYTES = 1 << 20
-_QUOTE = ord('"')
-_BAD_ROW = re.compile(r"Row #(?P<row>\d+): Expected (?P<expected>\d+) columns, got (?P<got>\d+)")
 
 
 @dataclass(frozen=True)
@@ -62,6 +50,24 @@ class Layout:
     titles: tuple[tuple[str, bool], ...]
     code_column: str
     version_column: str | None
+
+    def find_tables(self, data_dir: str | os.PathLike) -> list[str]:
+        """The paths of the tables of notes and codes.
+
+        Raises:
+            FileNotFoundError: some are missing; the message names them all.
+        """
+        paths, missing = [], []
+        for name in (self.notes, *(table for table, _ in self.codes)):
+            try:
+                paths.append(find_table(data_dir, name))
+            except FileNotFoundError:
+                missing.append(name)
+        if missing:
+            raise FileNotFoundError(
+                f"data_dir={os.fspath(data_dir)!r} lacks {', '.join(missing)}, each as .csv or .csv.gz."
+            )
+        return paths
 
 
 MIMIC3 = Layout(
@@ -96,15 +102,34 @@ class Admission:
 
 
 class NoteTexts(Mapping[str, str]):
-    """HADM_ID → text, with the texts in a temporary file: memory holds their places only, however large the table."""
+    """HADM_ID → text, with the texts in a temporary file: memory holds their places only, however large the table.
 
-    def __init__(self):
-        self._file = tempfile.TemporaryFile(buffering=1 << 20)  # noqa: SIM115 (it lives as long as the texts)
+    Args:
+        folder: where the file lies, unnamed and gone with this object; by default the system's folder for such files.
+
+    Attributes:
+        subject_ids: HADM_ID → patient.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None = None):
+        # Unbuffered: notes are read in another order than they are written.
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed with this object)
         self._size = 0
         self._places: dict[str, list[tuple[int, int]]] = {}
+        self.subject_ids: dict[str, str] = {}
 
-    def add(self, hadm_id: str, text: bytes | memoryview | pa.Buffer) -> None:
-        """Take a text in UTF-8; several of one admission are joined with a tab."""
+    def __del__(self):
+        self._file.close()
+
+    def add(self, hadm_id: str, subject_id: str, text: bytes | pa.Buffer) -> None:
+        """Take a text in UTF-8; several of one admission are joined with a tab.
+
+        Raises:
+            ValueError: an earlier text of the admission is of another patient.
+        """
+        if self.subject_ids.setdefault(hadm_id, subject_id) != subject_id:
+            raise ValueError("two notes of one admission name different patients")
+        self._file.seek(self._size)
         size = self._file.write(text)
         self._places.setdefault(hadm_id, []).append((self._size, size))
         self._size += size
@@ -126,52 +151,11 @@ class NoteTexts(Mapping[str, str]):
         return len(self._places)
 
 
-def find_table(data_dir: str | os.PathLike, name: str) -> str:
-    """The path of `{name}.csv` or, where that is missing, `{name}.csv.gz` in `data_dir`.
-
-    Raises:
-        FileNotFoundError: neither exists.
-    """
-    for suffix in (".csv", ".csv.gz"):
-        path = os.path.join(data_dir, name + suffix)
-        if os.path.isfile(path):
-            return path
-    raise FileNotFoundError(f"data_dir={os.fspath(data_dir)!r} holds neither {name}.csv nor {name}.csv.gz.")
-
-
-def stream_table(
-    data_dir: str | os.PathLike, name: str, columns: Sequence[str], needle: str = ""
-) -> Iterator[pa.RecordBatch]:
-    """The wanted columns of a table, as text, in batches of rows in file order; an empty field is "".
-
-    Args:
-        data_dir: the folder with the table.
-        name: the table, without suffix.
-        columns: names in upper case; MIMIC-IV's files write them in lower case.
-        needle: stretches of rows without these characters may be left out, unread.
-
-    Raises:
-        FileNotFoundError: no such table.
-        ValueError: a missing column; a row with more or fewer fields than the header, with bytes that are not UTF-8, or
-            cut off by the end of the file. The message has the number of the row, the header being row 1.
-    """
-    path = find_table(data_dir, name)
-    header = _read_header(path)
-    spelling = {column.upper(): column for column in header}
-    missing = [column for column in columns if column not in spelling]
-    if missing:
-        raise ValueError(f"{path} has no column {', '.join(missing)}; its columns are {', '.join(header)}.")
-    wanted = [spelling[column] for column in columns]
-    with _WholeFile(_open(path), needle.encode()) as file:
-        try:
-            for batch in _open_csv(file, wanted, pa.string(), use_threads=True):
-                yield pa.RecordBatch.from_arrays(batch.columns, names=list(columns))
-        except (_CutFileError, EOFError, zlib.error, pa.ArrowInvalid):
-            raise _explain(path, wanted) from None
-
-
 def read_discharge_summaries(
-    data_dir: str | os.PathLike, layout: Layout = MIMIC3, hadm_ids: Container[str] | None = None
+    data_dir: str | os.PathLike,
+    layout: Layout = MIMIC3,
+    hadm_ids: Container[str] | None = None,
+    scratch_dir: str | os.PathLike | None = None,
 ) -> NoteTexts:
     """HADM_ID → discharge summaries, admissions in the order of their first one.
 
@@ -182,18 +166,24 @@ def read_discharge_summaries(
         data_dir: the folder with the tables.
         layout: how they are named.
         hadm_ids: the admissions wanted; all by default.
+        scratch_dir: see `NoteTexts`.
 
     Raises:
-        FileNotFoundError, ValueError: see `stream_table`.
+        FileNotFoundError, ValueError: see `stream_table`; and where notes of one admission name different patients.
     """
-    texts = NoteTexts()
-    columns = ["HADM_ID", "TEXT"] + (["CATEGORY"] if layout.note_category else [])
-    for batch in stream_table(data_dir, layout.notes, columns, needle=layout.note_category or ""):
+    texts = NoteTexts(scratch_dir)
+    ids = ["SUBJECT_ID", "HADM_ID"]
+    columns = [*ids, "TEXT"] + (["CATEGORY"] if layout.note_category else [])
+    for batch in stream_table(data_dir, layout.notes, columns, numbers=ids, needle=layout.note_category or ""):
         if layout.note_category:
             batch = batch.filter(pc.equal(batch["CATEGORY"], layout.note_category))
-        for hadm_id, text in zip(batch["HADM_ID"].to_pylist(), batch["TEXT"], strict=True):
+        rows = zip(batch["SUBJECT_ID"].to_pylist(), batch["HADM_ID"].to_pylist(), batch["TEXT"], strict=True)
+        for subject_id, hadm_id, text in rows:
             if hadm_id and (hadm_ids is None or hadm_id in hadm_ids):
-                texts.add(hadm_id, text.as_buffer())
+                try:
+                    texts.add(hadm_id, subject_id, text.as_buffer())
+                except ValueError as error:
+                    raise ValueError(f"{find_table(data_dir, layout.notes)}: {error}.") from None
     return texts
 
 
@@ -208,23 +198,26 @@ def read_admissions(data_dir: str | os.PathLike, layout: Layout = MIMIC3, icd_ve
         icd_version: 9 or 10; codes of the other one are left out.
 
     Raises:
-        FileNotFoundError, ValueError: see `stream_table`.
+        FileNotFoundError, ValueError: see `stream_table`; and where rows of one admission name different patients.
     """
     admissions: dict[str, Admission] = {}
+    ids = ["SUBJECT_ID", "HADM_ID"]
     for table, procedure in layout.codes:
         dotted: dict[str, str] = {}  # each code is one object, however often it occurs
-        for batch in _stream_version(
-            data_dir, table, ["SUBJECT_ID", "HADM_ID", layout.code_column], layout, icd_version
-        ):
+        for batch in _stream_version(data_dir, table, [*ids, layout.code_column], ids, layout, icd_version):
             for subject_id, hadm_id, code in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if not hadm_id:
                     continue
-                if hadm_id not in admissions:
-                    admissions[hadm_id] = Admission(subject_id, [])
+                admission = admissions.get(hadm_id)
+                if admission is None:
+                    admission = admissions[hadm_id] = Admission(subject_id, [])
+                elif admission.subject_id != subject_id:
+                    path = find_table(data_dir, table)
+                    raise ValueError(f"{path}: two rows of one admission name different patients.")
                 if code.strip():
                     if code not in dotted:
                         dotted[code] = add_dot(code, procedure=procedure, icd_version=icd_version)
-                    admissions[hadm_id].codes.append(dotted[code])
+                    admission.codes.append(dotted[code])
     return admissions
 
 
@@ -242,10 +235,25 @@ def read_titles(
             find_table(data_dir, table)
         except FileNotFoundError:
             continue
-        for batch in _stream_version(data_dir, table, [layout.code_column, "LONG_TITLE"], layout, icd_version):
+        for batch in _stream_version(data_dir, table, [layout.code_column, "LONG_TITLE"], (), layout, icd_version):
             for code, title in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                titles[procedure][add_dot(code, procedure=procedure, icd_version=icd_version)] = title
+                if code.strip() and title.strip():
+                    titles[procedure][add_dot(code, procedure=procedure, icd_version=icd_version)] = title
     return titles[False], titles[True]
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """A small file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not UTF-8.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read()
+    except UnicodeDecodeError:
+        raise ValueError(f"{os.fspath(path)} is not UTF-8; save it as such.") from None
 
 
 def read_hadm_ids(path: str | os.PathLike) -> list[str]:
@@ -253,21 +261,41 @@ def read_hadm_ids(path: str | os.PathLike) -> list[str]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line that is no number, named by its line number.
+        ValueError: a line that is no number, named by its line number; a file that is not UTF-8.
     """
     hadm_ids = {}
-    with open(path, encoding="utf-8-sig") as file:
-        for line, text in enumerate(file, start=1):
-            hadm_id = text.strip()
-            if hadm_id and not hadm_id.isdecimal():
-                raise ValueError(f"{os.fspath(path)}, line {line}: no HADM_ID; write one number a line, no header.")
-            if hadm_id:
-                hadm_ids[hadm_id] = None
+    for line, text in enumerate(read_text(path).splitlines(), start=1):
+        hadm_id = text.strip()
+        if hadm_id and not hadm_id.isdecimal():
+            raise ValueError(f"{os.fspath(path)}, line {line}: no HADM_ID; write one number a line, no header.")
+        if hadm_id:
+            hadm_ids[hadm_id] = None
     return list(hadm_ids)
 
 
+def check_disjoint(splits: Mapping[str, Iterable[str]]) -> None:
+    """Refuse splits that share admissions.
+
+    Args:
+        splits: split → its HADM_IDs.
+
+    Raises:
+        ValueError: the message names the splits and the number of admissions.
+    """
+    seen: dict[str, str] = {}
+    for split, hadm_ids in splits.items():
+        hadm_ids = list(hadm_ids)
+        shared = [hadm_id for hadm_id in hadm_ids if hadm_id in seen]
+        if shared:
+            raise ValueError(
+                f"The splits {seen[shared[0]]} and {split} share admissions ({len(shared)} of {split} are in another "
+                "split too); put each into one list."
+            )
+        seen.update(dict.fromkeys(hadm_ids, split))
+
+
 def listed_admissions(
-    hadm_ids: Iterable[str], admissions: Mapping[str, Admission], texts: Container[str]
+    hadm_ids: Iterable[str], admissions: Mapping[str, Admission], texts: NoteTexts
 ) -> dict[str, Admission]:
     """The admissions of a split, in the order of its list.
 
@@ -277,10 +305,17 @@ def listed_admissions(
         hadm_ids: what `read_hadm_ids` gave.
         admissions: what `read_admissions` gave.
         texts: what `read_discharge_summaries` gave.
+
+    Raises:
+        ValueError: an admission's notes and codes name different patients.
     """
     hadm_ids = list(hadm_ids)
     coded = [hadm_id for hadm_id in hadm_ids if hadm_id in admissions]
     found = [hadm_id for hadm_id in coded if hadm_id in texts]
+    if any(admissions[hadm_id].subject_id != texts.subject_ids[hadm_id] for hadm_id in found):
+        raise ValueError(
+            "The notes and the codes of an admission name different patients; are the tables of one release?"
+        )
     if len(found) < len(hadm_ids):
         logger.warning(
             "%d of %d listed admissions are left out: %d are not in the tables of codes, %d have no discharge summary.",
@@ -297,7 +332,7 @@ def by_patient(admissions: Mapping[str, Admission]) -> dict[str, Admission]:
 
     That is the order of the published data files, which hand-over files between two stages rely on.
     """
-    return dict(sorted(admissions.items(), key=lambda item: (int(item[1].subject_id), int(item[0]))))
+    return dict(sorted(admissions.items(), key=lambda item: (int(item[1].subject_id or 0), int(item[0]))))
 
 
 def note_rows(admissions: Mapping[str, Admission], texts: Mapping[str, str]) -> Iterator[dict]:
@@ -309,6 +344,29 @@ def note_rows(admissions: Mapping[str, Admission], texts: Mapping[str, str]) -> 
             "text": texts[hadm_id],
             "codes": list(dict.fromkeys(admission.codes)),
         }
+
+
+def split_generators(splits: Mapping[str, Mapping[str, Admission]], texts: NoteTexts) -> list[datasets.SplitGenerator]:
+    """One generator per split that has notes, with the arguments of `note_rows`.
+
+    A split without notes is left out with a warning: `datasets` can write it, but not load it.
+
+    Raises:
+        ValueError: no split has a note.
+    """
+    empty = [split for split, admissions in splits.items() if not admissions]
+    if len(empty) == len(splits):
+        raise ValueError(
+            "No admission of any split has both codes and a discharge summary; are the tables and the lists of splits "
+            "of one release?"
+        )
+    for split in empty:
+        logger.warning("The split %s has no notes: it is left out.", split)
+    return [
+        datasets.SplitGenerator(name=split, gen_kwargs={"admissions": admissions, "texts": texts})
+        for split, admissions in splits.items()
+        if admissions
+    ]
 
 
 def described(codes: Sequence[str], titles: Mapping[str, str], parents: Mapping[str, str]) -> ICDCodeSet:
@@ -334,174 +392,18 @@ def described(codes: Sequence[str], titles: Mapping[str, str], parents: Mapping[
     return code_set
 
 
-class _CutFileError(Exception):
-    """The file ends within a row."""
-
-
-class _WholeFile(io.RawIOBase):
-    """Bytes of a CSV file that must end where a row ends; pyarrow would take the rest of a cut row for a whole one.
-
-    Args:
-        file: the bytes of the table.
-        needle: leave out stretches of whole rows that do not hold these bytes; looking for them is several times faster
-            than parsing. The header stays.
-    """
-
-    def __init__(self, file, needle: bytes = b""):
-        self._file, self._needle = file, needle
-        self._buffer, self._filled = bytearray(_BLOCK_BYTES), 0
-        self._inside, self._is_first = False, True
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """Some whole rows, or b"" at the end; `size` is at least the block size."""
-        buffer = self._buffer
-        while count := self._file.readinto(memoryview(buffer)[self._filled :]):
-            # Faster than bytes.count, which starts anew at each quote.
-            new = np.frombuffer(buffer, np.uint8, count, self._filled)
-            self._inside ^= bool(np.count_nonzero(new == _QUOTE) % 2)
-            filled = self._filled + count
-            end = self._end_of_rows(filled)
-            if end == 0 and filled == len(buffer):
-                end = filled  # a row longer than the block: the parser says so
-            wanted = end > 0 and (self._is_first or buffer.find(self._needle, 0, end) >= 0)
-            block = bytes(memoryview(buffer)[:end]) if wanted else b""
-            self._filled = filled - end
-            buffer[: self._filled] = buffer[end:filled]
-            if wanted:
-                self._is_first = False
-                return block
-        if self._filled or self._inside:
-            raise _CutFileError
-        return b""
-
-    def _end_of_rows(self, filled: int) -> int:
-        """How many bytes of the buffer are whole rows: up to its last line break outside quotes."""
-        inside, end = self._inside, filled
-        while (line_break := self._buffer.rfind(b"\n", 0, end)) >= 0:
-            inside ^= bool(self._buffer.count(b'"', line_break, end) % 2)
-            if not inside:
-                return line_break + 1
-            end = line_break
-        return 0
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _open(path: str):
-    return gzip.open(path) if path.endswith(".gz") else open(path, "rb", buffering=0)
-
-
-def _explain(path: str, columns: Sequence[str]) -> ValueError:
-    """What is wrong with a file that could not be read, and in which row: a second, slower reading."""
-    rows = 1
-    with _WholeFile(_open(path)) as file:
-        try:
-            # Without threads pyarrow knows the number of a bad row.
-            for batch in _open_csv(file, columns, pa.binary(), use_threads=False):
-                for column in batch.columns:
-                    if (index := _find_bad_utf8(column)) is not None:
-                        return ValueError(
-                            f"{path}: row {rows + index + 1} holds bytes that are not UTF-8; convert the file, with "
-                            "iconv for example."
-                        )
-                rows += batch.num_rows
-        except (_CutFileError, EOFError, zlib.error):
-            return _cut_off(path)
-        except pa.ArrowInvalid as error:
-            # pyarrow's own message ends with the row.
-            if found := _BAD_ROW.search(str(error)):
-                return ValueError(
-                    "{}: row {row} has {got} fields, the header {expected}.".format(path, **found.groupdict())
-                )
-            if "straddling" in str(error):
-                return ValueError(
-                    f"{path}: a row after row {rows} is longer than {_BLOCK_BYTES} bytes; is a quote missing?"
-                )
-    return ValueError(f"{path}: no valid CSV after row {rows}.")
-
-
-def _find_bad_utf8(column: pa.Array) -> int | None:
-    try:
-        column.cast(pa.string())
-    except pa.ArrowInvalid:
-        for index, value in enumerate(column.to_pylist()):
-            try:
-                value.decode()
-            except UnicodeDecodeError:
-                return index
-    return None
-
-
-def _cut_off(path: str) -> ValueError:
-    row = _count_whole_rows(path) + 1
-    return ValueError(f"{path}: row {row} is cut off by the end of the file; copy the file again.")
-
-
-def _count_whole_rows(path: str) -> int:
-    """The rows, header included, that end before the file does or before it can no longer be decompressed."""
-    rows = inside = 0
-    for block in _readable_blocks(path):
-        parts = block.split(b'"')
-        rows += sum(part.count(b"\n") for part in parts[inside::2])
-        inside = (inside + len(parts) - 1) % 2
-    return rows
-
-
-def _readable_blocks(path: str) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16) if path.endswith(".gz") else None
-        while block := file.read(1 << 20):
-            if decompressor is None:
-                yield block
-                continue
-            try:
-                while block:
-                    yield decompressor.decompress(block)
-                    block = decompressor.unused_data
-                    if decompressor.eof:
-                        decompressor = zlib.decompressobj(zlib.MAX_WBITS | 16)
-            except zlib.error:
-                return
-
-
 def _stream_version(
-    data_dir: str | os.PathLike, name: str, columns: list[str], layout: Layout, icd_version: int
+    data_dir: str | os.PathLike,
+    name: str,
+    columns: list[str],
+    numbers: Sequence[str],
+    layout: Layout,
+    icd_version: int,
 ) -> Iterator[pa.RecordBatch]:
     """`stream_table` without the rows of the other ICD version."""
     if layout.version_column is None:
-        yield from stream_table(data_dir, name, columns)
+        yield from stream_table(data_dir, name, columns, numbers)
         return
-    for batch in stream_table(data_dir, name, [*columns, layout.version_column]):
-        of_version = pc.equal(pc.utf8_trim_whitespace(batch[layout.version_column]), str(icd_version))
-        yield batch.filter(of_version).select(columns)
-
-
-def _read_header(path: str) -> list[str]:
-    with io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="replace", newline="") as file:
-        try:
-            header = next(csv.reader(file), None)
-        except (EOFError, zlib.error):
-            raise _cut_off(path) from None
-    if not header:
-        raise ValueError(f"{path} is empty.")
-    return header
-
-
-def _open_csv(
-    file: io.RawIOBase, columns: Sequence[str], column_type: pa.DataType, use_threads: bool
-) -> pa_csv.CSVStreamingReader:
-    return pa_csv.open_csv(
-        file,
-        read_options=pa_csv.ReadOptions(use_threads=use_threads, block_size=_BLOCK_BYTES),
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-        convert_options=pa_csv.ConvertOptions(
-            include_columns=list(columns),
-            column_types=dict.fromkeys(columns, column_type),
-            strings_can_be_null=False,
-        ),
-    )
+    numbers = [*numbers, layout.version_column]
+    for batch in stream_table(data_dir, name, [*columns, layout.version_column], numbers):
+        yield batch.filter(pc.equal(batch[layout.version_column], str(icd_version))).select(columns)
