@@ -44,7 +44,8 @@ def write_notes(path: str, rows: int, order: str, seed: int = 0) -> None:
             if row % 10 == 0:
                 text += ' he said ""ouch"" '
             category = "Discharge summary" if is_summary else "Nursing"
-            subject_id, hadm_id = generator.randint(1, 99_999), 100_000 + generator.randint(0, 99_999)
+            hadm_id = 100_000 + generator.randint(0, 99_999)
+            subject_id = hadm_id // 2
             file.write(f'{row},{subject_id},{hadm_id},2151-08-04,,,"{category}","Report",,,"{text}"\n')
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
 from kept_hf import DataCollatorForICDPrompting, KeptProcessor
-from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
+from kept_hf.metrics import best_macro_f1_threshold, best_micro_f1_threshold, icd_metrics
 from kept_hf.training import ICDMetrics, KeepEvaluationOrder, prompt_rows, train_only
 
 COLUMNS = {"input_ids", "attention_mask", "global_attention_mask", "labels", "length"}
@@ -85,6 +85,21 @@ def test_prompt_rows_with_sampled_codes(notes, processor):
     assert again["input_ids"][:] == rows["input_ids"][:]
     other = prompt_rows(notes, processor, sampled_codes=3, draws=5, seed=2)
     assert other["input_ids"][:] != rows["input_ids"][:]
+
+
+def test_threshold_metric(processor):
+    generator = np.random.default_rng(1)
+    labels = (generator.random((30, 6)) < [0.5, 0.4, 0.1, 0.1, 0.1, 0.1]).astype(int)
+    scores = (generator.normal(size=(30, 6)) + labels + [2, 1, 0, 0, 0, 0]).astype(np.float32)
+    found = {}
+    for metric in ("f1_micro", "f1_macro"):
+        found[metric] = ICDMetrics(processor, metric)(EvalPrediction(scores, labels))
+    assert found["f1_macro"]["threshold"] == best_macro_f1_threshold(scores, labels)
+    assert found["f1_micro"] == ICDMetrics(processor)(EvalPrediction(scores, labels))
+    assert found["f1_macro"]["f1_macro"] > found["f1_micro"]["f1_macro"]
+    assert found["f1_macro"]["f1_micro"] < found["f1_micro"]["f1_micro"]
+    with pytest.raises(ValueError, match="threshold_metric='f1' is unknown; pass one of f1_micro, f1_macro"):
+        ICDMetrics(processor, "f1")
 
 
 def test_prompt_rows_without_notes(notes, processor):
