@@ -88,9 +88,9 @@ def test_prompt_rows_with_sampled_codes(notes, processor):
 
 
 def test_threshold_metric(processor):
-    generator = np.random.default_rng(1)
-    labels = (generator.random((30, 6)) < [0.5, 0.4, 0.1, 0.1, 0.1, 0.1]).astype(int)
-    scores = (generator.normal(size=(30, 6)) + labels + [2, 1, 0, 0, 0, 0]).astype(np.float32)
+    generator = np.random.default_rng(4)
+    labels = (generator.random((60, 6)) < [0.6, 0.5, 0.1, 0.1, 0.1, 0.1]).astype(int)
+    scores = (generator.normal(size=(60, 6)) + 2 * labels + [2, 1, 0, 0, 0, 0]).astype(np.float32)
     found = {}
     for metric in ("f1_micro", "f1_macro"):
         found[metric] = ICDMetrics(processor, metric)(EvalPrediction(scores, labels))

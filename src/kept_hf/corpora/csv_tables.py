@@ -115,6 +115,8 @@ class _WholeRows(io.RawIOBase):
     def __init__(self, file, needle: bytes = b""):
         self._file, self._needle = file, needle
         self._buffer, self._filled = bytearray(_BLOCK_BYTES), 0
+        # Made once: new memory of this size is handed back to the system, and costs page faults, each time.
+        self._is_quote = np.empty(_BLOCK_BYTES, dtype=bool)
         self._inside, self._left_out, self._is_first = False, False, True
         self._ready = b""
 
@@ -134,7 +136,8 @@ class _WholeRows(io.RawIOBase):
         while count := self._file.readinto(memoryview(buffer)[self._filled :]):
             # Faster than bytes.count, which starts anew at each quote.
             new = np.frombuffer(buffer, np.uint8, count, self._filled)
-            self._inside ^= bool(np.count_nonzero(new == _QUOTE) % 2)
+            quotes = np.count_nonzero(np.equal(new, _QUOTE, out=self._is_quote[:count]))
+            self._inside ^= bool(quotes % 2)
             filled = self._filled + count
             end = self._end_of_rows(filled)
             if end == 0 and filled == len(buffer):
