@@ -207,7 +207,9 @@ def test_two_gzip_members_are_one_file(tmp_path):
         physionet.read_discharge_summaries(tmp_path)
 
 
-def test_reading_and_writing_in_turns(tmp_path):
+@pytest.mark.parametrize("bytes_in_memory", [4, 1000])
+def test_reading_and_writing_in_turns(tmp_path, monkeypatch, bytes_in_memory):
+    monkeypatch.setattr(physionet, "_BYTES_IN_MEMORY", bytes_in_memory)
     texts = physionet.NoteTexts(tmp_path)
     texts.add("1", "7", b"aaa")
     texts.add("2", "7", b"bbb")

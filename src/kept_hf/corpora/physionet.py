@@ -20,6 +20,8 @@ from .csv_tables import find_table, stream_table
 
 logger = logging.getLogger(__name__)
 
+_BYTES_IN_MEMORY = 128 << 20
+
 NOTE_FEATURES = datasets.Features(
     {
         "note_id": datasets.Value("string"),
@@ -102,7 +104,7 @@ class Admission:
 
 
 class NoteTexts(Mapping[str, str]):
-    """HADM_ID → text, with the texts in a temporary file: memory holds their places only, however large the table.
+    """HADM_ID → text. More than some texts wait in a temporary file, so that memory does not grow with the table.
 
     Args:
         folder: where the file lies, unnamed and gone with this object; by default the system's folder for such files.
@@ -113,7 +115,7 @@ class NoteTexts(Mapping[str, str]):
 
     def __init__(self, folder: str | os.PathLike | None = None):
         # Unbuffered: notes are read in another order than they are written.
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 (closed with this object)
+        self._file = tempfile.SpooledTemporaryFile(_BYTES_IN_MEMORY, buffering=0, dir=folder)  # noqa: SIM115
         self._size = 0
         self._places: dict[str, list[tuple[int, int]]] = {}
         self.subject_ids: dict[str, str] = {}
