@@ -178,7 +178,9 @@ def read_discharge_summaries(
     columns = [*ids, "TEXT"] + (["CATEGORY"] if layout.note_category else [])
     for batch in stream_table(data_dir, layout.notes, columns, numbers=ids, needle=layout.note_category or ""):
         if layout.note_category:
-            batch = batch.filter(pc.equal(batch["CATEGORY"], layout.note_category))
+            is_wanted = pc.equal(batch["CATEGORY"], layout.note_category)
+            if not pc.all(is_wanted).as_py():  # spares a copy where summaries stand together
+                batch = batch.filter(is_wanted)
         rows = zip(batch["SUBJECT_ID"].to_pylist(), batch["HADM_ID"].to_pylist(), batch["TEXT"], strict=True)
         for subject_id, hadm_id, text in rows:
             if hadm_id and (hadm_ids is None or hadm_id in hadm_ids):
