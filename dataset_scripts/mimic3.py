@@ -11,7 +11,7 @@ from kept_hf.corpora.mimic3 import CONFIGS
 SUMMARIES = {
     "full": "all ICD-9-CM codes; splits of CAML",
     "50": "the 50 most frequent ICD-9-CM codes; splits of CAML",
-    "rare50": "50 rare ICD-9-CM codes with few training notes; splits of KEPT",
+    "rare50": "rare ICD-9-CM codes with few training notes each; splits of KEPT",
 }
 
 

@@ -9,6 +9,7 @@ Without a recipe file the one of the corpus in `examples/configs` is taken; the 
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import dataclasses
 import json
@@ -56,6 +57,8 @@ TRAINER_SETTINGS = (
     "gradient_accumulation_steps",
     "world_size",
     "seed",
+    "bf16",
+    "fp16",
 )
 TABLE_METRICS = ("f1_macro", "f1_macro_per_code", "f1_micro", "auc_macro", "auc_micro", "map", "precision_at_5")
 
@@ -99,7 +102,10 @@ class DataArguments:
         default_factory=list,
         metadata={"help": "Further options of the corpus: config=rare50 (mimic3), config=icd9 (mimic4), language=es …"},
     )
-    codes: str = field(default="all", metadata={"help": "all, top50, rare50, or a file with one code a line."})
+    codes: str = field(
+        default="all",
+        metadata={"help": "all, top50, rare50 (rules that count in the corpus), or a file with one code a line."},
+    )
     data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus."})
     cache_dir: str | None = field(default=None, metadata={"help": "Where built corpora are kept."})
     sampled_codes: int | None = field(
@@ -140,19 +146,24 @@ class KeptTrainingArguments(TrainingArguments):
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, KeptTrainingArguments]:
     """Recipe file and command line; the latter wins."""
     parser = HfArgumentParser((ModelArguments, DataArguments, KeptTrainingArguments))
+    # What decides on the recipe and on what is added to it, in any spelling that argparse takes.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name in ("--corpus", "--bf16", "--fp16"):
+        first.add_argument(name, nargs="?")
     if argv and argv[0].endswith((".yaml", ".yml", ".json")):
         recipe, argv = Path(argv[0]), argv[1:]
     else:
-        corpus = argv[argv.index("--corpus") + 1] if "--corpus" in argv[:-1] else "demo"
-        recipe = CONFIGS / f"{corpus}.yaml"
+        recipe = CONFIGS / f"{getattr(first.parse_known_args(argv)[0], 'corpus', 'demo')}.yaml"
     values = []
     if recipe.exists():
         for name, value in (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).items():
             values += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     elif recipe.parent != CONFIGS:
-        parser.error(f"the recipe {recipe} does not exist; the packaged ones are {sorted(CONFIGS.glob('*.yaml'))}")
+        packaged = ", ".join(sorted(path.name for path in CONFIGS.glob("*.yaml")))
+        parser.error(f"the recipe {recipe} does not exist; those in examples/configs are {packaged}")
     values += argv
-    if not {"--bf16", "--fp16"} & set(values) and bf16_helps():
+    given = first.parse_known_args(values)[0]
+    if not hasattr(given, "bf16") and not hasattr(given, "fp16") and bf16_helps():
         values.append("--bf16")
     return parser.parse_args_into_dataclasses(values)
 

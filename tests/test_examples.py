@@ -222,13 +222,36 @@ def test_train_refuses_unknown_choices(train_arguments, tmp_path, option, value,
     assert result.returncode != 0 and expected in result.stderr
 
 
-def test_matching_takes_a_step_per_batch_in_the_given_order(monkeypatch, tmp_path):
+@pytest.fixture
+def train(monkeypatch):
+    """The training script as a module."""
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("train_example", ROOT / "examples" / "train.py")
-    train = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, train)
-    spec.loader.exec_module(train)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("corpus", [["--corpus", "mimic3"], ["--corpus=mimic3"]])
+@pytest.mark.parametrize("bf16", [["--bf16", "False"], ["--bf16=False"], []])
+def test_recipe_and_precision_in_any_spelling(train, monkeypatch, corpus, bf16):
+    monkeypatch.setattr(train, "bf16_helps", lambda: True)
+    model, data, training = train.parse_arguments([*corpus, *bf16, "--use_cpu", "True"])
+    assert data.corpus_options == ["config=50"]
+    assert model.model_name_or_path == "whaleloops/keptlongformer"
+    assert training.bf16 == (not bf16)
+
+
+@pytest.mark.parametrize("corpus", ["demo", "codiesp", "mimic3", "mimic4"])
+def test_each_corpus_has_a_recipe(train, corpus):
+    model, data, _ = train.parse_arguments(["--corpus", corpus, "--use_cpu", "True", "--bf16", "False"])
+    assert data.corpus == corpus
+    assert model.max_length != 8192 or model.model_name_or_path == "whaleloops/keptlongformer"
+
+
+def test_matching_takes_a_step_per_batch_in_the_given_order(train, monkeypatch, tmp_path):
     seen = []
 
     class Recorder:
