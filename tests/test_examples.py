@@ -169,6 +169,26 @@ def test_predict_names_the_bad_line(trained, tmp_path, content):
     assert expected in result.stderr and 'Traceback (most recent call last):\n  File "' + str(ROOT) not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "options", "expected"),
+    [
+        ("notes.csv", "a,b", [], "pass a .jsonl file with a note per line"),
+        ("note.txt", " \n", [], "the note is empty"),
+        ("notes.jsonl", '{"note_id": 7, "text": "a"}\n{"note_id": "7", "text": "b"}\n', [], "line 2: the note_id has"),
+        ("note.txt", "Fever", ["--output", "nowhere/out.jsonl"], "there is no such folder"),
+        ("note.txt", "Fever", ["--batch_size", "0"], "--batch_size 0 is less than 1"),
+    ],
+)
+def test_predict_refuses_before_it_loads_the_model(monkeypatch, tmp_path, capsys, name, content, options, expected):
+    import runpy
+
+    (tmp_path / name).write_text(content)
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--model", "nowhere", "--input", str(tmp_path / name), *options])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / "examples" / "predict.py"), run_name="__main__")
+    assert expected in capsys.readouterr().err
+
+
 def test_train_resumes_and_refuses_other_settings(trained, train_arguments):
     folder, _ = trained
     before = json.loads((folder / "all_results.json").read_text())
