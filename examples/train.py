@@ -366,6 +366,7 @@ def main() -> None:
         ", ".join(f"{len(notes)} {split}" for split, notes in corpus.dataset.items()),
     )
     model, processor = load_base(model_arguments, corpus.code_set)
+    judge = ICDMetrics(processor, model_arguments.threshold_metric)  # here, so that a wrong name costs no training
     # Neighbours of like length make full batches; the report restores the order.
     notes = {
         split: d if split == "train" else d.select(np.argsort([len(text) for text in d["text"]], kind="stable"))
@@ -395,7 +396,7 @@ def main() -> None:
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=processor.tokenizer,
-        compute_metrics=ICDMetrics(processor, model_arguments.threshold_metric),
+        compute_metrics=judge,
         callbacks=[KeepEvaluationOrder()],
     )
     if training.should_save:

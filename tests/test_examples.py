@@ -234,6 +234,7 @@ def test_trainable_freezes_the_rest(tiny_checkpoint, train_arguments, tmp_path):
         ("--corpus", "mimic9", "codiesp"),
         ("--preset", "kept-51", "kept-rerank"),
         ("--codes", "rare51", "rare50"),
+        ("--threshold_metric", "f1", "f1_micro, f1_macro"),
         ("--max_length", "40", "max_length=40"),
     ],
 )

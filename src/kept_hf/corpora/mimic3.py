@@ -123,8 +123,7 @@ class Mimic3(datasets.GeneratorBasedBuilder):
         # All is read here, not in _generate_examples: datasets wraps what is raised there.
         data_dir, name = self.config.data_dir, self.config.name
         # The texts wait where the prepared notes will lie.
-        scratch_dir = os.path.abspath(self._cache_dir_root)
-        os.makedirs(scratch_dir, exist_ok=True)
+        scratch_dir = self._cache_dir_root
         if _has_tables(data_dir):
             lists = self._split_lists(dl_manager)
             splits, texts = (_read_rare50 if name == "rare50" else _read_caml)(data_dir, name, lists, scratch_dir)

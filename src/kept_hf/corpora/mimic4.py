@@ -97,8 +97,7 @@ class Mimic4(datasets.GeneratorBasedBuilder):
         # All is read here, not in _generate_examples: datasets wraps what is raised there.
         data_dir = self.config.data_dir
         # The texts wait where the prepared notes will lie.
-        scratch_dir = os.path.abspath(self._cache_dir_root)
-        os.makedirs(scratch_dir, exist_ok=True)
+        scratch_dir = self._cache_dir_root
         given = None if self.split_file is None else read_splits(self.split_file)
         admissions = physionet.read_admissions(data_dir, MIMIC4, CONFIGS[self.config.name])
         coded = physionet.by_patient({hadm_id: one for hadm_id, one in admissions.items() if one.codes})

@@ -107,13 +107,16 @@ class NoteTexts(Mapping[str, str]):
     """HADM_ID → text. More than some texts wait in a temporary file, so that memory does not grow with the table.
 
     Args:
-        folder: where the file lies, unnamed and gone with this object; by default the system's folder for such files.
+        folder: where the file lies, unnamed and gone with this object; created if need be. By default the system's
+            folder for such files.
 
     Attributes:
         subject_ids: HADM_ID → patient.
     """
 
     def __init__(self, folder: str | os.PathLike | None = None):
+        if folder is not None:
+            os.makedirs(folder, exist_ok=True)
         # Unbuffered: notes are read in another order than they are written.
         self._file = tempfile.SpooledTemporaryFile(_BYTES_IN_MEMORY, buffering=0, dir=folder)  # noqa: SIM115
         self._size = 0
