@@ -265,6 +265,7 @@ def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train
             alpha=0.35,
             linewidths=0,
             clip_on=False,
+            zorder=3,  # over the bar of the mean
             label="a code" if place == 0 else None,
         )
         axes.plot(
