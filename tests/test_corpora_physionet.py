@@ -3,6 +3,7 @@ import logging
 import random
 import re
 
+import pyarrow as pa
 import pytest
 
 from kept_hf.corpora import csv_tables, physionet
@@ -77,27 +78,34 @@ def test_many_blocks_give_the_same(folder, monkeypatch):
     whole = physionet.read_discharge_summaries(folder)
     # Blocks end anywhere, within a quoted text too.
     for size in range(150, 400, 10):
-        monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", size)
+        monkeypatch.setattr(csv_tables, "_ROW_BYTES", size)
+        monkeypatch.setattr(csv_tables, "_PARSED_BYTES", 60)
         assert len(list(csv_tables.stream_table(folder, "NOTEEVENTS", ("HADM_ID", "TEXT")))) > 1
         assert physionet.read_discharge_summaries(folder) == whole
 
 
-def test_stretches_without_the_category_are_left_out(tmp_path, monkeypatch):
+def test_rows_without_the_category_are_left_out(tmp_path, monkeypatch):
     generator = random.Random(3)
     rows, expected = [], {}
     for number in range(400):
         is_summary = generator.random() < 0.05
-        text = "".join(generator.choices(["a", " ", "\n", '""', ",", "é"], k=generator.randint(0, 60)))
-        category = "Discharge summary" if is_summary else "Nursing"
-        rows.append(f'{number},1,{number},,,,"{category}","Report",,,"{text}"\n')
+        text = "".join(generator.choices(["a", " ", "\n", '""', ",", "é", "D"], k=generator.randint(0, 60)))
+        if generator.random() < 0.02:
+            text += "See the Discharge summary."
+        category, quote = "Discharge summary" if is_summary else "Nursing", generator.choice(['"', ""])
+        rows.append(f'{number},1,{number},,,,{quote}{category}{quote},"Report",,,"{text}"\n')
         if is_summary:
             expected[str(number)] = text.replace('""', '"')
+    holding = sum("Discharge summary" in row for row in rows)
+    assert len(expected) < holding < 60
     write(tmp_path, "NOTEEVENTS.csv", NOTES.splitlines()[0] + "\n" + "".join(rows))
-    for size in (130, 200, 333, 1000):
-        monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", size)
-        batches = list(csv_tables.stream_table(tmp_path, "NOTEEVENTS", ("HADM_ID",), needle="Discharge summary"))
-        assert len(expected) < sum(batch.num_rows for batch in batches) < (400 if size == 1000 else 250)
-        assert physionet.read_discharge_summaries(tmp_path) == expected
+    for size in (170, 200, 333, 1000):
+        monkeypatch.setattr(csv_tables, "_ROW_BYTES", size)
+        for dense_bytes, most in ((0, holding), (100, 250), (10_000, 300 if size < 1000 else 400)):
+            monkeypatch.setattr(csv_tables, "_DENSE_BYTES", dense_bytes)
+            parts = list(csv_tables.stream_table(tmp_path, "NOTEEVENTS", ("HADM_ID",), needle="Discharge summary"))
+            assert holding <= sum(part.num_rows for part in parts) <= most
+            assert physionet.read_discharge_summaries(tmp_path) == expected
 
 
 def test_titles(tmp_path):
@@ -124,7 +132,7 @@ def test_split_lists(tmp_path):
 def test_listed_admissions(caplog):
     texts = physionet.NoteTexts()
     for hadm_id, subject_id, text in (("1", "20", "one"), ("2", "9", "two"), ("4", "5", "né"), ("1", "20", "more")):
-        texts.add(hadm_id, subject_id, text.encode())
+        texts.add([hadm_id], [subject_id], pa.chunked_array([[text]]))
     admissions = {
         "1": physionet.Admission("20", ["401.9", "401.9", "038.9"]),
         "2": physionet.Admission("9", []),
@@ -174,7 +182,7 @@ def test_missing_things_are_named(tmp_path):
 @pytest.mark.parametrize("block_bytes", [300, 16 << 20])
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
 def test_bad_rows_are_numbered_and_not_quoted(tmp_path, monkeypatch, row, message, block_bytes, suffix):
-    monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(csv_tables, "_ROW_BYTES", block_bytes)
     content = NOTES.encode() + row
     (tmp_path / f"NOTEEVENTS{suffix}").write_bytes(gzip.compress(content) if suffix == ".csv.gz" else content)
     with pytest.raises(ValueError, match=rf"NOTEEVENTS\{suffix}: {message}") as caught:
@@ -207,23 +215,21 @@ def test_two_gzip_members_are_one_file(tmp_path):
         physionet.read_discharge_summaries(tmp_path)
 
 
-@pytest.mark.parametrize("bytes_in_memory", [4, 1000])
-def test_reading_and_writing_in_turns(tmp_path, monkeypatch, bytes_in_memory):
-    monkeypatch.setattr(physionet, "_BYTES_IN_MEMORY", bytes_in_memory)
+def test_reading_and_writing_in_turns(tmp_path):
     texts = physionet.NoteTexts(tmp_path)
-    texts.add("1", "7", b"aaa")
-    texts.add("2", "7", b"bbb")
+    texts.add(["1"], ["7"], pa.chunked_array([["aaa"]]))
+    texts.add(["2"], ["7"], pa.chunked_array([["bbb"]]))
     assert texts["1"] == "aaa"
-    texts.add("3", "8", b"ccc")
+    texts.add(["3"], ["8"], pa.chunked_array([["ccc"]]))
     assert [texts[hadm_id] for hadm_id in texts] == ["aaa", "bbb", "ccc"]
     with pytest.raises(ValueError, match="different patients") as caught:
-        texts.add("3", "9", b"ddd")
+        texts.add(["3"], ["9"], pa.chunked_array([["ddd"]]))
     assert "9" not in str(caught.value)
 
 
 @pytest.mark.parametrize("first", ["Nursing", "Discharge summary"])
 def test_a_row_longer_than_a_block(tmp_path, monkeypatch, first):
-    monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", 2000)
+    monkeypatch.setattr(csv_tables, "_ROW_BYTES", 2000)
     row = '{},1,{},,,,"{}","Report",,,"{}"\n'
     rows = [row.format(1, 1, "Nursing", "short"), row.format(2, 2, first, "secret " * 400)]
     rows += [row.format(number, number, "Discharge summary", "short\n" * 50) for number in range(3, 30)]
@@ -235,7 +241,7 @@ def test_a_row_longer_than_a_block(tmp_path, monkeypatch, first):
 
 def test_stray_quotes_do_not_mix_notes(tmp_path, monkeypatch):
     """Quotes within unquoted fields: what they make of rows must not be believed."""
-    monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", 400)
+    monkeypatch.setattr(csv_tables, "_ROW_BYTES", 400)
     row = '{},1,{},,,,"{}",{},,,"{}"\n'
     rows = []
     for number in range(1, 60):
@@ -260,7 +266,7 @@ def test_stray_quotes_do_not_mix_notes(tmp_path, monkeypatch):
     ],
 )
 def test_bad_numbers(tmp_path, monkeypatch, row, message):
-    monkeypatch.setattr(csv_tables, "_BLOCK_BYTES", 300)
+    monkeypatch.setattr(csv_tables, "_ROW_BYTES", 300)
     others = '8,1,1,,,,"Nursing",,,,"a"\n' * 2
     write(tmp_path, "NOTEEVENTS.csv", NOTES + others + row)
     with pytest.raises(ValueError, match=rf"NOTEEVENTS\.csv: {message}") as caught:
@@ -281,7 +287,7 @@ def test_codes_of_two_patients(folder):
     with pytest.raises(ValueError, match=r"PROCEDURES_ICD.*two rows of one admission name different patients"):
         physionet.read_admissions(folder)
     texts, admissions = physionet.NoteTexts(), {"1": physionet.Admission("5", [])}
-    texts.add("1", "6", b"text")
+    texts.add(["1"], ["6"], pa.chunked_array([["text"]]))
     with pytest.raises(ValueError, match="The notes and the codes of an admission name different patients"):
         physionet.listed_admissions(["1"], admissions, texts)
 

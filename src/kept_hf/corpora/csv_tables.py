@@ -13,15 +13,23 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-# A row must fit into a block: the longest notes have some hundred thousand characters. Larger blocks cost page faults.
-_BLOCK_BYTES = 1 << 20
+# A row must fit; the longest notes have some hundred thousand characters. Larger buffers leave the cache.
+_ROW_BYTES = 1 << 20
+# Rows are parsed in pieces of this size, and so many pieces are found ahead: fewer cost time, more cost memory.
+_PARSED_BYTES = 4 << 20
+_AHEAD = 8
+# Where wanted rows come closer than this, all rows between are parsed too, which takes less time than to find each.
+_DENSE_BYTES = 20_000
 _QUOTE = ord('"')
 _BAD_ROW = re.compile(r"Row #(?P<row>\d+): Expected (?P<expected>\d+) columns, got (?P<got>\d+)")
 _COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,29}")
@@ -44,16 +52,15 @@ def find_table(data_dir: str | os.PathLike, name: str) -> str:
 
 def stream_table(
     data_dir: str | os.PathLike, name: str, columns: Sequence[str], numbers: Sequence[str] = (), needle: str = ""
-) -> Iterator[pa.RecordBatch]:
-    """The wanted columns of a table, as text, in batches of rows in file order; an empty field is "".
+) -> Iterator[pa.Table]:
+    """The wanted columns of a table, as text, some rows at a time in file order; an empty field is "".
 
     Args:
         data_dir: the folder with the table.
         name: the table, without suffix.
         columns: names in upper case; a file may write them in lower case.
         numbers: those of the columns that hold whole numbers or nothing; spaces around these are removed.
-        needle: stretches of rows without these characters may be left out, unread. For tables whose first column is a
-            number.
+        needle: rows without these characters may be left out, unread. For tables whose first column is a number.
 
     Raises:
         FileNotFoundError: no such table.
@@ -68,27 +75,28 @@ def stream_table(
     if missing:
         raise ValueError(f"{path} has no column {', '.join(missing)}; its columns are {', '.join(header)}.")
     wanted, rows = [spelling[column] for column in columns], 1
-    with _WholeRows(_open(path), needle.encode()) as file:
+    with _open(path) as file, closing(_ahead(_WholeRows(file, needle.encode()))) as pieces:
         try:
-            for batch in _open_csv(file, wanted, pa.string(), use_threads=True):
-                arrays = dict(zip(columns, batch.columns, strict=True))
+            for content in pieces:
+                table = _parse(content, header, wanted, pa.string()).rename_columns(columns)
                 for column in numbers:
-                    arrays[column] = pc.utf8_trim_whitespace(arrays[column])
-                    if (index := _find_no_number(arrays[column])) is not None:
+                    values = pc.utf8_trim_whitespace(table[column])
+                    if (index := _find_no_number(values)) is not None:
                         if needle:
                             # Rows were left out: only a full reading knows the number.
                             yield from stream_table(data_dir, name, columns, numbers)
                         raise ValueError(f"{path}: row {rows + index + 1} has no whole number in {column}.")
-                yield pa.RecordBatch.from_pydict(arrays)
-                rows += batch.num_rows
+                    table = table.set_column(table.column_names.index(column), column, values)
+                yield table
+                rows += table.num_rows
         except _LongRowError:
             raise ValueError(
-                f"{path}: row {_first_broken_row(path)} is longer than {_BLOCK_BYTES:,} bytes; is a quote not closed?"
+                f"{path}: row {_first_broken_row(path)} is longer than {_ROW_BYTES:,} bytes; is a quote not closed?"
             ) from None
         except _QuoteError:
             raise ValueError(f"{path}: its quotes do not pair up; one within a field must be doubled.") from None
         except (_CutFileError, *_DAMAGE, pa.ArrowInvalid):
-            raise _explain(path, wanted) from None
+            raise _explain(path, header, wanted) from None
 
 
 class _CutFileError(Exception):
@@ -96,79 +104,137 @@ class _CutFileError(Exception):
 
 
 class _LongRowError(Exception):
-    """A row is longer than a block."""
+    """A row is longer than the buffer."""
 
 
 class _QuoteError(Exception):
     """What quotes make of rows cannot be."""
 
 
-class _WholeRows(io.RawIOBase):
-    """Bytes of a CSV file that must end where a row ends; pyarrow would take the rest of a cut row for a whole one.
+class _WholeRows(Iterable[bytes]):
+    """The rows below the header of a CSV file that must end where a row ends, some megabytes at a time.
 
     Args:
-        file: the bytes of the table.
-        needle: leave out stretches of whole rows that do not hold these bytes; looking for them is several times faster
-            than parsing. The header stays.
+        file: the bytes of the table, from the start.
+        needle: leave out most rows that do not hold these bytes; finding them is several times faster than parsing.
     """
 
-    def __init__(self, file, needle: bytes = b""):
+    def __init__(self, file: io.BufferedIOBase | io.RawIOBase, needle: bytes = b""):
         self._file, self._needle = file, needle
-        self._buffer, self._filled = bytearray(_BLOCK_BYTES), 0
         # Made once: new memory of this size is handed back to the system, and costs page faults, each time.
-        self._is_quote = np.empty(_BLOCK_BYTES, dtype=bool)
-        self._inside, self._left_out, self._is_first = False, False, True
-        self._ready = b""
+        self._buffer = bytearray(_ROW_BYTES)
+        self._is_quote = np.empty(_ROW_BYTES, np.uint8)
+        self._is_first = np.empty(_ROW_BYTES, bool)
 
-    def readable(self) -> bool:
-        return True
+    def __iter__(self) -> Iterator[bytes]:
+        pieces, size = [], 0
+        for start, end in self._stretches():
+            for first, stop in self._wanted(start, end):
+                pieces.append(self._buffer[first:stop])
+                size += stop - first
+            if size >= _PARSED_BYTES:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+        if pieces:
+            yield b"".join(pieces)
 
-    def read(self, size: int = -1) -> bytes:
-        if not self._ready:
-            self._ready = self._next_rows()
-        block = self._ready if size < 0 else self._ready[:size]
-        self._ready = self._ready[len(block) :]
-        return block
-
-    def _next_rows(self) -> bytes:
-        """Some whole rows, or b"" at the end."""
-        buffer = self._buffer
-        while count := self._file.readinto(memoryview(buffer)[self._filled :]):
-            # Faster than bytes.count, which starts anew at each quote.
-            new = np.frombuffer(buffer, np.uint8, count, self._filled)
-            quotes = np.count_nonzero(np.equal(new, _QUOTE, out=self._is_quote[:count]))
-            self._inside ^= bool(quotes % 2)
-            filled = self._filled + count
-            end = self._end_of_rows(filled)
+    def _stretches(self) -> Iterator[tuple[int, int]]:
+        """Where some whole rows start and stop in the buffer, until all of the file was there."""
+        buffer, filled, in_header = self._buffer, 0, True
+        while count := self._file.readinto(memoryview(buffer)[filled:]):
+            filled += count
+            start, end = 0, self._end_of_rows(filled)
             if end == 0 and filled == len(buffer):
                 raise _LongRowError
-            wanted = end > 0 and (self._is_first or buffer.find(self._needle, 0, end) >= 0)
-            if wanted and self._left_out and not _FIRST_NUMBER.match(buffer):
-                raise _QuoteError
-            rows = bytes(memoryview(buffer)[:end]) if wanted else b""
-            self._filled = filled - end
-            buffer[: self._filled] = buffer[end:filled]
-            if wanted:
-                self._is_first = False
-                return rows
-            self._left_out |= end > 0
-        if self._filled or self._inside:
+            if end and in_header:
+                in_header, start = False, self._row_stop(0, end, inside=False)
+            yield start, end
+            buffer[: filled - end] = buffer[end:filled]
+            filled -= end
+        if filled:
             raise _CutFileError
-        return b""
 
     def _end_of_rows(self, filled: int) -> int:
         """How many bytes of the buffer are whole rows: up to its last line break outside quotes."""
-        inside, end = self._inside, filled
+        # Faster than bytes.count, which starts anew at each quote.
+        np.equal(np.frombuffer(self._buffer, np.uint8, filled), _QUOTE, out=self._is_quote[:filled].view(bool))
+        inside, end = self._odd_quotes(0, filled), filled
         while (line_break := self._buffer.rfind(b"\n", 0, end)) >= 0:
-            inside ^= bool(self._buffer.count(b'"', line_break, end) % 2)
+            inside ^= self._odd_quotes(line_break, end)
             if not inside:
                 return line_break + 1
             end = line_break
         return 0
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+    def _wanted(self, position: int, end: int) -> Iterator[tuple[int, int]]:
+        """Where wanted rows start and stop between two ends of rows."""
+        if not self._needle:
+            yield position, end
+            return
+        if position < end:
+            self._check_row(position)
+        found = self._find_all(position, end)
+        if len(found) * _DENSE_BYTES > end - position:
+            found = []
+            yield position, end
+        for hit in found:
+            if hit >= position:
+                inside = self._odd_quotes(position, hit)
+                start, stop = self._row_start(position, hit, inside), self._row_stop(hit, end, inside)
+                self._check_row(start)
+                if stop < end:
+                    self._check_row(stop)
+                yield start, stop
+                position = stop
+
+    def _find_all(self, start: int, end: int) -> list[int]:
+        """Where the needle stands between two ends of rows. Faster than `bytearray.find`, and halts no other thread."""
+        content = np.frombuffer(self._buffer, np.uint8, end)
+        first, *others = self._needle
+        found = np.flatnonzero(np.equal(content[start:], first, out=self._is_first[: end - start])) + start
+        found = found[found < end - len(others)]
+        for offset, byte in enumerate(others, start=1):
+            found = found[content[found + offset] == byte]
+        return found.tolist()
+
+    def _check_row(self, start: int) -> None:
+        if not _FIRST_NUMBER.match(self._buffer, start):
+            raise _QuoteError
+
+    def _row_start(self, first: int, at: int, inside: bool) -> int:
+        """Where the row with byte `at`, which is inside quotes or not, starts; another one starts at `first`."""
+        while True:
+            quote = self._buffer.rfind(b'"', first, at)
+            if not inside and (line_break := self._buffer.rfind(b"\n", max(quote, first), at)) >= 0:
+                return line_break + 1
+            if quote < 0:
+                return first
+            at, inside = quote, not inside
+
+    def _row_stop(self, at: int, end: int, inside: bool) -> int:
+        """Where the row with byte `at`, which is inside quotes or not, stops; another one stops at `end`."""
+        while True:
+            quote = self._buffer.find(b'"', at, end)
+            if not inside and (line_break := self._buffer.find(b"\n", at, end if quote < 0 else quote)) >= 0:
+                return line_break + 1
+            if quote < 0:
+                return end
+            at, inside = quote + 1, not inside
+
+    def _odd_quotes(self, start: int, stop: int) -> bool:
+        return bool(np.bitwise_xor.reduce(self._is_quote[start:stop]))
+
+
+def _ahead(items: Iterable[bytes]) -> Iterator[bytes]:
+    """The items, the next ones being made in a thread while one is used."""
+    iterator, thread = iter(items), ThreadPoolExecutor(1)
+    try:
+        coming = deque(thread.submit(next, iterator, None) for _ in range(_AHEAD))
+        while (item := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, iterator, None))
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def _open(path: str):
@@ -191,12 +257,13 @@ def _read_header(path: str) -> list[str]:
     return header
 
 
-def _open_csv(
-    file: io.RawIOBase, columns: Sequence[str], column_type: pa.DataType, use_threads: bool
-) -> pa_csv.CSVStreamingReader:
-    return pa_csv.open_csv(
-        file,
-        read_options=pa_csv.ReadOptions(use_threads=use_threads, block_size=_BLOCK_BYTES),
+def _parse(
+    content: bytes, header: list[str], columns: Sequence[str], column_type: pa.DataType, use_threads: bool = True
+) -> pa.Table:
+    return pa_csv.read_csv(
+        pa.BufferReader(content),
+        # A row must fit into a block.
+        read_options=pa_csv.ReadOptions(use_threads=use_threads, block_size=_ROW_BYTES, column_names=header),
         parse_options=pa_csv.ParseOptions(newlines_in_values=True),
         convert_options=pa_csv.ConvertOptions(
             include_columns=list(columns),
@@ -206,31 +273,32 @@ def _open_csv(
     )
 
 
-def _explain(path: str, columns: Sequence[str]) -> ValueError:
+def _explain(path: str, header: list[str], columns: Sequence[str]) -> ValueError:
     """What is wrong with a file that could not be read, and in which row: a second, slower reading."""
     rows = 1
-    with _WholeRows(_open(path)) as file:
+    with _open(path) as file:
         try:
-            # Without threads pyarrow knows the number of a bad row.
-            for batch in _open_csv(file, columns, pa.binary(), use_threads=False):
-                for column in batch.columns:
+            for content in _WholeRows(file):
+                # Without threads pyarrow knows the number of a bad row.
+                table = _parse(content, header, columns, pa.binary(), use_threads=False)
+                for column in table.columns:
                     if (index := _find_bad_utf8(column)) is not None:
                         return ValueError(
                             f"{path}: row {rows + index + 1} holds bytes that are not UTF-8; convert the file, with "
                             "iconv for example."
                         )
-                rows += batch.num_rows
+                rows += table.num_rows
         except (_CutFileError, *_DAMAGE):
             return _cut_off(path)
         except pa.ArrowInvalid as error:
             # pyarrow's own message ends with the row.
             if found := _BAD_ROW.search(str(error)):
-                problem = "row {row} has {got} fields, the header {expected}".format(**found.groupdict())
-                return ValueError(f"{path}: {problem}.")
+                row, expected, got = (int(number) for number in found.groups())
+                return ValueError(f"{path}: row {rows + row} has {got} fields, the header {expected}.")
     return ValueError(f"{path}: no valid CSV after row {rows}.")
 
 
-def _find_bad_utf8(column: pa.Array) -> int | None:
+def _find_bad_utf8(column: pa.ChunkedArray) -> int | None:
     try:
         column.cast(pa.string())
     except pa.ArrowInvalid:
@@ -242,7 +310,7 @@ def _find_bad_utf8(column: pa.Array) -> int | None:
     return None
 
 
-def _find_no_number(column: pa.Array) -> int | None:
+def _find_no_number(column: pa.ChunkedArray) -> int | None:
     is_number = pc.match_substring_regex(column, r"^[0-9]*$")
     return None if pc.all(is_number).as_py() in (True, None) else is_number.to_pylist().index(False)
 
@@ -266,11 +334,11 @@ def _first_broken_row(path: str) -> int:
             if (inside + number) % 2 == 0:
                 *ends, part = part.split(b"\n")
                 for end in ends:
-                    if length + len(end) >= _BLOCK_BYTES:
+                    if length + len(end) >= _ROW_BYTES:
                         return row
                     row, length = row + 1, 0
             length += len(part) + 1
-            if length > _BLOCK_BYTES:
+            if length > _ROW_BYTES:
                 return row
         inside = (inside + len(parts) - 1) % 2
     return row

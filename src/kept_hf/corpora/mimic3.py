@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import datasets
 import ijson
+import pyarrow as pa
 
 from .. import code_set as code_set_module
 from ..code_set import ICDCodeSet, category_parents
@@ -384,7 +385,7 @@ def _read_json(data_dir: str, config: str, scratch_dir: str) -> tuple[dict[str, 
             if hadm_id in texts:
                 raise ValueError(f"{path}: entry {number} is an admission that came before.")
             splits[split][hadm_id] = Admission(subject_id, _split_labels(labels))
-            texts.add(hadm_id, subject_id, text.encode())
+            texts.add([hadm_id], [subject_id], pa.chunked_array([[text]]))
     return splits, texts
 
 

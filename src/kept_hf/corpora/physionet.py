@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,8 +21,6 @@ from ..code_set import ICDCodeSet, add_dot
 from .csv_tables import find_table, stream_table
 
 logger = logging.getLogger(__name__)
-
-_BYTES_IN_MEMORY = 128 << 20
 
 NOTE_FEATURES = datasets.Features(
     {
@@ -104,7 +104,7 @@ class Admission:
 
 
 class NoteTexts(Mapping[str, str]):
-    """HADM_ID → text. More than some texts wait in a temporary file, so that memory does not grow with the table.
+    """HADM_ID → text. The texts wait in a temporary file, so that memory does not grow with the table.
 
     Args:
         folder: where the file lies, unnamed and gone with this object; created if need be. By default the system's
@@ -118,7 +118,7 @@ class NoteTexts(Mapping[str, str]):
         if folder is not None:
             os.makedirs(folder, exist_ok=True)
         # Unbuffered: notes are read in another order than they are written.
-        self._file = tempfile.SpooledTemporaryFile(_BYTES_IN_MEMORY, buffering=0, dir=folder)  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
         self._size = 0
         self._places: dict[str, list[tuple[int, int]]] = {}
         self.subject_ids: dict[str, str] = {}
@@ -126,18 +126,26 @@ class NoteTexts(Mapping[str, str]):
     def __del__(self):
         self._file.close()
 
-    def add(self, hadm_id: str, subject_id: str, text: bytes | pa.Buffer) -> None:
-        """Take a text in UTF-8; several of one admission are joined with a tab.
+    def add(self, hadm_ids: Sequence[str], subject_ids: Sequence[str], texts: pa.ChunkedArray) -> None:
+        """Take some texts; several of one admission are joined with a tab.
 
         Raises:
             ValueError: an earlier text of the admission is of another patient.
         """
-        if self.subject_ids.setdefault(hadm_id, subject_id) != subject_id:
-            raise ValueError("two notes of one admission name different patients")
+        for hadm_id, subject_id in zip(hadm_ids, subject_ids, strict=True):
+            if self.subject_ids.setdefault(hadm_id, subject_id) != subject_id:
+                raise ValueError("two notes of one admission name different patients")
         self._file.seek(self._size)
-        size = self._file.write(text)
-        self._places.setdefault(hadm_id, []).append((self._size, size))
-        self._size += size
+        places = []
+        for array in texts.chunks:
+            # One write: the texts of an array stand together.
+            _, offsets, values = array.buffers()
+            ends = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1].tolist()
+            self._file.write(memoryview(values)[ends[0] : ends[-1]])
+            places += [(self._size + start - ends[0], stop - start) for start, stop in pairwise(ends)]
+            self._size += ends[-1] - ends[0]
+        for hadm_id, place in zip(hadm_ids, places, strict=True):
+            self._places.setdefault(hadm_id, []).append(place)
 
     def __getitem__(self, hadm_id: str) -> str:
         parts = []
@@ -159,7 +167,7 @@ class NoteTexts(Mapping[str, str]):
 def read_discharge_summaries(
     data_dir: str | os.PathLike,
     layout: Layout = MIMIC3,
-    hadm_ids: Container[str] | None = None,
+    hadm_ids: Iterable[str] | None = None,
     scratch_dir: str | os.PathLike | None = None,
 ) -> NoteTexts:
     """HADM_ID → discharge summaries, admissions in the order of their first one.
@@ -177,20 +185,21 @@ def read_discharge_summaries(
         FileNotFoundError, ValueError: see `stream_table`; and where notes of one admission name different patients.
     """
     texts = NoteTexts(scratch_dir)
+    listed = None if hadm_ids is None else pa.array(hadm_ids, pa.string())
     ids = ["SUBJECT_ID", "HADM_ID"]
     columns = [*ids, "TEXT"] + (["CATEGORY"] if layout.note_category else [])
-    for batch in stream_table(data_dir, layout.notes, columns, numbers=ids, needle=layout.note_category or ""):
+    for rows in stream_table(data_dir, layout.notes, columns, numbers=ids, needle=layout.note_category or ""):
+        is_wanted = pc.not_equal(rows["HADM_ID"], "")
         if layout.note_category:
-            is_wanted = pc.equal(batch["CATEGORY"], layout.note_category)
-            if not pc.all(is_wanted).as_py():  # spares a copy where summaries stand together
-                batch = batch.filter(is_wanted)
-        rows = zip(batch["SUBJECT_ID"].to_pylist(), batch["HADM_ID"].to_pylist(), batch["TEXT"], strict=True)
-        for subject_id, hadm_id, text in rows:
-            if hadm_id and (hadm_ids is None or hadm_id in hadm_ids):
-                try:
-                    texts.add(hadm_id, subject_id, text.as_buffer())
-                except ValueError as error:
-                    raise ValueError(f"{find_table(data_dir, layout.notes)}: {error}.") from None
+            is_wanted = pc.and_(is_wanted, pc.equal(rows["CATEGORY"], layout.note_category))
+        if hadm_ids is not None:
+            is_wanted = pc.and_(is_wanted, pc.is_in(rows["HADM_ID"], listed))
+        if not pc.all(is_wanted).as_py():  # spares a copy
+            rows = rows.filter(is_wanted)
+        try:
+            texts.add(rows["HADM_ID"].to_pylist(), rows["SUBJECT_ID"].to_pylist(), rows["TEXT"])
+        except ValueError as error:
+            raise ValueError(f"{find_table(data_dir, layout.notes)}: {error}.") from None
     return texts
 
 
