@@ -47,6 +47,9 @@ def write_notes(path: str, rows: int, order: str, seed: int = 0) -> None:
             hadm_id = 100_000 + generator.randint(0, 99_999)
             subject_id = hadm_id // 2
             file.write(f'{row},{subject_id},{hadm_id},2151-08-04,,,"{category}","Report",,,"{text}"\n')
+        # Or the system would write it to the disk beside the measurement.
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def csv_loop(folder: str) -> int:
