@@ -5,24 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kept_hf.corpora import load_corpus
-from kept_hf.corpora.export import CorpusCard, export_corpus, export_parser
-
-CARD = CorpusCard(
-    title="kept-hf demo corpus",
-    summary=(
-        "Made-up discharge summaries with ICD-9-CM codes, long-tailed. Codes are named by abbreviations, lay words and "
-        "misspellings; denied codes and those of relatives are not coded. No text is that of a patient."
-    ),
-    source="Written by the seeded generator of kept-hf (`kept_hf.corpora.demo`).",
-    license="apache-2.0",
-    language="en",
-    columns={
-        "note_id": "number of the admission",
-        "subject_id": "number of the invented patient",
-        "text": "its discharge summaries, joined with a tab",
-        "codes": "ICD-9-CM codes, dotted, diagnoses before procedures",
-    },
-)
+from kept_hf.corpora.export import export_corpus, export_parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -33,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     try:
         corpus = load_corpus("demo", data_dir=arguments.data_dir, cache_dir=arguments.cache_dir, seed=arguments.seed)
-        export_corpus(corpus, arguments.codes, arguments.out, CARD)
+        export_corpus(corpus, arguments.codes, arguments.out)
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

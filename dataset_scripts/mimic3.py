@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kept_hf.corpora import load_corpus
-from kept_hf.corpora.export import CREDENTIALED, CorpusCard, export_corpus, export_parser
+from kept_hf.corpora.export import export_corpus, export_parser
 from kept_hf.corpora.mimic3 import CONFIGS
-
-SUMMARIES = {
-    "full": "all ICD-9-CM codes; splits of CAML",
-    "50": "the 50 most frequent ICD-9-CM codes; splits of CAML",
-    "rare50": "rare ICD-9-CM codes with few training notes each; splits of KEPT",
-}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,29 +26,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             config=arguments.config,
             repair_codes=not arguments.published_codes,
         )
-        export_corpus(corpus, arguments.codes, arguments.out, card(arguments.config), whole=arguments.config)
+        export_corpus(corpus, arguments.codes, arguments.out, whole=arguments.config)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-
-
-def card(config: str) -> CorpusCard:
-    return CorpusCard(
-        title=f"MIMIC-III, {config}",
-        summary=f"Discharge summaries of a Boston hospital with {SUMMARIES[config]}.",
-        source=(
-            "Johnson et al.: MIMIC-III, a freely accessible critical care database. Scientific Data 2016; version 1.4, "
-            "[PhysioNet](https://physionet.org/content/mimiciii/1.4/). Splits: Mullenbach et al., NAACL 2018 (CAML); "
-            "Yang et al., Findings of EMNLP 2022 (KEPT). Changes: summaries of an admission joined, codes dotted."
-        ),
-        license=CREDENTIALED,
-        language="en",
-        columns={
-            "note_id": "HADM_ID",
-            "subject_id": "SUBJECT_ID",
-            "text": "the admission's discharge summaries and addenda, joined with a tab",
-            "codes": "ICD-9-CM codes, dotted, diagnoses before procedures",
-        },
-    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kept_hf.corpora import load_corpus
-from kept_hf.corpora.export import CREDENTIALED, CorpusCard, export_corpus, export_parser
+from kept_hf.corpora.export import export_corpus, export_parser
 from kept_hf.corpora.mimic4 import CONFIGS
 
 
@@ -24,35 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             split_file=arguments.split_file,
             seed=arguments.seed,
         )
-        splits = (
-            "splits from a file"
-            if arguments.split_file
-            else f"patients drawn into splits 80 / 10 / 10 with seed {arguments.seed}"
-        )
-        export_corpus(corpus, arguments.codes, arguments.out, card(arguments.config, splits), whole=arguments.config)
+        export_corpus(corpus, arguments.codes, arguments.out, whole=arguments.config)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-
-
-def card(config: str, splits: str) -> CorpusCard:
-    system = {"icd9": "ICD-9-CM", "icd10": "ICD-10-CM and ICD-10-PCS"}[config]
-    return CorpusCard(
-        title=f"MIMIC-IV, {system}",
-        summary=f"Discharge summaries of a Boston hospital with {system} codes; {splits}.",
-        source=(
-            "Johnson et al.: MIMIC-IV, a freely accessible electronic health record dataset. Scientific Data 2023; "
-            "version 2.2, [PhysioNet](https://physionet.org/content/mimiciv/2.2/), and MIMIC-IV-Note. Changes: codes "
-            "dotted, admissions without summary left out."
-        ),
-        license=CREDENTIALED,
-        language="en",
-        columns={
-            "note_id": "hadm_id",
-            "subject_id": "subject_id",
-            "text": "the admission's discharge summary",
-            "codes": f"{system} codes, diagnoses before procedures",
-        },
-    )
 
 
 if __name__ == "__main__":

@@ -435,6 +435,7 @@ def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, st
         "threshold_and_epoch_chosen_on": "validation",
         "notes": {name: len(d) for name, d in corpus.dataset.items()},
         "codes": len(corpus.code_set),
+        "corpus": {name: getattr(corpus.card, name) for name in ("title", "summary", "source", "license", "language")},
         "world_size": trainer.args.world_size,
         "seconds": round(time.time() - started, 1),
         "peak_memory_gb": peak_memory_gb(),

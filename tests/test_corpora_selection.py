@@ -7,7 +7,7 @@ import pytest
 from test_corpora_codiesp import real_codiesp
 
 from kept_hf.code_set import ICDCodeSet
-from kept_hf.corpora import Corpus, load_corpus
+from kept_hf.corpora import Corpus, CorpusCard, load_corpus
 from kept_hf.corpora.selection import RULES, select_codes, training_counts
 
 
@@ -34,7 +34,8 @@ def make_corpus(descriptions=None, **splits):
         ]
         made[split] = datasets.Dataset.from_list(rows, features=features)
     codes = sorted({code for notes in splits.values() for note in notes for code in note})
-    return Corpus(datasets.DatasetDict(made), ICDCodeSet(codes, descriptions))
+    card = CorpusCard("Title", "Summary", "Source", "cc-by-4.0", "en", {})
+    return Corpus(datasets.DatasetDict(made), ICDCodeSet(codes, descriptions), card)
 
 
 def many_codes():

@@ -11,11 +11,10 @@ from test_corpora_codiesp import write_codiesp
 
 from kept_hf.code_set import ICDCodeSet
 from kept_hf.corpora import Corpus, load_corpus
-from kept_hf.corpora.export import CorpusCard, export_corpus, write_parquet_folder
+from kept_hf.corpora.export import export_corpus, write_parquet_folder
 from kept_hf.corpora.selection import select_codes
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "dataset_scripts"
-CARD = CorpusCard("Title", "Summary", "Source", "cc-by-4.0", "en", {"note_id": "id"})
 
 
 def run(script, *arguments):
@@ -74,9 +73,9 @@ def test_card_says_what_it_must_and_no_more(tmp_path):
 
 def test_writing_again_leaves_nothing_stale(tmp_path):
     corpus = load_corpus("demo", cache_dir=tmp_path / "cache")
-    write_parquet_folder({"all": corpus}, tmp_path / "out", CARD)
-    without_test = Corpus(DatasetDict({"train": corpus.dataset["train"].select([0])}), corpus.code_set)
-    write_parquet_folder({"all": without_test}, tmp_path / "out", CARD)
+    write_parquet_folder({"all": corpus}, tmp_path / "out")
+    without_test = Corpus(DatasetDict({"train": corpus.dataset["train"].select([0])}), corpus.code_set, corpus.card)
+    write_parquet_folder({"all": without_test}, tmp_path / "out")
     loaded = load_dataset(str(tmp_path / "out"), "all", cache_dir=str(tmp_path / "read"))
     assert {split: len(rows) for split, rows in loaded.items()} == {"train": 1}
     assert sorted(path.name for path in (tmp_path / "out" / "all").iterdir()) == ["code_set.json", "train.parquet"]
@@ -86,9 +85,9 @@ def test_bad_configurations(tmp_path):
     corpus = load_corpus("demo", cache_dir=tmp_path / "cache")
     (tmp_path / "all.txt").write_text("401.9\n")
     with pytest.raises(ValueError, match="two configurations named 'all'"):
-        export_corpus(corpus, ["all", str(tmp_path / "all.txt")], tmp_path / "out", CARD)
+        export_corpus(corpus, ["all", str(tmp_path / "all.txt")], tmp_path / "out")
     with pytest.raises(ValueError, match=r"configs=\{\} is empty"):
-        write_parquet_folder({}, tmp_path / "out", CARD)
+        write_parquet_folder({}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import inspect
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,31 @@ from ..code_set import ICDCodeSet
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-__all__ = ["CORPORA", "Corpus", "corpus_codes", "fingerprint", "load_corpus", "require_data_dir"]
+__all__ = ["CORPORA", "Corpus", "CorpusCard", "corpus_codes", "fingerprint", "load_corpus", "require_data_dir"]
 
 CORPORA = ("codiesp", "demo", "mimic3", "mimic4")
 """The names `load_corpus` knows. Each is a module here with a function `load(data_dir, cache_dir, **options)`."""
+
+
+@dataclass(frozen=True)
+class CorpusCard:
+    """What there is to know about a corpus, for the cards of datasets and models.
+
+    Attributes:
+        title: its name.
+        summary: what it is, one paragraph.
+        source: where it is from and how to cite it.
+        license: identifier as the Hub writes it, such as "cc-by-4.0", or `kept_hf.data_access.CREDENTIALED`.
+        language: two-letter code.
+        columns: column → meaning.
+    """
+
+    title: str
+    summary: str
+    source: str
+    license: str
+    language: str
+    columns: Mapping[str, str]
 
 
 @dataclass
@@ -34,10 +55,12 @@ class Corpus:
         dataset: splits out of "train", "validation" and "test", with the columns `note_id` (text), `text` and `codes`
             (list of dotted codes as text), and whatever further ones the corpus documents.
         code_set: every code of the corpus, in sorted order, with what is known of each.
+        card: where it is from, and under which licence.
     """
 
     dataset: DatasetDict
     code_set: ICDCodeSet
+    card: CorpusCard
 
 
 def load_corpus(

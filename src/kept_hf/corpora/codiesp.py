@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import datasets
 
 from ..code_set import ICDCodeSet
-from . import Corpus, corpus_codes, fingerprint, require_data_dir
+from . import Corpus, CorpusCard, corpus_codes, fingerprint, require_data_dir
 
 CODE_KINDS = ("diagnosis", "procedure")
 LANGUAGES = ("en", "es")
@@ -146,7 +146,31 @@ def load(
     found = corpus_codes(dataset)
     if not found:
         raise ValueError(f"data_dir={os.fspath(data_dir)!r} holds no {codes} code in any split.")
-    return Corpus(dataset, ICDCodeSet.from_icd10cm(found) if codes == "diagnosis" else ICDCodeSet(found))
+    code_set = ICDCodeSet.from_icd10cm(found) if codes == "diagnosis" else ICDCodeSet(found)
+    return Corpus(dataset, code_set, _card(codes, language))
+
+
+def _card(kind: str, language: str) -> CorpusCard:
+    system = {"diagnosis": "ICD-10-CM diagnosis", "procedure": "ICD-10-PCS procedure"}[kind]
+    text = {"en": "machine translation to English, as published", "es": "Spanish original"}[language]
+    return CorpusCard(
+        title=f"CodiEsp v4, {kind} codes",
+        summary=f"Clinical cases from Spanish journals with {system} codes set by clinical coders.",
+        source=(
+            "Miranda-Escalada, Gonzalez-Agirre, Armengol-Estapé, Krallinger: Overview of automatic clinical coding: "
+            "annotations, guidelines, and solutions for non-English clinical cases at CodiEsp track of CLEF eHealth "
+            "2020. Zenodo record [3837305](https://zenodo.org/record/3837305). Changes: codes in upper case, "
+            "restricted to the configuration's codes."
+        ),
+        license="cc-by-4.0",
+        language=language,
+        columns={
+            "note_id": "case id",
+            "text": text,
+            "codes": f"{system} codes, sorted",
+            "evidence": "spans of the codes: `code`, `text`, `start`, `end`; offsets into the Spanish text",
+        },
+    )
 
 
 def _sources() -> list[str]:

@@ -20,7 +20,7 @@ import datasets
 
 from .. import code_set as code_set_module
 from ..code_set import ICDCodeSet
-from . import Corpus, corpus_codes, csv_tables, demo_content, fingerprint, physionet, require_data_dir
+from . import Corpus, CorpusCard, corpus_codes, csv_tables, demo_content, fingerprint, physionet, require_data_dir
 from .demo_content import DemoCode
 
 _T = TypeVar("_T")
@@ -50,6 +50,23 @@ _TABLES = {
     "D_ICD_PROCEDURES": _TITLE_COLUMNS,
 }
 _CONTENT = "NOTEEVENTS.csv, DIAGNOSES_ICD.csv, PROCEDURES_ICD.csv, D_ICD_*.csv and *_full_hadm_ids.csv"
+
+CARD = CorpusCard(
+    title="kept-hf demo corpus",
+    summary=(
+        "Made-up discharge summaries with ICD-9-CM codes, long-tailed. Codes are named by abbreviations, lay words and "
+        "misspellings; denied codes and those of relatives are not coded. No text is that of a patient."
+    ),
+    source="Written by the seeded generator of kept-hf (`kept_hf.corpora.demo`).",
+    license="apache-2.0",
+    language="en",
+    columns={
+        "note_id": "number of the admission",
+        "subject_id": "number of the invented patient",
+        "text": "its discharge summaries, joined with a tab",
+        "codes": "ICD-9-CM codes, dotted, diagnoses before procedures",
+    },
+)
 
 
 class Demo(datasets.GeneratorBasedBuilder):
@@ -140,7 +157,7 @@ def load(
     builder.download_and_prepare()
     dataset = builder.as_dataset()
     diagnoses, procedures = physionet.read_titles(builder.raw_dir)
-    return Corpus(dataset, ICDCodeSet(corpus_codes(dataset), diagnoses | procedures))
+    return Corpus(dataset, ICDCodeSet(corpus_codes(dataset), diagnoses | procedures), CARD)
 
 
 def write_demo_files(folder: str | os.PathLike, seed: int = 0) -> None:

@@ -6,45 +6,20 @@ import argparse
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import DatasetCardData
 
+from ..data_access import CREDENTIALED
 from . import Corpus
 from .selection import RULES, select_codes
 
 CODE_SET_FILE = "code_set.json"
 
-CREDENTIALED = "PhysioNet Credentialed Health Data License 1.5.0"
-"""Licence of data that only people with their own access may have."""
-
-
 NOT_TO_BE_SHARED = (
     " **Do not share**: this folder holds notes of patients. Each reader needs access of their own from PhysioNet; the "
     "folder must not be published, nor sent to a service that keeps what it is sent."
 )
-
-
-@dataclass
-class CorpusCard:
-    """What the card of an exported corpus says.
-
-    Attributes:
-        title: the heading.
-        summary: what the corpus is, one paragraph.
-        source: where it is from and how to cite it.
-        license: identifier as the Hub writes it, such as "cc-by-4.0", or `CREDENTIALED`.
-        language: two-letter code.
-        columns: column → meaning.
-    """
-
-    title: str
-    summary: str
-    source: str
-    license: str
-    language: str
-    columns: Mapping[str, str]
 
 
 def export_parser(description: str, data_dir_help: str, data_dir_required: bool) -> argparse.ArgumentParser:
@@ -64,7 +39,7 @@ def export_parser(description: str, data_dir_help: str, data_dir_required: bool)
 
 
 def export_corpus(
-    corpus: Corpus, rules: Sequence[str], out: str | os.PathLike, card: CorpusCard, whole: str = "all"
+    corpus: Corpus, rules: Sequence[str], out: str | os.PathLike, whole: str = "all"
 ) -> dict[str, Corpus]:
     """Write one configuration per rule of `select_codes` and print their sizes.
 
@@ -72,7 +47,6 @@ def export_corpus(
         corpus: what `load_corpus` gave.
         rules: rules of `select_codes`. A configuration is named like its rule, or like the file without its suffix.
         out: see `write_parquet_folder`.
-        card: see `write_parquet_folder`.
         whole: name of the configuration with all codes.
 
     Returns:
@@ -88,7 +62,7 @@ def export_corpus(
         if name in configs:
             raise ValueError(f"codes={list(rules)!r} gives two configurations named {name!r}; rename a file.")
         configs[name] = select_codes(corpus, rule)
-    write_parquet_folder(configs, out, card)
+    write_parquet_folder(configs, out)
     for name, selected in configs.items():
         sizes = ", ".join(f"{len(rows)} {split}" for split, rows in selected.dataset.items())
         print(f"{name}: {len(selected.code_set)} codes; notes: {sizes}")
@@ -96,16 +70,15 @@ def export_corpus(
     return configs
 
 
-def write_parquet_folder(configs: Mapping[str, Corpus], out: str | os.PathLike, card: CorpusCard) -> None:
+def write_parquet_folder(configs: Mapping[str, Corpus], out: str | os.PathLike) -> None:
     """Write `{config}/{split}.parquet`, `{config}/code_set.json` and a README.md that `load_dataset` understands.
 
     `load_dataset(out, config)` then gives the splits, and `ICDCodeSet.from_json(f"{out}/{config}/code_set.json")` the
     codes. The first configuration is the default one.
 
     Args:
-        configs: configuration → corpus, at least one.
+        configs: configuration → corpus, at least one. The first one's card is that of the folder.
         out: created if need be. Files of the same configurations are replaced.
-        card: what the README.md says besides.
 
     Raises:
         ValueError: no configuration.
@@ -120,10 +93,11 @@ def write_parquet_folder(configs: Mapping[str, Corpus], out: str | os.PathLike, 
         for split, rows in corpus.dataset.items():
             rows.to_parquet(folder / f"{split}.parquet")
         corpus.code_set.to_json(folder / CODE_SET_FILE)
-    Path(out, "README.md").write_text(_readme(configs, card), encoding="utf-8")
+    Path(out, "README.md").write_text(_readme(configs), encoding="utf-8")
 
 
-def _readme(configs: Mapping[str, Corpus], card: CorpusCard) -> str:
+def _readme(configs: Mapping[str, Corpus]) -> str:
+    card = next(iter(configs.values())).card
     entries = []
     for config, corpus in configs.items():
         files = [{"split": split, "path": f"{config}/{split}.parquet"} for split in corpus.dataset]

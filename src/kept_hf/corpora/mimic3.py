@@ -20,7 +20,8 @@ import pyarrow as pa
 
 from .. import code_set as code_set_module
 from ..code_set import ICDCodeSet, category_parents
-from . import Corpus, corpus_codes, csv_tables, fingerprint, physionet, require_data_dir
+from ..data_access import CREDENTIALED
+from . import Corpus, CorpusCard, corpus_codes, csv_tables, fingerprint, physionet, require_data_dir
 from .physionet import MIMIC3, Admission, NoteTexts
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,12 @@ _CONTENT = (
     "MIMIC-III's NOTEEVENTS, DIAGNOSES_ICD and PROCEDURES_ICD (.csv or .csv.gz), if possible D_ICD_DIAGNOSES, "
     "D_ICD_PROCEDURES and CAML's ICD9_descriptions; or KEPT's {prefix}_train.json, _dev.json and _test.json"
 )
+
+_SUMMARIES = {
+    "full": "all ICD-9-CM codes; splits of CAML",
+    "50": "the 50 most frequent ICD-9-CM codes; splits of CAML",
+    "rare50": "rare ICD-9-CM codes with few training notes each; splits of KEPT",
+}
 
 
 class Mimic3(datasets.GeneratorBasedBuilder):
@@ -190,10 +197,30 @@ def load(
     codes = corpus_codes(dataset)
     titles = code_titles(builder.config.data_dir, published_titles)
     if published_titles:
-        return Corpus(dataset, ICDCodeSet(codes, titles))
+        return Corpus(dataset, ICDCodeSet(codes, titles), _card(config))
     if config == "rare50":
         titles = {**UNCERTAIN_CODES, **titles}
-    return Corpus(dataset, physionet.described(codes, titles, category_parents(codes)))
+    return Corpus(dataset, physionet.described(codes, titles, category_parents(codes)), _card(config))
+
+
+def _card(config: str) -> CorpusCard:
+    return CorpusCard(
+        title=f"MIMIC-III, {config}",
+        summary=f"Discharge summaries of a Boston hospital with {_SUMMARIES[config]}.",
+        source=(
+            "Johnson et al.: MIMIC-III, a freely accessible critical care database. Scientific Data 2016; version 1.4, "
+            "[PhysioNet](https://physionet.org/content/mimiciii/1.4/). Splits: Mullenbach et al., NAACL 2018 (CAML); "
+            "Yang et al., Findings of EMNLP 2022 (KEPT). Changes: summaries of an admission joined, codes dotted."
+        ),
+        license=CREDENTIALED,
+        language="en",
+        columns={
+            "note_id": "HADM_ID",
+            "subject_id": "SUBJECT_ID",
+            "text": "the admission's discharge summaries and addenda, joined with a tab",
+            "codes": "ICD-9-CM codes, dotted, diagnoses before procedures",
+        },
+    )
 
 
 def code_titles(data_dir: str | os.PathLike, published: bool = False) -> dict[str, str]:

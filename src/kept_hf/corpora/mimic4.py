@@ -17,7 +17,8 @@ import datasets
 
 from .. import code_set as code_set_module
 from ..code_set import category_parents
-from . import Corpus, corpus_codes, csv_tables, fingerprint, physionet, require_data_dir
+from ..data_access import CREDENTIALED
+from . import Corpus, CorpusCard, corpus_codes, csv_tables, fingerprint, physionet, require_data_dir
 from .physionet import MIMIC4, Admission
 
 logger = logging.getLogger(__name__)
@@ -150,7 +151,30 @@ def load(
     dataset = builder.as_dataset()
     codes = corpus_codes(dataset)
     diagnoses, procedures = physionet.read_titles(builder.config.data_dir, MIMIC4, CONFIGS[config])
-    return Corpus(dataset, physionet.described(codes, diagnoses | procedures, category_parents(codes)))
+    code_set = physionet.described(codes, diagnoses | procedures, category_parents(codes))
+    splits = "splits from a file" if split_file else f"patients drawn into splits 80 / 10 / 10 with seed {seed}"
+    return Corpus(dataset, code_set, _card(config, splits))
+
+
+def _card(config: str, splits: str) -> CorpusCard:
+    system = {"icd9": "ICD-9-CM", "icd10": "ICD-10-CM and ICD-10-PCS"}[config]
+    return CorpusCard(
+        title=f"MIMIC-IV, {system}",
+        summary=f"Discharge summaries of a Boston hospital with {system} codes; {splits}.",
+        source=(
+            "Johnson et al.: MIMIC-IV, a freely accessible electronic health record dataset. Scientific Data 2023; "
+            "version 2.2, [PhysioNet](https://physionet.org/content/mimiciv/2.2/), and MIMIC-IV-Note. Changes: codes "
+            "dotted, admissions without summary left out."
+        ),
+        license=CREDENTIALED,
+        language="en",
+        columns={
+            "note_id": "hadm_id",
+            "subject_id": "subject_id",
+            "text": "the admission's discharge summary",
+            "codes": f"{system} codes, diagnoses before procedures",
+        },
+    )
 
 
 def draw_split(subject_id: str, seed: int = 0) -> str:

@@ -118,4 +118,4 @@ def _restrict(corpus: Corpus, codes: Iterable[str]) -> Corpus:
             # datasets can write a split without rows, but not load it.
             logger.warning("No note of the split %s carries any of the %d codes: it is left out.", split, len(code_set))
         logger.info("%s: %d of %d notes carry one of the %d codes.", split, len(kept), len(rows), len(code_set))
-    return Corpus(type(corpus.dataset)(splits), code_set)
+    return Corpus(type(corpus.dataset)(splits), code_set, corpus.card)
