@@ -1,16 +1,13 @@
 """kept-hf: automatic ICD coding of clinical notes with KEPT prompts, for the Hugging Face libraries.
 
-Importing the package registers its models and its processor with the Auto classes.
+Importing the package registers its models and its processor with the Auto classes, and the pipeline "icd-coding".
 """
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoProcessor,
-)
+import transformers
+from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers.pipelines import PIPELINE_REGISTRY
 
+from .auto_map import auto_classes, pipeline_classes
 from .code_set import ICDCodeSet
 from .configuration_kept_longformer import KeptLongformerConfig
 from .data_collator import DataCollatorForICDPrompting
@@ -20,19 +17,27 @@ from .modeling_kept_longformer import (
     KeptLongformerForMaskedLM,
     KeptLongformerModel,
 )
+from .pipeline_icd_coding import ICDCodingPipeline
 from .processing_kept import KeptProcessor
 from .version import __version__
 
-AutoConfig.register("kept_longformer", KeptLongformerConfig, exist_ok=True)
-AutoModel.register(KeptLongformerConfig, KeptLongformerModel, exist_ok=True)
-AutoModelForMaskedLM.register(KeptLongformerConfig, KeptLongformerForMaskedLM, exist_ok=True)
-AutoModelForSequenceClassification.register(KeptLongformerConfig, KeptLongformerForICDPrompting, exist_ok=True)
-AutoProcessor.register(KeptLongformerConfig, KeptProcessor, exist_ok=True)
+for _name, _class in auto_classes().items():
+    # The first makes saved folders self-contained, the second lets the Auto classes find these without remote code.
+    _class.register_for_auto_class(_name)
+    if _name == "AutoConfig":
+        AutoConfig.register(_class.model_type, _class, exist_ok=True)
+    else:
+        getattr(transformers, _name).register(KeptLongformerConfig, _class, exist_ok=True)
+for _task, _class in pipeline_classes().items():
+    PIPELINE_REGISTRY.register_pipeline(
+        _task, pipeline_class=_class, pt_model=(AutoModelForSequenceClassification,), type="text"
+    )
 
 __all__ = [
     "ICD_METRIC_PATH",
     "DataCollatorForICDPrompting",
     "ICDCodeSet",
+    "ICDCodingPipeline",
     "KeptLongformerConfig",
     "KeptLongformerForICDPrompting",
     "KeptLongformerForMaskedLM",

@@ -3,6 +3,8 @@
 from huggingface_hub.dataclasses import strict
 from transformers.models.longformer.configuration_longformer import LongformerConfig
 
+from .auto_map import remote_code
+
 PROMPT_LOSSES = ("full_vocabulary", "two_way")
 ATTENTION_BACKENDS = ("auto", "sdpa", "eager")
 
@@ -35,6 +37,9 @@ class KeptLongformerConfig(LongformerConfig):
         threshold (`float`, defaults to 0.0):
             A code is assigned where its score is greater. 0 is a probability of one half; training writes the value
             tuned on the validation split here.
+        data_license (`str`, *optional*):
+            Licence of the notes that the weights were trained on. Weights from credentialed data are not pushed to a
+            public repository without an explicit permission.
 
     The ordered codes are `id2label` and `label2id`.
 
@@ -58,6 +63,7 @@ class KeptLongformerConfig(LongformerConfig):
     prompt_loss: str = "full_vocabulary"
     attention_backend: str = "auto"
     threshold: float | int = 0.0
+    data_license: str | None = None
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
@@ -67,12 +73,19 @@ class KeptLongformerConfig(LongformerConfig):
             config_dict = {**config_dict, "model_type": cls.model_type}
         return config_dict, kwargs
 
+    def to_dict(self):
+        """As in transformers, with the classes of this project for the Auto classes and pipelines."""
+        return {**super().to_dict(), **remote_code()}
+
     @property
     def max_sequence_length(self) -> int:
         """The most tokens of a sequence: positions are numbered from `pad_token_id + 1`, as in RoBERTa."""
         return self.max_position_embeddings - (self.pad_token_id or 0) - 1
 
     def __post_init__(self, **kwargs):
+        if not __name__.startswith("transformers_modules."):
+            # transformers would ask for trust in the folder's code, although this package has the pipeline.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         if self.id2label and not self.label2id:
             self.label2id = {code: index for index, code in self.id2label.items()}

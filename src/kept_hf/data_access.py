@@ -2,5 +2,46 @@
 
 from __future__ import annotations
 
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
 CREDENTIALED = "PhysioNet Credentialed Health Data License 1.5.0"
 """Licence of data that only people with their own access may have."""
+
+
+def check_publication(
+    what: str,
+    license: str | None,
+    repo_id: str,
+    repo_type: str = "model",
+    private: bool | None = None,
+    token: str | bool | None = None,
+    permitted_by: str | None = None,
+) -> None:
+    """Refuse to make public what comes from data that only people with their own access may have.
+
+    Args:
+        what: what is to be pushed, for the message.
+        license: of the data it comes from.
+        repo_id: where to; a repository that exists is asked whether it is private.
+        repo_type: "model", "dataset" or "space".
+        private: what a repository that does not exist yet will be.
+        token: of the Hub.
+        permitted_by: the licence or permission that allows publication all the same.
+
+    Raises:
+        PermissionError: the data are credentialed, the repository is public, and nothing permits it.
+    """
+    if license != CREDENTIALED or (permitted_by and permitted_by.strip()):
+        return
+    try:
+        is_private = HfApi(token=token).repo_info(repo_id, repo_type=repo_type).private
+    except RepositoryNotFoundError:
+        is_private = private
+    if not is_private:
+        raise PermissionError(
+            f"repo_id={repo_id!r} is a public repository, and {what} comes from data under the {license}: models and "
+            "predictions can give away what they were made of, and whoever reads them needs access of their own. Pass "
+            "private=True and a repository that is private, or name in permitted_by the licence or permission that "
+            "allows it."
+        )

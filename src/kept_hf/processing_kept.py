@@ -13,6 +13,7 @@ import torch
 from transformers import BatchEncoding, ProcessorMixin
 from transformers.utils import cached_file
 
+from .auto_map import auto_classes  # noqa: F401 (all published modules travel together)
 from .code_set import ICDCodeSet
 from .prompting import (
     clean_note,

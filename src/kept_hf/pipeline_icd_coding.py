@@ -1,0 +1,197 @@
+"""`pipeline("icd-coding", model=...)`: from notes to codes with their descriptions, scores and probabilities."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+
+import torch
+from transformers.pipelines.base import ChunkPipeline
+
+from .auto_map import auto_classes  # noqa: F401 (all published modules travel together)
+from .code_set import ICDCodeSet
+from .processing_kept import KeptProcessor
+
+logger = logging.getLogger(__name__)
+
+SORTED_BATCHES = 16
+"""Notes of so many batches are read ahead and batched by length."""
+
+
+class ICDCodingPipeline(ChunkPipeline):
+    """
+    The ICD codes of clinical notes.
+
+    Args:
+        model: a [`KeptLongformerForICDPrompting`], or its folder or model id through `transformers.pipeline`.
+        processor: its [`KeptProcessor`]; read from the same place by default.
+        batch_size (`int`, defaults to 1): prompts at a time. Notes of like length are batched together.
+        kwargs: the arguments of `__call__` but the notes, as defaults; `device`, `num_workers` as in transformers.
+
+    Raises:
+        ValueError: no processor.
+
+    Examples:
+        >>> from transformers import pipeline
+        >>> coder = pipeline("icd-coding", model="outputs/demo")  # doctest: +SKIP
+        >>> coder("Afib, rate controlled.", top_k=1)  # doctest: +SKIP
+        [{'code': '427.31', 'description': 'Atrial fibrillation', 'score': 3.6, 'probability': 0.97, 'assigned': True}]
+        >>> coder("Afib, rate controlled.", codes={"R00.1": "Bradycardia"})  # doctest: +SKIP
+        [{'code': 'R00.1', 'description': 'Bradycardia', 'score': -3.1, 'probability': 0.04, 'assigned': False}]
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.processor is None:
+            raise ValueError("processor=None; pass the KeptProcessor that belongs to the model.")
+        self.model.eval()
+        self._warned_of_cuts = False
+
+    def __call__(self, inputs, **kwargs):
+        """
+        Score notes.
+
+        Args:
+            inputs: a note as text; or a list of them, a `datasets.Dataset` with a column `text`, or a generator. Notes
+                may also be mappings with a `text`.
+            codes: ask about these instead of the processor's code set: a list of codes of it, a mapping of code to
+                description, or an [`ICDCodeSet`]. The model need not have seen them in training.
+            codes_per_prompt (`int`): ask in several prompts of at most so many codes each. By default the processor's
+                number, or as many as its code set has.
+            top_k (`int`): only so many codes with the highest scores; all by default.
+            threshold (`float`): a code whose score is greater is assigned; `config.threshold` by default, tuned by
+                training for the codes of its task. A score is a logit: 0 is a probability of one half.
+            batch_size (`int`): prompts at a time.
+
+        Returns:
+            For each note a list of `{"code", "description", "score", "probability", "assigned"}`, highest score first.
+            A list of these lists for a list, and an iterator for a dataset or a generator.
+
+        Raises:
+            TypeError: a note is no text.
+            ValueError: unknown codes, a prompt that is too long, or a `top_k` or `codes_per_prompt` less than 1.
+        """
+        if "text" in (getattr(inputs, "column_names", None) or ()):
+            inputs = (row["text"] for row in inputs)
+        if isinstance(inputs, Sequence) and not isinstance(inputs, str):
+            if not inputs:
+                return []
+            inputs = list(inputs)
+        return super().__call__(inputs, **kwargs)
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Write model, processor and their code to a folder."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory, **kwargs)
+
+    def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
+        """As in transformers; with batches, notes of like length come together, and the results in the given order."""
+        parameters = (num_workers, batch_size, preprocess_params, forward_params, postprocess_params)
+        if batch_size == 1:
+            return super().get_iterator(inputs, *parameters)
+        return self._by_length(inputs, parameters)
+
+    def _by_length(self, inputs: Iterable, parameters: tuple) -> Iterator[list[dict]]:
+        notes = iter(inputs)
+        while window := list(islice(notes, SORTED_BATCHES * parameters[1])):
+            order = sorted(range(len(window)), key=lambda index: len(_text_of(window[index])))
+            results: list[list[dict]] = [[]] * len(window)
+            in_order = super().get_iterator([window[index] for index in order], *parameters)
+            for index, result in zip(order, in_order, strict=True):
+                results[index] = result
+            yield from results
+
+    def _sanitize_parameters(self, codes=None, codes_per_prompt=None, top_k=None, threshold=None):
+        for name, value in (("top_k", top_k), ("codes_per_prompt", codes_per_prompt)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} is less than 1.")
+        asking = {}
+        if codes is not None or codes_per_prompt is not None:
+            asking["asker"] = self._asker(codes, codes_per_prompt)
+        judging = {name: value for name, value in (("top_k", top_k), ("threshold", threshold)) if value is not None}
+        return asking, {}, {**asking, **judging}
+
+    def _asker(self, codes, codes_per_prompt: int | None) -> KeptProcessor:
+        """The processor, asking about other codes."""
+        code_set = self.processor.code_set
+        if isinstance(codes, ICDCodeSet):
+            code_set = codes
+        elif isinstance(codes, Mapping):
+            code_set = ICDCodeSet(list(codes), descriptions=codes)
+        elif isinstance(codes, str):
+            raise TypeError(f"codes={codes!r} is one string; pass a list of codes: [{codes!r}].")
+        elif codes is not None:
+            if code_set is None:
+                raise ValueError("codes is a list, and the processor has no code set; pass {code: description, ...}.")
+            unknown = [code for code in codes if code not in code_set]
+            if unknown:
+                raise ValueError(
+                    f"codes has {', '.join(map(repr, unknown[:5]))} ({len(unknown)} in all), not in the processor's "
+                    "code set; pass {code: description, ...} to ask about others."
+                )
+            code_set = code_set.subset(codes)
+        asker = copy.copy(self.processor)
+        usual = asker.codes_per_prompt or (len(self.processor.code_set) if self.processor.code_set else None)
+        asker.code_set = code_set
+        asker.codes_per_prompt = codes_per_prompt or usual
+        return asker
+
+    def preprocess(self, note, asker: KeptProcessor | None = None) -> Iterator[dict]:
+        """The prompts of a note."""
+        asker = asker or self.processor
+        features = asker([_text_of(note)], return_cut=True)
+        self._warn_of_cuts(features.pop("cut"))
+        groups = asker.code_groups()
+        for index, group in enumerate(groups):
+            tensors = {name: torch.tensor([rows[index]]) for name, rows in features.items()}
+            yield {**tensors, "num_codes": len(group), "is_last": index == len(groups) - 1}
+
+    def _warn_of_cuts(self, cuts: Sequence[int]) -> None:
+        if any(cuts) and not self._warned_of_cuts:
+            logger.warning(
+                "A note was longer than max_length=%d tokens allow and was cut; this is said once.",
+                self.processor.max_length,
+            )
+            self._warned_of_cuts = True
+
+    def _forward(self, model_inputs: dict) -> dict:
+        about = {name: model_inputs.pop(name) for name in ("num_codes", "is_last")}
+        return {"logits": self.model(**model_inputs).logits, **about}
+
+    def postprocess(
+        self,
+        model_outputs: list[dict],
+        asker: KeptProcessor | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+    ) -> list[dict]:
+        """The codes of a note, highest score first."""
+        code_set = (asker or self.processor).code_set
+        threshold = self.model.config.threshold if threshold is None else threshold
+        scores = torch.cat([output["logits"][0, : output["num_codes"]].float() for output in model_outputs])
+        best = scores.argsort(descending=True, stable=True)[:top_k].tolist()
+        return [
+            {
+                "code": code_set.codes[index],
+                "description": code_set.describe(code_set.codes[index]),
+                "score": scores[index].item(),
+                "probability": scores[index].sigmoid().item(),
+                "assigned": scores[index].item() > threshold,
+            }
+            for index in best
+        ]
+
+
+def _text_of(note: str | Mapping) -> str:
+    text = note.get("text") if isinstance(note, Mapping) else note
+    if not isinstance(text, str):
+        raise TypeError(f"A note is of type {type(note).__name__}; pass text, or a mapping with text under 'text'.")
+    return text

@@ -1,0 +1,143 @@
+"""A saved folder holds all that the Auto classes need in a process without this package."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_imports import PUBLISHED
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoProcessor
+
+from kept_hf.auto_map import auto_classes
+
+NOTE = "fever and cough; admitted with sepsis."
+
+WITHOUT_PACKAGE = """
+import json
+import sys
+
+
+class NoPackage:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "kept_hf":
+            raise ModuleNotFoundError(name)
+
+
+sys.meta_path.insert(0, NoPackage())
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import AutoProcessor, pipeline
+
+source, note, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+config = AutoConfig.from_pretrained(source, trust_remote_code=True, **options)
+processor = AutoProcessor.from_pretrained(source, trust_remote_code=True, **options)
+model = AutoModelForSequenceClassification.from_pretrained(source, trust_remote_code=True, **options).eval()
+encoder = AutoModel.from_pretrained(source, trust_remote_code=True, **options).eval()
+masked_lm = AutoModelForMaskedLM.from_pretrained(source, trust_remote_code=True, **options).eval()
+inputs = processor(note, return_tensors="pt")
+with torch.no_grad():
+    logits = model(**inputs).logits
+    states = encoder(**inputs).last_hidden_state
+    words = masked_lm(**inputs).logits
+coder = pipeline("icd-coding", model=source, trust_remote_code=True, device="cpu", **options)
+inferred = pipeline(model=source, trust_remote_code=True, device="cpu", **options)
+assert "kept_hf" not in sys.modules
+if len(sys.argv) > 4:
+    model.save_pretrained(sys.argv[4])
+    processor.save_pretrained(sys.argv[4])
+print(json.dumps({
+    "classes": [type(thing).__name__ for thing in (config, processor, model, encoder, masked_lm, coder, inferred)],
+    "dtype": str(model.dtype),
+    "logits": logits.float().tolist(),
+    "states": states.float().sum().item(),
+    "words": words.float().sum().item(),
+    "coded": coder(note),
+    "inferred": inferred([note], batch_size=2)[0],
+}))
+"""
+
+
+def load_without_package(source, folder, again=(), environment=None, **options):
+    """What a process that cannot import kept_hf reads from a folder or model id."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PACKAGE, str(source), NOTE, json.dumps(options), *map(str, again)],
+        env={**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def saved(tiny_model, processor, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@torch.no_grad()
+def expect(model, processor, read, tolerance=1e-6):
+    inputs = processor(NOTE, return_tensors="pt")
+    torch.testing.assert_close(
+        torch.tensor(read["logits"]), model(**inputs).logits.float(), atol=tolerance, rtol=tolerance
+    )
+    assert {row["code"] for row in read["coded"]} == set(processor.code_set)
+
+
+def test_without_the_package(saved, tiny_model, processor, tmp_path):
+    read = load_without_package(saved, tmp_path, again=[tmp_path / "again"])
+    assert read["classes"] == [
+        *("KeptLongformerConfig", "KeptProcessor", "KeptLongformerForICDPrompting", "KeptLongformerModel"),
+        *("KeptLongformerForMaskedLM", "ICDCodingPipeline", "ICDCodingPipeline"),
+    ]
+    expect(tiny_model, processor, read)
+    inputs = processor(NOTE, return_tensors="pt")
+    with torch.no_grad():
+        encoder, masked_lm = AutoModel.from_pretrained(saved), AutoModelForMaskedLM.from_pretrained(saved)
+        assert read["states"] == pytest.approx(encoder.eval()(**inputs).last_hidden_state.sum().item(), rel=1e-4)
+        assert read["words"] == pytest.approx(masked_lm.eval()(**inputs).logits.sum().item(), rel=1e-4)
+    assert [row["code"] for row in read["inferred"]] == [row["code"] for row in read["coded"]]
+    # What such a process saves is as complete.
+    assert load_without_package(tmp_path / "again", tmp_path)["logits"] == read["logits"]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1e-6), (torch.float16, 1e-6)])
+def test_half_precision_and_shards(tiny_model, processor, tmp_path, dtype, tolerance):
+    tiny_model.to(dtype).save_pretrained(tmp_path / "model", max_shard_size="10KB")
+    processor.save_pretrained(tmp_path / "model")
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) > 2
+    read = load_without_package(tmp_path / "model", tmp_path)
+    assert read["dtype"] == str(dtype)
+    expect(tiny_model, processor, read, tolerance)
+
+
+def test_with_the_package_no_trust_is_needed(saved):
+    loaded = {
+        "AutoConfig": AutoConfig.from_pretrained(saved),
+        "AutoModel": AutoModel.from_pretrained(saved),
+        "AutoModelForMaskedLM": AutoModelForMaskedLM.from_pretrained(saved),
+        "AutoModelForSequenceClassification": AutoModelForSequenceClassification.from_pretrained(saved),
+        "AutoProcessor": AutoProcessor.from_pretrained(saved),
+    }
+    assert {name: type(thing) for name, thing in loaded.items()} == auto_classes()
+
+
+@pytest.mark.parametrize("part", ["config", "model", "processor", "encoder"])
+def test_whatever_is_saved_brings_all_modules(tiny_model, processor, tmp_path, part):
+    things = {
+        "config": tiny_model.config,
+        "model": tiny_model,
+        "processor": processor,
+        "encoder": tiny_model.longformer,
+    }
+    things[part].save_pretrained(tmp_path)
+    assert sorted(path.stem for path in tmp_path.glob("*.py")) == sorted(PUBLISHED)
+    if part != "processor":
+        written = json.loads((tmp_path / "config.json").read_text())
+        assert set(written["auto_map"]) == set(auto_classes())
+        assert list(written["custom_pipelines"]) == ["icd-coding"]
