@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
+from transformers import pipeline
 
-from kept_hf import KeptLongformerForICDPrompting, KeptProcessor
+import kept_hf  # noqa: F401 (registers the pipeline)
 from kept_hf.report import write_predictions
 
 
@@ -56,18 +56,6 @@ def read_notes(source: str) -> tuple[list[str], list[str]]:
     return note_ids, texts
 
 
-@torch.inference_mode()
-def score_notes(model, processor: KeptProcessor, texts: list[str], batch_size: int) -> np.ndarray:
-    """Scores of shape `(notes, codes)`; notes of like length are batched together."""
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-    scores = np.empty((len(texts), len(processor.code_set)), dtype=np.float32)
-    for start in tqdm(range(0, len(order), batch_size), desc="Notes", disable=len(order) <= batch_size):
-        batch = order[start : start + batch_size]
-        features = processor([texts[index] for index in batch], return_tensors="pt").to(model.device)
-        scores[batch] = processor.merge_logits(model(**features).logits)
-    return scores
-
-
 def main() -> None:
     """Read, predict, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,13 +76,13 @@ def main() -> None:
         parser.error(f"--output {arguments.output}: there is no such folder")
     if arguments.batch_size < 1:
         parser.error(f"--batch_size {arguments.batch_size} is less than 1")
-    processor = KeptProcessor.from_pretrained(arguments.model)
-    model = KeptLongformerForICDPrompting.from_pretrained(arguments.model).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    threshold = model.config.threshold if arguments.threshold is None else arguments.threshold
+    coder = pipeline("icd-coding", model=arguments.model, batch_size=arguments.batch_size)
+    threshold = coder.model.config.threshold if arguments.threshold is None else arguments.threshold
+    code_set = coder.processor.code_set
 
-    scores = score_notes(model, processor, texts, arguments.batch_size)
-    code_set = processor.code_set
+    results = tqdm(coder(text for text in texts), "Notes", len(texts), disable=len(texts) <= arguments.batch_size)
+    by_code = [{row["code"]: row["score"] for row in result} for result in results]
+    scores = np.array([[row[code] for code in code_set] for row in by_code], dtype=np.float32)
     for note_id, row in zip(note_ids, scores, strict=True):
         assigned = int((row > threshold).sum())
         print(f"\n{note_id}: {assigned} code{'' if assigned == 1 else 's'} assigned")

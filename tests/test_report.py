@@ -11,6 +11,7 @@ from kept_hf.code_set import ICDCodeSet
 from kept_hf.metrics import per_code_metrics
 from kept_hf.report import (
     PER_CODE_COLUMNS,
+    f1_by_band,
     format_table,
     plot_f1_by_frequency,
     plot_precision_recall,
@@ -199,3 +200,38 @@ def test_matplotlib_is_imported_late_and_without_pyplot(tmp_path):
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_f1_by_band():
+    train_counts = [0, 0, 1, 5, 6, 50, 51, 500, 501, 9000]
+    support = [2, 0, 3, 0, 4, 5, 6, 7, 0, 0]
+    f1 = [0.0, 0.0, 0.5, 0.9, 0.2, 0.4, 1.0, 0.0, 0.0, 0.0]
+    rows = f1_by_band(train_counts, support, f1)
+    assert [row["train_notes"] for row in rows] == ["0", "1–5", "6–50", "51–500", "over 500"]
+    assert [row["codes"] for row in rows] == [2, 2, 2, 2, 2]
+    assert [row["gold_notes"] for row in rows] == [2, 3, 9, 13, 0]
+    assert [row["codes_with_gold"] for row in rows] == [1, 1, 2, 2, 0]
+    assert [row["codes_found"] for row in rows] == [0, 1, 2, 1, 0]
+    assert [row["f1"] for row in rows[:4]] == pytest.approx([0.0, 0.5, 0.3, 0.5])
+    assert math.isnan(rows[4]["f1"])
+
+
+def test_f1_by_band_leaves_out_empty_bands_and_keeps_the_sums():
+    generator = np.random.default_rng(0)
+    train_counts, support = generator.integers(1, 6, 40), generator.integers(0, 9, 40)
+    (row,) = f1_by_band(train_counts, support, generator.random(40))
+    assert row["train_notes"] == "1–5" and row["codes"] == 40 and row["gold_notes"] == support.sum()
+    assert f1_by_band([], [], []) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1, 2], [1], [0.5]), r"train_counts has shape \(2,\), support \(1,\)"),
+        (([-1], [1], [0.5]), "train_counts has -1"),
+        (([1], [-2], [0.5]), "support has -2"),
+    ],
+)
+def test_f1_by_band_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        f1_by_band(*arguments)

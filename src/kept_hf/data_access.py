@@ -9,6 +9,20 @@ CREDENTIALED = "PhysioNet Credentialed Health Data License 1.5.0"
 """Licence of data that only people with their own access may have."""
 
 
+def license_metadata(license: str) -> dict[str, str]:
+    """How the header of a card on the Hub names a licence.
+
+    Examples:
+        >>> license_metadata("cc-by-4.0")
+        {'license': 'cc-by-4.0'}
+        >>> license_metadata(CREDENTIALED)
+        {'license': 'other', 'license_name': 'physionet-credentialed-1.5.0'}
+    """
+    if license == CREDENTIALED:
+        return {"license": "other", "license_name": "physionet-credentialed-1.5.0"}
+    return {"license": license}
+
+
 def check_publication(
     what: str,
     license: str | None,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCardData
 
-from ..data_access import CREDENTIALED
+from ..data_access import CREDENTIALED, license_metadata
 from . import Corpus
 from .selection import RULES, select_codes
 
@@ -102,16 +102,10 @@ def _readme(configs: Mapping[str, Corpus]) -> str:
     for config, corpus in configs.items():
         files = [{"split": split, "path": f"{config}/{split}.parquet"} for split in corpus.dataset]
         entries.append({"config_name": config, "data_files": files, **({} if entries else {"default": True})})
-    is_credentialed = card.license == CREDENTIALED
-    license_metadata = (
-        {"license": "other", "license_name": "physionet-credentialed-1.5.0"}
-        if is_credentialed
-        else {"license": card.license}
-    )
     metadata = DatasetCardData(
         pretty_name=card.title,
         language=[card.language],
-        **license_metadata,
+        **license_metadata(card.license),
         task_categories=["text-classification"],
         tags=["medical", "icd-coding", "multi-label"],
         configs=entries,
@@ -137,7 +131,7 @@ the billing of a patient.
 
 {card.source}
 
-Licence: {card.license}. Converted by kept-hf.{NOT_TO_BE_SHARED if is_credentialed else ""}
+Licence: {card.license}. Converted by kept-hf.{NOT_TO_BE_SHARED if card.license == CREDENTIALED else ""}
 
 ## Columns
 

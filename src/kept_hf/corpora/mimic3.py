@@ -193,7 +193,7 @@ def load(
         config, data_dir=data_dir, repair_codes=repair_codes, urls=urls, cache_dir=cache_dir and os.fspath(cache_dir)
     )
     builder.download_and_prepare()
-    dataset = builder.as_dataset()
+    dataset = physionet.CredentialedDatasetDict(builder.as_dataset())
     codes = corpus_codes(dataset)
     titles = code_titles(builder.config.data_dir, published_titles)
     if published_titles:

@@ -148,7 +148,7 @@ def load(
         config, data_dir=data_dir, split_file=split_file, seed=seed, cache_dir=cache_dir and os.fspath(cache_dir)
     )
     builder.download_and_prepare()
-    dataset = builder.as_dataset()
+    dataset = physionet.CredentialedDatasetDict(builder.as_dataset())
     codes = corpus_codes(dataset)
     diagnoses, procedures = physionet.read_titles(builder.config.data_dir, MIMIC4, CONFIGS[config])
     code_set = physionet.described(codes, diagnoses | procedures, category_parents(codes))
