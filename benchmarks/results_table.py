@@ -57,7 +57,48 @@ def corpora_table() -> str:
     return "\n".join([*lines, "", f"{cores} cores, revision {revision}; medians of turns taken in one process."])
 
 
-TABLES = {("README.md", "results"): results_table, ("docs/mimic.md", "corpora"): corpora_table}
+def adapters_table() -> str:
+    """Markdown: what trains and what it costs, with all parameters, adapters and BitFit."""
+    path = RESULTS / "adapters.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/bench_adapters.py`."
+    report = json.loads(path.read_text(encoding="utf-8"))
+    names = {
+        "base": "none: the base",
+        "full": "all parameters",
+        "lora": "`--peft lora`",
+        "lora+bias": "`--peft lora+bias`",
+        "bitfit": "`--trainable bias,lm_head`",
+    }
+    metrics = ("f1_macro", "f1_micro", "auc_macro")
+    lines = [
+        "| what trains on the notes | learning rate | parameters | on the disk | peak memory | time | "
+        + " | ".join(COLUMNS[name] for name in metrics)
+        + " |",
+        "|---|---|---|---|---|---|" + "---|" * len(metrics),
+    ]
+    for run in report["runs"]:
+        values = " | ".join(f"{100 * run[name]:.1f}" for name in metrics)
+        cost = " | | |"
+        if run["trainable_parameters"]:
+            cost = f" {run['learning_rate']:g} | {run['trainable_parameters']:,} | {run['stored_bytes'] / 1e6:.1f} MB |"
+        lines.append(
+            f"| {names[run['method']]} |{cost} {run['peak_memory_gb']:.1f} GB | {run['seconds']:.0f} s | {values} |"
+        )
+    split, notes = report["evaluated_on"], report["notes"]
+    note = (
+        f"{report['corpus']}: {report['codes']} codes, {notes['train']} training and {notes[split]} {split} notes; one "
+        f"run each, seed {report['seed']}; {report['cores']['allowed']} cores, revision {report['versions']['git']}. "
+        "The base's time is that of the matching stage, which the others do not repeat."
+    )
+    return "\n".join([*lines, "", note])
+
+
+TABLES = {
+    ("README.md", "results"): results_table,
+    ("docs/mimic.md", "corpora"): corpora_table,
+    ("docs/adapters.md", "adapters"): adapters_table,
+}
 """File and name of the place in it → the table."""
 
 

@@ -4,7 +4,14 @@
     accelerate launch examples/train.py --corpus codiesp --codes rare50 --data_dir path/to/codiesp
     accelerate launch examples/train.py my_recipe.yaml --learning_rate 1e-5      # a recipe, with a change
 
+    accelerate launch examples/train.py --peft lora --learning_rate 1e-3         # train an adapter on the notes
+
 Without a recipe file the one of the corpus in `examples/configs` is taken; the command line changes its values.
+
+With --peft the matching stage, if there is one, trains the whole model, and the notes train an adapter to it. Then
+`output_dir` holds the merged model, so that whatever takes a trained model takes this one too; `output_dir/adapter` the
+adapter; and `output_dir/base` its base, unless that is the very checkpoint of --model_name_or_path: an adapter is of no
+use without the weights that it was trained beside.
 """
 
 from __future__ import annotations
@@ -26,13 +33,16 @@ import numpy as np
 import torch
 import yaml
 from datasets import Dataset
+from peft import LoraConfig, PeftConfig, PeftModel
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from kept_hf import DataCollatorForICDPrompting, ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor
+from kept_hf.adapters import PEFT_METHODS, adapter_config, add_adapter, loads_by_name, merged_model
 from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer
 from kept_hf.corpora import CORPORA, Corpus, load_corpus
 from kept_hf.corpora.selection import select_codes, training_counts
+from kept_hf.data_access import CREDENTIALED
 from kept_hf.matching import carrier_sentences, matching_curriculum
 from kept_hf.metrics import icd_metrics, per_code_metrics
 from kept_hf.prompting import PRESETS
@@ -89,8 +99,19 @@ class ModelArguments:
         default="f1_micro", metadata={"help": "What the threshold maximises on validation: f1_micro or f1_macro."}
     )
     trainable: str | None = field(
-        default=None, metadata={"help": "Train only parameters whose name contains one of these: bias,lm_head"}
+        default=None,
+        metadata={"help": "Train only parameters whose name contains one of these: bias,lm_head (BitFit). All stages."},
     )
+    peft: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Train an adapter on the notes: {', '.join(PEFT_METHODS)} (which trains all biases too). Needs a "
+            "greater learning rate than the whole model. Written to output_dir/adapter, merged to output_dir."
+        },
+    )
+    lora_r: int = field(default=8, metadata={"help": "Rank of the adapter's matrices."})
+    lora_alpha: int = field(default=16, metadata={"help": "Their product is scaled by lora_alpha / lora_r."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before them."})
 
 
 @dataclass
@@ -141,6 +162,13 @@ class KeptTrainingArguments(TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "See transformers."})
     report_to: str = field(default="none", metadata={"help": "See transformers."})
     use_cpu: bool = field(default=not torch.cuda.is_available(), metadata={"help": "Train on the CPU."})
+    global_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Prompts of an optimizer step over all processes: sets gradient_accumulation_steps, and divides "
+            "matching_batch_size among the processes (docs/distributed.md)."
+        },
+    )
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, KeptTrainingArguments]:
@@ -179,6 +207,45 @@ def read_corpus(data: DataArguments) -> Corpus:
     return select_codes(load_corpus(data.corpus, data.data_dir, data.cache_dir, **options), data.codes)
 
 
+def keep_global_batch(training: KeptTrainingArguments, data: DataArguments) -> None:
+    """With `global_batch_size`, let the same number of prompts make a step on any number of processes."""
+    if training.global_batch_size is None:
+        return
+    at_once = training.train_batch_size * training.world_size
+    training.gradient_accumulation_steps, rest = divmod(training.global_batch_size, at_once)
+    if rest or training.gradient_accumulation_steps < 1:
+        raise SystemExit(
+            f"global_batch_size={training.global_batch_size} is not a multiple of the {at_once} prompts that are taken "
+            f"at once: per_device_train_batch_size={training.per_device_train_batch_size} on "
+            f"{at_once // training.per_device_train_batch_size} devices. Pass a smaller --per_device_train_batch_size, "
+            f"take fewer processes, or pass --global_batch_size {at_once}, with a learning rate that fits it."
+        )
+    if data.matching_examples:
+        whole = data.matching_batch_size
+        data.matching_batch_size, rest = divmod(whole, training.world_size)
+        if rest or data.matching_batch_size < 1:
+            raise SystemExit(
+                f"matching_batch_size={whole} cannot be divided among {training.world_size} processes; pass "
+                f"--matching_batch_size {training.world_size}, or take fewer processes."
+            )
+
+
+def check_sharding(training: KeptTrainingArguments, arguments: ModelArguments) -> bool:
+    """Whether the model is sharded (FSDP); an error where accelerate would leave it whole without a word."""
+    if not training.fsdp and os.environ.get("ACCELERATE_USE_FSDP", "false") != "true":
+        return False
+    if training.distributed_state.distributed_type == "MULTI_CPU":
+        raise SystemExit(
+            "FSDP was asked for with use_cpu=True, but accelerate shards on GPUs only and would run DDP instead; pass "
+            "examples/accelerate/ddp_cpu.yaml."
+        )
+    if arguments.peft:
+        raise SystemExit(
+            f"peft={arguments.peft!r} is not supported with FSDP; pass examples/accelerate/ddp_1node.yaml."
+        )
+    return True
+
+
 def bf16_helps() -> bool:
     """Whether this machine multiplies matrices faster in bf16."""
     if torch.cuda.is_available():
@@ -211,6 +278,29 @@ def peak_memory_gb() -> float | None:
     import resource
 
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
+
+
+def check_peft(arguments: ModelArguments) -> LoraConfig | None:
+    """The configuration of the adapter, if one is asked for."""
+    if arguments.peft is None:
+        return None
+    if arguments.trainable:
+        raise SystemExit(
+            f"peft={arguments.peft!r} and trainable={arguments.trainable!r} exclude each other; pass --peft lora+bias "
+            "alone to train an adapter and the biases."
+        )
+    return adapter_config(arguments.peft, arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout)
+
+
+def adapter_base(model, processor: KeptProcessor, training: KeptTrainingArguments, changed: bool) -> str:
+    """Where the adapter's base is found: the checkpoint it was loaded from, or `output_dir/base`, written here."""
+    if loads_by_name(model) and not changed:
+        return model.name_or_path
+    folder = Path(training.output_dir, "base")
+    if training.should_save:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return str(folder)
 
 
 def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLongformerForICDPrompting, KeptProcessor]:
@@ -286,6 +376,7 @@ def match(model, rows: Dataset, data: DataArguments, training: KeptTrainingArgum
         training,
         output_dir=str(folder),
         num_train_epochs=1,
+        max_steps=-1,  # it counts steps on the notes
         learning_rate=data.matching_learning_rate,
         per_device_train_batch_size=data.matching_batch_size,
         gradient_accumulation_steps=1,
@@ -337,17 +428,22 @@ def main() -> None:
     """Run all stages."""
     started = time.time()
     model_arguments, data, training = parse_arguments(sys.argv[1:])
+    keep_global_batch(training, data)
+    sharded = check_sharding(training, model_arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO if training.should_log else logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if training.use_cpu:
         use_all_cores()
         keep_freed_memory()
+    if training.push_to_hub:
+        raise SystemExit("push_to_hub=True: publish the finished run with examples/push_to_hub.py, which adds a card.")
     set_seed(training.seed)
     settings = {
         **dataclasses.asdict(model_arguments),
         **dataclasses.asdict(data),
         **{name: getattr(training, name) for name in TRAINER_SETTINGS},
     }
+    lora = check_peft(model_arguments)
     checkpoint = check_settings(training, settings)
 
     with training.main_process_first(desc="building the corpus"):
@@ -365,7 +461,14 @@ def main() -> None:
         len(corpus.code_set),
         ", ".join(f"{len(notes)} {split}" for split, notes in corpus.dataset.items()),
     )
+    if lora is not None:
+        training.label_names = ["labels"]  # peft hides the argument from the Trainer
+        if checkpoint is not None:
+            base = PeftConfig.from_pretrained(checkpoint).base_model_name_or_path
+            model_arguments = dataclasses.replace(model_arguments, model_name_or_path=base)
     model, processor = load_base(model_arguments, corpus.code_set)
+    if model.config.data_license != CREDENTIALED:  # weights keep what they were made of
+        model.config.data_license = corpus.card.license
     judge = ICDMetrics(processor, model_arguments.threshold_metric)  # here, so that a wrong name costs no training
     # Neighbours of like length make full batches; the report restores the order.
     notes = {
@@ -379,15 +482,22 @@ def main() -> None:
             else prompt_rows(split_notes, processor)
             for split, split_notes in notes.items()
         }
+    if sharded:
+        # The same parameter as lm_head.decoder.bias; torch refuses it, since accelerate puts the decoder in a group.
+        del model.lm_head.bias
     if model_arguments.trainable:
-        count = train_only(model, model_arguments.trainable.split(","))
-        logger.info("Training %s parameters of %s.", f"{count:,}", f"{model.num_parameters():,}")
+        train_only(model, model_arguments.trainable.split(","))
     if data.matching_examples and checkpoint is None:
         logger.info("Stage 1: %d synthetic prompts, from short to long", data.matching_examples)
         with training.main_process_first(desc="writing synthetic prompts"):
             synthetic = matching_rows(processor, data, corpus.dataset["train"]["text"], training.seed)
         match(model, synthetic, data, training, DataCollatorForICDPrompting(processor))
         logger.info("Stage 2: notes")
+    if lora is not None:
+        base = adapter_base(model, processor, training, changed=bool(data.matching_examples) and checkpoint is None)
+        model = add_adapter(model, lora, base)
+    trainable = model.num_parameters(only_trainable=True)
+    logger.info("Training %s parameters of %s.", f"{trainable:,}", f"{model.num_parameters():,}")
 
     trainer = Trainer(
         model,
@@ -403,10 +513,22 @@ def main() -> None:
         os.makedirs(training.output_dir, exist_ok=True)
         Path(training.output_dir, "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     trainer.train(resume_from_checkpoint=checkpoint)
-    report(trainer, processor, corpus, notes, rows, counts, settings, started)
+    report(trainer, processor, corpus, notes, rows, counts, settings, trainable, started)
 
 
-def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, started) -> None:
+def save_model(trainer: Trainer, folder: Path) -> None:
+    """Save the model; a sharded one is gathered, and saved as if it had never been sharded. On all processes."""
+    if not trainer.is_fsdp_enabled:
+        trainer.save_model(folder)
+        return
+    state = trainer.accelerator.get_state_dict(trainer.model)
+    if trainer.is_world_process_zero():
+        whole = KeptLongformerForICDPrompting(trainer.model.config)
+        whole.load_state_dict({**state, "lm_head.bias": state["lm_head.decoder.bias"]})
+        whole.save_pretrained(folder)
+
+
+def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, trainable, started) -> None:
     """Evaluate, write the model and the report, print the closing table."""
     split = "test" if "test" in rows else "validation"
     threshold = validation_threshold(trainer)
@@ -423,9 +545,15 @@ def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, st
     )
     folder = Path(trainer.args.output_dir)
     trainer.model.config.threshold = threshold
-    trainer.save_model(folder)  # on all processes: a sharded model is gathered here
+    adapted = isinstance(trainer.model, PeftModel)
+    save_model(trainer, folder / "adapter" if adapted else folder)
     if not trainer.is_world_process_zero():
         return
+    if adapted:
+        processor.save_pretrained(folder / "adapter")
+        merged_model(folder / "adapter", trainer.model.config).save_pretrained(folder)
+        if Path(trainer.model.peft_config["default"].base_model_name_or_path) == folder / "base":
+            trainer.model.config.save_pretrained(folder / "base")  # peft saves no threshold with the adapter
     processor.save_pretrained(folder)
     results = {
         **{f"{split}_{name}": value for name, value in metrics.items()},
@@ -436,6 +564,7 @@ def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, st
         "notes": {name: len(d) for name, d in corpus.dataset.items()},
         "codes": len(corpus.code_set),
         "corpus": {name: getattr(corpus.card, name) for name in ("title", "summary", "source", "license", "language")},
+        "trainable_parameters": trainable,
         "world_size": trainer.args.world_size,
         "seconds": round(time.time() - started, 1),
         "peak_memory_gb": peak_memory_gb(),

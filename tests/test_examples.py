@@ -236,6 +236,7 @@ def test_trainable_freezes_the_rest(tiny_checkpoint, train_arguments, tmp_path):
         ("--codes", "rare51", "rare50"),
         ("--threshold_metric", "f1", "f1_micro, f1_macro"),
         ("--max_length", "40", "max_length=40"),
+        ("--peft", "lara", "peft='lara' is unknown; pass one of lora, lora+bias"),
     ],
 )
 def test_train_refuses_unknown_choices(train_arguments, tmp_path, option, value, expected):
@@ -284,8 +285,10 @@ def test_matching_takes_a_step_per_batch_in_the_given_order(train, monkeypatch, 
 
     monkeypatch.setattr(train, "Trainer", Recorder)
     options = ["--gradient_accumulation_steps", "4", "--learning_rate", "0.5", "--output_dir", str(tmp_path)]
+    options += ["--max_steps", "2"]
     _, data, training = train.parse_arguments([*options, "--matching_batch_size", "6", "--use_cpu", "True"])
     train.match(None, None, data, training, None)
+    assert seen[0].max_steps == -1 and seen[0].num_train_epochs == 1 and training.max_steps == 2
     assert seen[0].gradient_accumulation_steps == 1
     assert seen[0].per_device_train_batch_size == 6
     assert seen[0].learning_rate == data.matching_learning_rate == 3e-4
@@ -340,3 +343,103 @@ def test_train_says_which_split_is_missing(train_arguments, tmp_path):
     folder = ["--data_dir", str(tmp_path / "codiesp"), "--output_dir", str(tmp_path / "out")]
     result = launch(*train_arguments, "--corpus", "codiesp", "--codes", "all", *folder, check=False)
     assert result.returncode != 0 and "needs validation" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def adapted(train_arguments, tmp_path_factory) -> Path:
+    """The folder of a run that trains an adapter after the matching stage."""
+    folder = tmp_path_factory.mktemp("adapted")
+    options = ["--peft", "lora+bias", "--learning_rate", "0.01", "--matching_examples", "16"]
+    launch(*train_arguments, *options, "--output_dir", str(folder))
+    return folder
+
+
+def test_train_counts_the_parameters_that_train(trained, adapted):
+    from kept_hf import KeptLongformerForICDPrompting
+
+    model = KeptLongformerForICDPrompting.from_pretrained(trained[0])
+    results = [json.loads((folder / "all_results.json").read_text()) for folder in (trained[0], adapted)]
+    assert results[0]["trainable_parameters"] == model.num_parameters()
+    matrices = 6 * 2 * 8 * model.config.hidden_size * model.config.num_hidden_layers
+    biases = sum(parameter.numel() for name, parameter in model.named_parameters() if name.endswith("bias"))
+    assert results[1]["trainable_parameters"] == matrices + biases
+
+
+def test_train_writes_adapter_base_and_merged_model(adapted):
+    import torch
+    from peft import AutoPeftModelForSequenceClassification
+
+    from kept_hf import KeptLongformerForICDPrompting, KeptProcessor
+
+    assert [name for name in REPORT if not (adapted / name).exists()] == []
+    assert not (adapted / "adapter_config.json").exists(), "the folder would be read as an adapter's"
+    assert not (adapted / "adapter" / "config.json").exists(), "the folder would be read as a whole model's"
+    settings = json.loads((adapted / "adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(adapted / "base")
+    merged = KeptLongformerForICDPrompting.from_pretrained(adapted).eval()
+    base = KeptLongformerForICDPrompting.from_pretrained(adapted / "base").eval()
+    loaded = AutoPeftModelForSequenceClassification.from_pretrained(adapted / "adapter").eval()
+    assert merged.config.threshold == loaded.config.threshold == base.config.threshold != 0
+    features = KeptProcessor.from_pretrained(adapted / "adapter")(["Fever, sepsis."], return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**features).logits, merged(**features).logits, atol=1e-5, rtol=1e-5)
+        assert (base(**features).logits - merged(**features).logits).abs().max() > 1e-3
+
+
+def test_predict_takes_the_merged_model(adapted, train_arguments, tmp_path):
+    from kept_hf.corpora import load_corpus
+
+    cache = train_arguments[train_arguments.index("--cache_dir") + 1]
+    notes = {row["note_id"]: row["text"] for row in load_corpus("demo", cache_dir=cache).dataset["test"]}
+    expected = json.loads((adapted / "predictions.jsonl").read_text().splitlines()[0])
+    source, output = tmp_path / "note.txt", tmp_path / "out.jsonl"
+    source.write_text(notes[expected["note_id"]])
+    launch("examples/predict.py", "--model", str(adapted), "--input", str(source), "--output", str(output))
+    found = json.loads(output.read_text())
+    scores = {entry["code"]: entry["score"] for entry in found["codes"]}
+    assert scores == pytest.approx({entry["code"]: entry["score"] for entry in expected["codes"]}, abs=1e-4)
+    assert [entry["assigned"] for entry in found["codes"]] == [entry["assigned"] for entry in expected["codes"]]
+
+
+def test_train_resumes_the_adapter_on_its_base(adapted, train_arguments):
+    """From a checkpoint before the end, on the base that the matching stage had made."""
+    import shutil
+
+    from safetensors.torch import load_file
+
+    before = load_file(adapted / "adapter" / "adapter_model.safetensors")
+    losses = logged_losses(adapted)
+    shutil.rmtree(adapted / "checkpoint-4")
+    options = ["--peft", "lora+bias", "--learning_rate", "0.01", "--matching_examples", "16"]
+    result = launch(*train_arguments, *options, "--output_dir", str(adapted))
+    assert "checkpoint-2" in result.stderr + result.stdout and "Stage 1" not in result.stderr + result.stdout
+    assert logged_losses(adapted) == pytest.approx(losses, rel=1e-4)
+    after = load_file(adapted / "adapter" / "adapter_model.safetensors")
+    assert after.keys() == before.keys()
+    assert all(after[name].allclose(value, atol=1e-5) for name, value in before.items())
+
+
+def test_an_adapter_in_two_processes_has_the_loss_of_one(adapted, train_arguments, tmp_path):
+    """Here the base is a checkpoint of its own, which is not written again."""
+    common = [*train_arguments, "--train_sampling_strategy", "sequential", "--load_best_model_at_end", "False"]
+    common += ["--hidden_dropout_prob", "0", "--attention_probs_dropout_prob", "0", "--learning_rate", "0.01"]
+    common += ["--peft", "lora", "--model_name_or_path", str(adapted / "base")]
+    one, two = tmp_path / "one", tmp_path / "two"
+    launch(*common, "--output_dir", str(one))
+    launch(*common, "--output_dir", str(two), "--per_device_train_batch_size", "2", processes=2)
+    results = [json.loads((folder / "all_results.json").read_text()) for folder in (one, two)]
+    assert [r["world_size"] for r in results] == [1, 2]
+    assert logged_losses(two) == pytest.approx(logged_losses(one), rel=1e-4)
+    assert results[0]["test_auc_micro"] == pytest.approx(results[1]["test_auc_micro"], abs=1e-4)
+    assert results[0]["trainable_parameters"] == results[1]["trainable_parameters"]
+    for folder in (one, two):
+        settings = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+        assert settings["base_model_name_or_path"] == str(adapted / "base") and not (folder / "base").exists()
+
+
+def test_peft_and_trainable_exclude_each_other(train):
+    model, _, _ = train.parse_arguments(["--peft", "lora", "--trainable", "bias", "--use_cpu", "True"])
+    with pytest.raises(
+        SystemExit, match=r"peft='lora' and trainable='bias' exclude each other; pass --peft lora\+bias"
+    ):
+        train.check_peft(model)

@@ -263,6 +263,7 @@ class KeptLongformerPreTrainedModel(LongformerPreTrainedModel):
 
     config_class = KeptLongformerConfig
     config: KeptLongformerConfig
+    _no_split_modules = ["KeptLongformerLayer"]  # noqa: RUF012 (transformers' form)
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$", r"pooler\."]  # noqa: RUF012 (transformers' form)
 
     def save_pretrained(self, save_directory, push_to_hub=False, permitted_by=None, **kwargs):
@@ -418,6 +419,7 @@ class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        inputs_embeds: None = None,
     ) -> ICDPromptingOutput | tuple:
         """
         Args:
@@ -434,16 +436,20 @@ class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
             num_items_in_batch (*optional*):
                 Number of codes over which the loss is averaged, counted by the Trainer over all accumulation steps
                 and processes. By default the codes of this batch.
+            inputs_embeds (*optional*):
+                None, which peft's classes hand on. The masks are found among `input_ids`.
 
         Returns:
             [`ICDPromptingOutput`], or a tuple of its values with `return_dict=False`.
 
         Raises:
-            ValueError: no `input_ids`; a configuration without the ids of "yes", "no" and the mask; no mask in the
-                batch; or rows whose numbers of masks and labels differ.
+            ValueError: no `input_ids`, or `inputs_embeds`; a configuration without the ids of "yes", "no" and the mask;
+                no mask in the batch; or rows whose numbers of masks and labels differ.
         """
         if input_ids is None:
             raise ValueError("input_ids=None; pass the token ids of prompt and note (KeptProcessor makes them).")
+        if inputs_embeds is not None:
+            raise ValueError("inputs_embeds is given; pass input_ids alone, the masks are found among them.")
         self._check_token_ids()
         return_dict = return_dict if return_dict is not None else self.config.return_dict
         is_mask = input_ids == self.config.mask_token_id
