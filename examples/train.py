@@ -17,7 +17,6 @@ use without the weights that it was trained beside.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import dataclasses
 import json
 import logging
@@ -43,6 +42,7 @@ from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer
 from kept_hf.corpora import CORPORA, Corpus, load_corpus
 from kept_hf.corpora.selection import select_codes, training_counts
 from kept_hf.data_access import CREDENTIALED
+from kept_hf.hardware import bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
 from kept_hf.matching import carrier_sentences, matching_curriculum
 from kept_hf.metrics import icd_metrics, per_code_metrics
 from kept_hf.prompting import PRESETS
@@ -244,40 +244,6 @@ def check_sharding(training: KeptTrainingArguments, arguments: ModelArguments) -
             f"peft={arguments.peft!r} is not supported with FSDP; pass examples/accelerate/ddp_1node.yaml."
         )
     return True
-
-
-def bf16_helps() -> bool:
-    """Whether this machine multiplies matrices faster in bf16."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def use_all_cores() -> None:
-    """Share the cores among the processes of this machine: `accelerate launch` starts each with a single thread."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of handing them back to the system after each layer.
-
-    On a CPU the page faults of new blocks otherwise cost as much as the arithmetic.
-    """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-        libc.mallopt(m_trim_threshold, -1)
-
-
-def peak_memory_gb() -> float | None:
-    """The most memory that this process has had, on Linux."""
-    if sys.platform != "linux":
-        return None
-    import resource
-
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)
 
 
 def check_peft(arguments: ModelArguments) -> LoraConfig | None:

@@ -149,10 +149,11 @@ def test_fsdp_plugin_wraps_the_layers(name, monkeypatch, tiny_model):
     assert plugin.mixed_precision_policy.param_dtype == torch.bfloat16
 
 
-def test_wrapping_by_the_default_class_fails(tiny_model):
+def test_the_model_names_the_layers_to_wrap(tiny_model):
+    """For configurations and scripts that do not name them: transformers' own name is not in this model."""
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
-    with pytest.raises(ValueError, match="Could not find the transformer layer class LongformerSelfAttention"):
-        plugin.set_auto_wrap_policy(tiny_model)
+    plugin.set_auto_wrap_policy(tiny_model)
+    assert plugin.auto_wrap_policy.keywords["transformer_layer_cls"] == {KeptLongformerLayer}
 
 
 def arguments_of(world_size, per_device, global_batch, matching=0):
