@@ -3,8 +3,8 @@
     python benchmarks/bench_corpora.py --rows 50000 100000 200000 --repeat 3
 
 The loop is what the public preprocessing does: every row through `csv.reader`, all notes kept by patient and admission
-in dicts. The two take turns in one process; the file is read once before each. Memory is the peak of the resident set above
-that of the imports, each time in a process of its own. The notes are random words of the length distribution of a
+in dicts. The two take turns in one process; the file is read once before each. Memory is the peak of the resident set
+above that of the imports, each time in a process of its own. The notes are random words of the length distribution of a
 hospital's: 3% are discharge summaries of some 10,000 characters, the others have some 1,700. They stand either first,
 grouped by category, or mixed.
 """
