@@ -419,6 +419,7 @@ def test_train_resumes_the_adapter_on_its_base(adapted, train_arguments):
     assert all(after[name].allclose(value, atol=1e-5) for name, value in before.items())
 
 
+@pytest.mark.slow
 def test_an_adapter_in_two_processes_has_the_loss_of_one(adapted, train_arguments, tmp_path):
     """Here the base is a checkpoint of its own, which is not written again."""
     common = [*train_arguments, "--train_sampling_strategy", "sequential", "--load_best_model_at_end", "False"]

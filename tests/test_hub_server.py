@@ -313,6 +313,7 @@ def test_ranges(server):
         get(url, ALICE, Range="bytes=10-")
 
 
+@pytest.mark.slow  # tests/test_hub.py goes the same way
 def test_dataset_push_to_hub(server, client):
     seen = client(
         """
@@ -371,6 +372,7 @@ def test_dataset_folder_with_configs(server, client, tmp_path):
     assert seen == {"full": {"train": [1, 2], "test": [3]}, "rare50": {"train": [4]}}
 
 
+@pytest.mark.slow  # tests/test_hub.py goes the same way
 def test_transformers_model(server, client):
     seen = client(
         """
@@ -390,6 +392,7 @@ def test_transformers_model(server, client):
     assert {"config.json", "model.safetensors"} <= set(server.repos["model", "alice/bert"].files())
 
 
+@pytest.mark.slow  # tests/test_hub.py goes the same way
 def test_evaluate_module(server, client):
     seen = client(
         """
