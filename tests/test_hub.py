@@ -218,12 +218,15 @@ def test_credentialed_models_stay_private(hub, run_folder, tmp_path):
     # Plain push_to_hub likewise, from the weights alone.
     program = """
 import sys
+from transformers import pipeline
 from kept_hf import KeptLongformerForICDPrompting
 model = KeptLongformerForICDPrompting.from_pretrained(sys.argv[1])
 for push in (
     lambda: model.push_to_hub(sys.argv[2]),
     lambda: model.longformer.push_to_hub(sys.argv[2]),
     lambda: model.save_pretrained(sys.argv[3], push_to_hub=True, repo_id=sys.argv[2]),
+    lambda: pipeline("icd-coding", model=sys.argv[1], device="cpu").push_to_hub(sys.argv[2]),
+    lambda: model.push_to_hub("open", private=True),  # the reader's own, and public
 ):
     try:
         push()
@@ -232,7 +235,7 @@ for push in (
 model.push_to_hub(sys.argv[2], private=True)
 """
     printed = client(hub, home, "-c", program, run_folder, f"{NAME}/third", tmp_path / "saved").stdout
-    assert printed.count("refused") == 3 and hub.repos["model", f"{NAME}/third"].private
+    assert printed.count("refused") == 5 and hub.repos["model", f"{NAME}/third"].private
 
 
 def test_credentialed_notes_stay_private(hub, marked_run, tmp_path):
@@ -243,6 +246,13 @@ def test_credentialed_notes_stay_private(hub, marked_run, tmp_path):
     assert done.returncode == 2 and "this dataset comes from data under the PhysioNet" in done.stderr
     assert MARKER not in done.stderr and not hub.repos
     push(hub, home, "dataset", out, f"{NAME}/notes", "--private")
+    # Another corpus in the same folder: the card is the last one's, and so is what goes out.
+    client(hub, home, "dataset_scripts/demo.py", "--out", out, *cache)
+    assert (out / "full" / "train.parquet").exists()
+    push(hub, home, "dataset", out, f"{NAME}/demo")
+    assert {path.split("/")[0] for path in hub.repos["dataset", f"{NAME}/demo"].files()} <= {
+        *(".gitattributes", "README.md", "all")
+    }
     program = """
 import sys
 from kept_hf.corpora import load_corpus

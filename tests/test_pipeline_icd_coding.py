@@ -68,6 +68,9 @@ def test_streams(coder, tiny_model, processor, code_set):
     assert len(taken) <= 1, "a generator is not read before its results are"
     np.testing.assert_allclose(scores(list(results), code_set), expected, atol=1e-5)
     assert coder([]) == []
+    assert list(coder(iter(NOTES[:2]))) == coder(NOTES[:2])
+    with pytest.raises(ValueError, match=r"inputs has the columns \['note_id'\]; pass one split"):
+        coder(dataset.select_columns("note_id"))
 
 
 def test_more_notes_than_are_sorted_at_once(coder, tiny_model, processor, code_set, monkeypatch):
@@ -106,6 +109,27 @@ def test_defaults_of_the_pipeline(tiny_model, processor):
     coder = pipeline("icd-coding", model=tiny_model, processor=processor, device="cpu", top_k=1, codes=["038.9"])
     assert [row["code"] for row in coder("fever")] == ["038.9"]
     assert [row["code"] for row in coder("fever", codes=["401.9"])] == ["401.9"]
+    assert [row["code"] for row in coder("fever", codes_per_prompt=2)] == ["038.9"]
+
+
+def test_defaults_hold_beside_what_a_call_gives(tiny_model, processor, code_set):
+    coder = pipeline("icd-coding", model=tiny_model, processor=processor, device="cpu", codes_per_prompt=1)
+    asker = KeptProcessor(processor.tokenizer, code_set, max_length=200, codes_per_prompt=1)
+    expected = expected_scores(tiny_model, asker, NOTES[:1])
+    np.testing.assert_allclose(scores([coder(NOTES[0], codes=list(code_set))], code_set), expected, atol=1e-5)
+
+
+def test_prompt_order_asks_its_own_codes_only(tiny_model, processor, code_set):
+    """Elsewhere the scores would stand beside other codes."""
+    order = list(reversed(list(code_set)))
+    ordered = KeptProcessor(processor.tokenizer, code_set, max_length=200, prompt_order=order)
+    coder = pipeline("icd-coding", model=tiny_model, processor=ordered, device="cpu")
+    np.testing.assert_allclose(
+        scores([coder("fever")], code_set), expected_scores(tiny_model, ordered, ["fever"]), atol=1e-5
+    )
+    for codes in (order, code_set, {"I10": "fever"}):
+        with pytest.raises(ValueError, match="with a processor that has prompt_order"):
+            coder("fever", codes=codes)
 
 
 def test_cuts_are_said_once(coder, caplog):
@@ -123,6 +147,7 @@ def test_cuts_are_said_once(coder, caplog):
         ({"inputs": "fever", "codes": ["I10"]}, ValueError, r"codes has 'I10' \(1 in all\), not in the processor's"),
         ({"inputs": "fever", "codes": "401.9"}, TypeError, r"pass a list of codes: \['401.9'\]"),
         ({"inputs": "fever", "codes": {}}, ValueError, r"codes=\[\] is empty"),
+        ({"inputs": ["fever"], "batch_size": 0}, ValueError, "batch_size=0 is less than 1"),
         ({"inputs": "fever", "top_k": 0}, ValueError, "top_k=0 is less than 1"),
         ({"inputs": "fever", "codes_per_prompt": 0}, ValueError, "codes_per_prompt=0 is less than 1"),
     ],

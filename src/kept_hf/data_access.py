@@ -37,7 +37,7 @@ def check_publication(
     Args:
         what: what is to be pushed, for the message.
         license: of the data it comes from.
-        repo_id: where to; a repository that exists is asked whether it is private.
+        repo_id: where to; a repository that exists is asked whether it is private. Without an owner it is the user's.
         repo_type: "model", "dataset" or "space".
         private: what a repository that does not exist yet will be.
         token: of the Hub.
@@ -48,8 +48,11 @@ def check_publication(
     """
     if license != CREDENTIALED or (permitted_by and permitted_by.strip()):
         return
+    api = HfApi(token=token)
+    if "/" not in repo_id:
+        repo_id = f"{api.whoami()['name']}/{repo_id}"
     try:
-        is_private = HfApi(token=token).repo_info(repo_id, repo_type=repo_type).private
+        is_private = api.repo_info(repo_id, repo_type=repo_type).private
     except RepositoryNotFoundError:
         is_private = private
     if not is_private:

@@ -18,7 +18,6 @@ _MODEL_FILES = (
     *("README.md", "*.py"),
 )
 _PICTURES = ("f1_by_frequency.png", "precision_recall.png")
-_DATASET_FILES = ("README.md", "*/*.parquet", "*/code_set.json")
 
 
 def push_model(
@@ -89,7 +88,10 @@ def push_dataset(
     is_credentialed = license_metadata(CREDENTIALED).items() <= header.items()
     license = CREDENTIALED if is_credentialed else None
     check_publication("this dataset", license, repo_id, "dataset", private, token, permitted_by)
-    return _upload(folder, _DATASET_FILES, repo_id, "dataset", private, token)
+    # Nothing but what this card is about: the folder may hold configurations of another corpus.
+    files = {data["path"] for config in header.get("configs", ()) for data in config["data_files"]}
+    code_sets = {f"{Path(path).parent.as_posix()}/code_set.json" for path in files}
+    return _upload(folder, ("README.md", *files, *code_sets), repo_id, "dataset", private, token)
 
 
 def push_metric(repo_id: str, private: bool | None = None, token: str | bool | None = None) -> str:

@@ -49,11 +49,12 @@ class ICDCodingPipeline(ChunkPipeline):
     _load_feature_extractor = False
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        if self.processor is None:
+        if kwargs.get("processor") is None:
             raise ValueError("processor=None; pass the KeptProcessor that belongs to the model.")
-        self.model.eval()
+        self._asked: tuple | None = None
         self._warned_of_cuts = False
+        super().__init__(*args, **kwargs)
+        self.model.eval()
 
     def __call__(self, inputs, **kwargs):
         """
@@ -79,8 +80,11 @@ class ICDCodingPipeline(ChunkPipeline):
             TypeError: a note is no text.
             ValueError: unknown codes, a prompt that is too long, or a `top_k` or `codes_per_prompt` less than 1.
         """
-        if "text" in (getattr(inputs, "column_names", None) or ()):
-            inputs = (row["text"] for row in inputs)
+        columns = getattr(inputs, "column_names", None)
+        if columns is not None and "text" not in columns:
+            raise ValueError(f"inputs has the columns {columns}; pass one split, with its notes in a column text.")
+        if hasattr(inputs, "column_names") or isinstance(inputs, Iterator):
+            inputs = (note for note in inputs)
         if isinstance(inputs, Sequence) and not isinstance(inputs, str):
             if not inputs:
                 return []
@@ -92,8 +96,15 @@ class ICDCodingPipeline(ChunkPipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
+    def push_to_hub(self, repo_id, *, permitted_by=None, **kwargs):
+        """Publish model and processor; see `KeptLongformerForICDPrompting.push_to_hub`."""
+        self.model.push_to_hub(repo_id, permitted_by=permitted_by, **kwargs)
+        return self.processor.push_to_hub(repo_id, **kwargs)
+
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """As in transformers; with batches, notes of like length come together, and the results in the given order."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is less than 1.")
         parameters = (num_workers, batch_size, preprocess_params, forward_params, postprocess_params)
         if batch_size == 1:
             return super().get_iterator(inputs, *parameters)
@@ -113,40 +124,51 @@ class ICDCodingPipeline(ChunkPipeline):
         for name, value in (("top_k", top_k), ("codes_per_prompt", codes_per_prompt)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} is less than 1.")
-        asking = {}
-        if codes is not None or codes_per_prompt is not None:
-            asking["asker"] = self._asker(codes, codes_per_prompt)
-        judging = {name: value for name, value in (("top_k", top_k), ("threshold", threshold)) if value is not None}
+        asking = {"codes": None if codes is None else self._code_set(codes), "codes_per_prompt": codes_per_prompt}
+        judging = {"top_k": top_k, "threshold": threshold}
+        # Only what was given, so that the pipeline's own defaults hold for the rest.
+        asking, judging = ({k: v for k, v in given.items() if v is not None} for given in (asking, judging))
         return asking, {}, {**asking, **judging}
 
-    def _asker(self, codes, codes_per_prompt: int | None) -> KeptProcessor:
-        """The processor, asking about other codes."""
-        code_set = self.processor.code_set
+    def _code_set(self, codes) -> ICDCodeSet:
+        """The codes that a call asks about."""
+        if self.processor.prompt_order is not None:
+            raise ValueError(
+                "codes=... with a processor that has prompt_order: it asks its whole code set in that order, nothing "
+                "else. Pass codes=None."
+            )
         if isinstance(codes, ICDCodeSet):
-            code_set = codes
-        elif isinstance(codes, Mapping):
-            code_set = ICDCodeSet(list(codes), descriptions=codes)
-        elif isinstance(codes, str):
+            return codes
+        if isinstance(codes, Mapping):
+            return ICDCodeSet(list(codes), descriptions=codes)
+        if isinstance(codes, str):
             raise TypeError(f"codes={codes!r} is one string; pass a list of codes: [{codes!r}].")
-        elif codes is not None:
-            if code_set is None:
-                raise ValueError("codes is a list, and the processor has no code set; pass {code: description, ...}.")
-            unknown = [code for code in codes if code not in code_set]
-            if unknown:
-                raise ValueError(
-                    f"codes has {', '.join(map(repr, unknown[:5]))} ({len(unknown)} in all), not in the processor's "
-                    "code set; pass {code: description, ...} to ask about others."
-                )
-            code_set = code_set.subset(codes)
-        asker = copy.copy(self.processor)
-        usual = asker.codes_per_prompt or (len(self.processor.code_set) if self.processor.code_set else None)
-        asker.code_set = code_set
-        asker.codes_per_prompt = codes_per_prompt or usual
-        return asker
+        if self.processor.code_set is None:
+            raise ValueError("codes is a list, and the processor has no code set; pass {code: description, ...}.")
+        codes = list(codes)
+        unknown = [code for code in codes if code not in self.processor.code_set]
+        if unknown:
+            raise ValueError(
+                f"codes has {', '.join(map(repr, unknown[:5]))} ({len(unknown)} in all), not in the processor's "
+                "code set; pass {code: description, ...} to ask about others."
+            )
+        return self.processor.code_set.subset(codes)
 
-    def preprocess(self, note, asker: KeptProcessor | None = None) -> Iterator[dict]:
+    def _asker(self, codes: ICDCodeSet | None, codes_per_prompt: int | None) -> KeptProcessor:
+        """The processor, asking about other codes; one object for all notes of a call."""
+        if codes is None and codes_per_prompt is None:
+            return self.processor
+        if self._asked is None or self._asked[0] is not codes or self._asked[1] != codes_per_prompt:
+            own = self.processor
+            asker = copy.copy(own)
+            asker.code_set = codes or own.code_set
+            asker.codes_per_prompt = codes_per_prompt or own.codes_per_prompt or (own.code_set and len(own.code_set))
+            self._asked = codes, codes_per_prompt, asker
+        return self._asked[2]
+
+    def preprocess(self, note, codes: ICDCodeSet | None = None, codes_per_prompt: int | None = None) -> Iterator[dict]:
         """The prompts of a note."""
-        asker = asker or self.processor
+        asker = self._asker(codes, codes_per_prompt)
         features = asker([_text_of(note)], return_cut=True)
         self._warn_of_cuts(features.pop("cut"))
         groups = asker.code_groups()
@@ -169,12 +191,13 @@ class ICDCodingPipeline(ChunkPipeline):
     def postprocess(
         self,
         model_outputs: list[dict],
-        asker: KeptProcessor | None = None,
+        codes: ICDCodeSet | None = None,
+        codes_per_prompt: int | None = None,
         top_k: int | None = None,
         threshold: float | None = None,
     ) -> list[dict]:
         """The codes of a note, highest score first."""
-        code_set = (asker or self.processor).code_set
+        code_set = self._asker(codes, codes_per_prompt).code_set
         threshold = self.model.config.threshold if threshold is None else threshold
         scores = torch.cat([output["logits"][0, : output["num_codes"]].float() for output in model_outputs])
         best = scores.argsort(descending=True, stable=True)[:top_k].tolist()

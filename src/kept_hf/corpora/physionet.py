@@ -35,7 +35,10 @@ NOTE_FEATURES = datasets.Features(
 
 
 class CredentialedDatasetDict(datasets.DatasetDict):
-    """Splits of notes that only people with their own access may have."""
+    """Splits of notes that only people with their own access may have.
+
+    What `map`, `filter` and the like make of them is a plain `DatasetDict`, which asks nobody.
+    """
 
     def push_to_hub(self, repo_id, *args, private=None, token=None, permitted_by=None, **kwargs):
         """As in datasets, but to a private repository only, unless `permitted_by` names what allows another.
