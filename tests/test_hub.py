@@ -288,14 +288,15 @@ print({split: len(rows) for split, rows in load_dataset(sys.argv[1], "rare50").i
 
 
 def test_the_metric_is_loaded_back(hub, tmp_path):
-    push(hub, tmp_path / "home", "metric", f"{NAME}/icd_coding")
+    push(hub, tmp_path / "home", "metric", "icd_coding", "--private")  # the owner is the token's
+    assert hub.repos["space", f"{NAME}/icd_coding"].private
     program = """
 import sys
 import evaluate
 metric = evaluate.load(sys.argv[1])
 print(metric.compute(predictions=[[2.0, -1.0], [0.5, 3.0]], references=[[1, 0], [1, 1]], ks=[1])["auc_micro"])
 """
-    assert client(hub, tmp_path / "reader", "-c", program, f"{NAME}/icd_coding", token=None).stdout.strip() == "1.0"
+    assert client(hub, tmp_path / "reader", "-c", program, f"{NAME}/icd_coding").stdout.strip() == "1.0"
     done = push(hub, tmp_path / "home", "metric", f"{NAME}/my-metric", check=False)
     assert done.returncode == 2 and "must be called icd_coding" in done.stderr
 

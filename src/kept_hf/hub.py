@@ -13,7 +13,7 @@ from .metrics import ICD_METRIC_PATH
 from .model_card import make_model_card
 
 _MODEL_FILES = (
-    *("config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json", "processor_config.json"),
+    *("config.json", "*.safetensors", "*.safetensors.index.json", "processor_config.json"),
     *("code_set.json", "tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
     *("README.md", "*.py"),
 )
@@ -120,13 +120,14 @@ def _existing(folder: str | os.PathLike) -> Path:
 
 def _upload(folder: Path, patterns: tuple[str, ...], repo_id: str, repo_type: str, private, token) -> str:
     api = HfApi(token=token)
-    api.create_repo(
+    # Its answer has the owner, where the caller left that out.
+    repo_id = api.create_repo(
         repo_id,
         repo_type=repo_type,
         private=private,
         exist_ok=True,
         space_sdk="static" if repo_type == "space" else None,
-    )
+    ).repo_id
     if private and not api.repo_info(repo_id, repo_type=repo_type).private:
         raise PermissionError(f"private=True, but the repository {repo_id!r} exists and is public; choose another.")
     # By name: to the Hub's patterns "*" also means files in folders, those of checkpoints too.
