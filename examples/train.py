@@ -41,7 +41,7 @@ from kept_hf.adapters import PEFT_METHODS, adapter_config, add_adapter, loads_by
 from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer
 from kept_hf.corpora import CORPORA, Corpus, load_corpus
 from kept_hf.corpora.selection import select_codes, training_counts
-from kept_hf.data_access import CREDENTIALED
+from kept_hf.data_access import RESTRICTED
 from kept_hf.hardware import bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
 from kept_hf.matching import carrier_sentences, matching_curriculum
 from kept_hf.metrics import icd_metrics, per_code_metrics
@@ -433,7 +433,8 @@ def main() -> None:
             base = PeftConfig.from_pretrained(checkpoint).base_model_name_or_path
             model_arguments = dataclasses.replace(model_arguments, model_name_or_path=base)
     model, processor = load_base(model_arguments, corpus.code_set)
-    if model.config.data_license != CREDENTIALED:  # weights keep what they were made of
+    # Weights keep what they were made of.
+    if model.config.data_license not in RESTRICTED or corpus.card.license in RESTRICTED:
         model.config.data_license = corpus.card.license
     judge = ICDMetrics(processor, model_arguments.threshold_metric)  # here, so that a wrong name costs no training
     # Neighbours of like length make full batches; the report restores the order.

@@ -26,9 +26,18 @@ def test_the_main_modules_have_examples():
     for name in (
         "code_set",
         "configuration_kept_longformer",
+        "hsap",
+        "hsap_loss",
+        "knowledge",
+        "knowledge.hierarchy",
+        "knowledge.icd10cm",
+        "knowledge.names",
+        "knowledge.term_graph",
+        "linking",
         "longformer_attention",
         "modeling_kept_longformer",
         "prompting",
+        "term_families",
     ):
         module = importlib.import_module(f"kept_hf.{name}")
         assert sum(len(test.examples) for test in finder.find(module)) > 0, name

@@ -95,6 +95,13 @@ def test_light_modules(module):
     assert not packages(names) and not [name for name in names if name.startswith(".")]
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "knowledge").glob("*.py")), ids=lambda path: path.stem)
+def test_knowledge_imports_arrays_and_columns_only(path):
+    names = imports(path, module_level_only=True)
+    assert packages(names) <= {"numpy", "pyarrow"}
+    assert {name for name in names if name.startswith("..")} <= {"..code_set"}, "no model, no corpus"
+
+
 @pytest.mark.parametrize("module", ["prompting", "code_set", "metrics"])
 def test_light_modules_load_light(module):
     """Without the package's `__init__`, which registers with transformers."""

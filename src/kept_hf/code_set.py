@@ -11,6 +11,8 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import ModuleType
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,19 @@ def category_parents(codes: Iterable[str]) -> dict[str, str]:
             parents[code] = above = code[:-1].rstrip(".")
             code = above
     return parents
+
+
+def load_tabular_list() -> ModuleType:
+    """The module `simple_icd_10_cm`, which reads the ICD-10-CM tabular list that it carries when it is first imported.
+
+    Raises:
+        ImportError: the package `simple-icd-10-cm` is missing.
+    """
+    try:
+        import simple_icd_10_cm
+    except ImportError as error:
+        raise ImportError("The ICD-10-CM tabular list needs: pip install simple-icd-10-cm") from error
+    return simple_icd_10_cm
 
 
 class ICDCodeSet:
@@ -202,6 +217,32 @@ class ICDCodeSet:
             self.index(code)
         return ICDCodeSet(codes, self.descriptions, self.synonyms, self.parents)
 
+    def with_synonyms(self, graph: Any) -> ICDCodeSet:
+        """This code set with the names that a term graph has for its codes.
+
+        Args:
+            graph: a `kept_hf.knowledge.TermGraph`; its concepts' ids are looked up as codes.
+
+        Returns:
+            A new code set. The graph's names come after the synonyms that are here already, none twice and none that
+            differs from the description in case only. A code without a description gets its preferred name.
+
+        Examples:
+            >>> from kept_hf.knowledge import TermGraph
+            >>> graph = TermGraph.from_tables(["I10", "I10"], ["Hypertension", "HTN"], ["preferred", "abbreviation"])
+            >>> code_set = ICDCodeSet(["I10"]).with_synonyms(graph)
+            >>> code_set.describe("I10"), code_set.synonyms
+            ('Hypertension', {'I10': ('HTN',)})
+        """
+        descriptions, synonyms = dict(self.descriptions), dict(self.synonyms)
+        for code in self.codes:
+            names = graph.names_of(code) if code in graph else []
+            if names and code not in descriptions:
+                descriptions[code] = names[0]
+            known = {name.lower() for name in (descriptions.get(code, ""), *self.synonyms.get(code, ()))}
+            synonyms[code] = [*self.synonyms.get(code, ()), *(name for name in names if name.lower() not in known)]
+        return ICDCodeSet(self.codes, descriptions, synonyms, self.parents)
+
     def multi_hot(self, codes: Iterable[str]) -> list[int]:
         """0/1 labels in the order of this set; codes that are not in it are left out.
 
@@ -288,10 +329,7 @@ class ICDCodeSet:
             >>> code_set.describe("N17.9"), code_set.synonyms["N17.9"], code_set.parents["N17.9"]
             ('Acute kidney failure, unspecified', ('Acute kidney injury (nontraumatic)',), 'N17')
         """
-        try:
-            import simple_icd_10_cm as tabular_list
-        except ImportError as error:
-            raise ImportError("The ICD-10-CM tabular list needs: pip install simple-icd-10-cm") from error
+        tabular_list = load_tabular_list()
         if codes is None:
             # The list names a block of a single category twice, as block and as category.
             codes = [

@@ -8,6 +8,12 @@ from huggingface_hub.errors import RepositoryNotFoundError
 CREDENTIALED = "PhysioNet Credentialed Health Data License 1.5.0"
 """Licence of data that only people with their own access may have."""
 
+UMLS = "UMLS Metathesaurus License Agreement"
+"""Licence of terms that everyone who works with them must hold."""
+
+RESTRICTED = {CREDENTIALED: "physionet-credentialed-1.5.0", UMLS: "umls-metathesaurus"}
+"""Licences under which nothing is made public without a permission → their names in the header of a card."""
+
 
 def license_metadata(license: str) -> dict[str, str]:
     """How the header of a card on the Hub names a licence.
@@ -18,8 +24,8 @@ def license_metadata(license: str) -> dict[str, str]:
         >>> license_metadata(CREDENTIALED)
         {'license': 'other', 'license_name': 'physionet-credentialed-1.5.0'}
     """
-    if license == CREDENTIALED:
-        return {"license": "other", "license_name": "physionet-credentialed-1.5.0"}
+    if license in RESTRICTED:
+        return {"license": "other", "license_name": RESTRICTED[license]}
     return {"license": license}
 
 
@@ -44,9 +50,9 @@ def check_publication(
         permitted_by: the licence or permission that allows publication all the same.
 
     Raises:
-        PermissionError: the data are credentialed, the repository is public, and nothing permits it.
+        PermissionError: the licence is one of `RESTRICTED`, the repository is public, and nothing permits it.
     """
-    if license != CREDENTIALED or (permitted_by and permitted_by.strip()):
+    if license not in RESTRICTED or (permitted_by and permitted_by.strip()):
         return
     api = HfApi(token=token)
     if "/" not in repo_id:

@@ -19,7 +19,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
-from .data_access import CREDENTIALED, license_metadata
+from .data_access import CREDENTIALED, RESTRICTED, license_metadata
 from .report import f1_by_band
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -96,7 +96,7 @@ def combine_licenses(data_license: str, base_license: str) -> dict[str, str]:
 
     The first rule that fits:
 
-    1. Either is `kept_hf.data_access.CREDENTIALED`: "other", named "physionet-credentialed-1.5.0".
+    1. Either is one of `kept_hf.data_access.RESTRICTED`: "other", with the name there; the first there, if both are.
     2. Both are one and the same, and not "other": that one.
     3. Both are in `OPEN_LICENSES`: the later one there. The card names both, and that both are to be credited.
     4. Anything else: "unknown", for the user to settle.
@@ -122,8 +122,9 @@ def combine_licenses(data_license: str, base_license: str) -> dict[str, str]:
     for name, value in (("data_license", data_license), ("base_license", base_license)):
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{name}={value!r} is no licence; pass its identifier on the Hub, or 'unknown'.")
-    if CREDENTIALED in (data_license, base_license):
-        return license_metadata(CREDENTIALED)
+    for restricted in RESTRICTED:
+        if restricted in (data_license, base_license):
+            return license_metadata(restricted)
     if data_license == base_license != "other":
         return {"license": data_license}
     if data_license in OPEN_LICENSES and base_license in OPEN_LICENSES:
@@ -187,8 +188,8 @@ def make_model_card(
     known_id, known_license = KNOWN_BASES.get(base_model or given, (None, "unknown"))
     base_id = base_model or known_id
     base = base_id or without_folders(given) or "a local model"
-    if config.get("data_license") == CREDENTIALED and corpus["license"] != CREDENTIALED:
-        base_license = CREDENTIALED  # the model that training began with had seen such data
+    if config.get("data_license") in RESTRICTED and corpus["license"] not in RESTRICTED:
+        base_license = config["data_license"]  # the model that training began with had seen such data
     elif base_license is None:
         base_license = known_license
     licensed_as = combine_licenses(corpus["license"], base_license)
@@ -248,7 +249,7 @@ def make_model_card(
             base_license=base_license,
             base_terms="licence not known here" if base_license == "unknown" else base_license,
             license=licensed_as["license"],
-            credentialed=CREDENTIALED in (corpus["license"], base_license),
+            credentialed=bool(RESTRICTED.keys() & {corpus["license"], base_license}),
             data_credentialed=corpus["license"] == CREDENTIALED,
             has_synthetic_stage=bool(settings.get("matching_examples")),
             settings_table=_table(["of", "settings"], _settings_rows(settings, base)),

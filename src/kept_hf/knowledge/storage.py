@@ -1,0 +1,75 @@
+"""A term graph as a folder of parquet tables. Ids are text in them: 038.9 stays 038.9."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .names import Names
+
+if TYPE_CHECKING:
+    from .term_graph import TermGraph
+
+_FORMAT = 1
+_ABOUT = "term_graph.json"
+_TABLES = ("concepts", "aliases", "names", "edges")
+
+
+def save(graph: TermGraph, folder: str | os.PathLike) -> None:
+    """Write `graph` into `folder`; see `TermGraph.save`."""
+    tables = {
+        "concepts": {"concept_id": graph.concept_ids},
+        "aliases": {"concept_id": graph.alias_ids, "concept": graph.alias_concepts},
+        "names": {"concept": graph.name_concepts, "name": graph.name_texts, "kind": graph.name_kinds},
+        "edges": {"child": graph.edge_children, "parent": graph.parent_indices},
+    }
+    os.makedirs(folder, exist_ok=True)
+    for name in _TABLES:
+        pq.write_table(pa.table(tables[name]), _path(folder, name), compression="zstd")
+    with open(os.path.join(folder, _ABOUT), "w", encoding="utf-8") as file:
+        json.dump({"format": _FORMAT, "sources": graph.sources, "dropped": graph.dropped}, file, indent=1)
+        file.write("\n")
+
+
+def load(graph_class: type[TermGraph], folder: str | os.PathLike) -> TermGraph:
+    """The graph that `save` wrote; see `TermGraph.load`."""
+    for path in (os.path.join(folder, _ABOUT), *(_path(folder, name) for name in _TABLES)):
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f"folder={os.fspath(folder)!r} holds no {os.path.basename(path)}; pass one that TermGraph.save wrote."
+            )
+    with open(os.path.join(folder, _ABOUT), encoding="utf-8") as file:
+        about = json.load(file)
+    if about["format"] != _FORMAT:
+        raise ValueError(
+            f"{os.path.join(folder, _ABOUT)} has format {about['format']!r}; this version of kept-hf reads {_FORMAT}. "
+            "Build the graph again, or update the package."
+        )
+    concepts, aliases, names, edges = (pq.read_table(_path(folder, name)).combine_chunks() for name in _TABLES)
+    return graph_class(
+        _text(concepts, "concept_id"),
+        Names(_numbers(names, "concept"), _text(names, "name"), _numbers(names, "kind")),
+        _numbers(edges, "child"),
+        _numbers(edges, "parent"),
+        about["sources"],
+        about["dropped"],
+        _text(aliases, "concept_id"),
+        _numbers(aliases, "concept"),
+    )
+
+
+def _path(folder: str | os.PathLike, table: str) -> str:
+    return os.path.join(folder, f"{table}.parquet")
+
+
+def _text(table: pa.Table, column: str) -> pa.LargeStringArray:
+    return pa.concat_arrays(table[column].cast(pa.large_string()).chunks or [pa.array([], pa.large_string())])
+
+
+def _numbers(table: pa.Table, column: str) -> np.ndarray:
+    return table[column].to_numpy()
