@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .token_packing import Block, LocalBlocks, PackedTokens, Queries
 
-SCORES_AT_A_TIME = 1 << 20
+SCORES_AT_A_TIME = 1 << 22
 """On a CPU, about so many scores of a block are computed at a time, so that they stay in the cache."""
 
 
@@ -128,13 +128,13 @@ class _BlockedAttention(torch.autograd.Function):
                 if dropout:
                     probabilities *= _kept(probabilities, dropout)
                 context[heads, block.queries] = torch.bmm(probabilities, values)
-        ctx.save_for_backward(query, key, value, context)
+        ctx.save_for_backward(query, key, value)
         return context
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        query, key, value, context = ctx.saved_tensors
+        query, key, value = ctx.saved_tensors
         query_gradient = torch.empty_like(query)
         key_gradient, value_gradient = torch.zeros_like(key), torch.zeros_like(value)
         scale = query.shape[-1] ** -0.5
@@ -151,8 +151,8 @@ class _BlockedAttention(torch.autograd.Function):
                     kept = probabilities * factors
                     of_scores *= factors
                 _add(value_gradient[heads], torch.bmm(kept.transpose(1, 2), of_context), block)
-                # Of the softmax: what all probabilities have in common falls away.
-                mean = (of_context.float() * context[heads, block.queries].float()).sum(dim=-1, keepdim=True)
+                # Of the softmax.
+                mean = (of_scores * probabilities).sum(dim=-1, keepdim=True)
                 of_scores = of_scores.sub_(mean).mul_(probabilities).mul_(scale).to(query.dtype)
                 query_gradient[heads, block.queries] = torch.bmm(of_scores, keys)
                 _add(key_gradient[heads], torch.bmm(of_scores.transpose(1, 2), queries), block)
