@@ -14,10 +14,10 @@ from kept_hf import longformer_attention as attention
 from kept_hf import modeling_kept_longformer as modeling
 from kept_hf.longformer_attention import (
     FlexMasks,
+    attention_at_once,
+    attention_by_block,
     flex_product,
-    global_attention,
-    local_attention,
-    local_attention_at_once,
+    longformer_attention,
 )
 from kept_hf.token_packing import PackedTokens
 
@@ -112,12 +112,14 @@ def assert_same_gradients(ours, stock, tolerance=1e-4):
         assert relative_error(parameter.grad, expected[name].grad) < tolerance, name
 
 
+@pytest.mark.parametrize("how", ["at once", "by block"])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kind", GLOBALS)
 @pytest.mark.parametrize("window", [4, [4, 8]], ids=str)
-def test_same_as_transformers(window, kind, training):
+def test_same_as_transformers(monkeypatch, window, kind, training, how):
+    monkeypatch.setattr(attention, "_are_better_at_once", lambda *args: how == "at once")
     ours, stock = (model.train(training) for model in pair(window))
-    for length in (1, 3, 7, 10, 21, 40, 63):
+    for length in (1, 7, 10, 40, 63):
         for batch_size in (1, 2, 3, 4):
             assert_same(ours, stock, inputs(batch_size, length, kind))
 
@@ -214,7 +216,7 @@ def test_nothing_is_computed_for_padding_nor_for_what_is_not_wanted():
 
 def test_layers_do_not_wait_for_the_device(monkeypatch):
     """Fake tensors have no values: whatever asks for one raises. With the functions that an accelerator takes."""
-    monkeypatch.setattr(modeling, "local_attention", local_attention_at_once)
+    monkeypatch.setattr(modeling, "longformer_attention", attention_at_once)
     ours, _ = pair([4, 8])
     batch = inputs(3, 27, "scattered")
     kinds = batch["attention_mask"] * (batch["global_attention_mask"] + 1)
@@ -317,7 +319,7 @@ def test_flex_attention_compiled():
     local = query[:, :, tokens.num_global :]
     torch.testing.assert_close(
         flex_product(local, key, value, masks.of_local[32]),
-        local_attention(local, key, value, queries.local_blocks[32]),
+        longformer_attention(local, key, value, queries.local_blocks[32]),
     )
 
 
@@ -436,8 +438,18 @@ def random_attention(num_global=8, length=40, window=4, dtype=torch.float32):
     return queries, torch.randn(3, 1, 2, length, 4, dtype=dtype)
 
 
+def test_how_blocks_are_computed():
+    """Many short rows at once, long rows block by block; elsewhere than on a CPU windows at once."""
+    short = PackedTokens(torch.ones(20, 25, dtype=torch.long), [256]).all_queries().local_blocks[256]
+    long = PackedTokens(torch.ones(1, 3000, dtype=torch.long), [256]).all_queries().local_blocks[256]
+    everywhere = PackedTokens(torch.full((2, 600), 2), [256]).all_queries().global_blocks
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [attention._are_better_at_once(blocks, cpu) for blocks in (short, long, everywhere)] == [True, False, False]
+    assert [attention._are_better_at_once(blocks, gpu) for blocks in (short, long, everywhere)] == [True, True, False]
+
+
 @pytest.mark.parametrize("scores_at_a_time", [1, 10**6])
-@pytest.mark.parametrize("function", [local_attention, local_attention_at_once])
+@pytest.mark.parametrize("function", [attention_by_block, attention_at_once])
 def test_blocks_against_a_dense_product(monkeypatch, function, scores_at_a_time):
     monkeypatch.setattr(attention, "SCORES_AT_A_TIME", scores_at_a_time)
     queries, leaves = random_attention()
@@ -457,20 +469,21 @@ def test_blocks_against_a_dense_product(monkeypatch, function, scores_at_a_time)
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_dropout_on_the_cpu():
+@pytest.mark.parametrize("function", [attention_by_block, attention_at_once])
+def test_dropout_on_the_cpu(function):
     """Means are kept, a share is dropped, and the backward pass drops the same as the forward pass did."""
     queries, leaves = random_attention()
 
     def local(query, key, value):
-        return local_attention(query[:, :, 8:], key, value, queries.local_blocks[4], 0.5)
+        return function(query[:, :, 8:], key, value, queries.local_blocks[4], 0.5)
 
     def everywhere(query, key, value):
-        return global_attention(query[:, :, :8], key, value, queries.global_blocks, 0.5)
+        return function(query[:, :, :8], key, value, queries.global_blocks, 0.5)
 
-    for function in (local, everywhere):
+    for call in (local, everywhere):
         given = [leaf.clone().requires_grad_() for leaf in leaves]
         torch.manual_seed(7)
-        result = function(*given)
+        result = call(*given)
         after = torch.get_rng_state()
         result.square().sum().backward()
         assert torch.equal(torch.get_rng_state(), after), "what follows draws as if there had been no backward pass"
@@ -479,7 +492,7 @@ def test_dropout_on_the_cpu():
         for sign in (1, -1):
             torch.manual_seed(7)
             with torch.no_grad():
-                sums.append(function(*(leaf + sign * leaf.grad / 1e3 for leaf in given)).square().sum())
+                sums.append(call(*(leaf + sign * leaf.grad / 1e3 for leaf in given)).square().sum())
         predicted = 2 * sum(leaf.grad.square().sum() for leaf in given) / 1e3
         torch.testing.assert_close(sums[0] - sums[1], predicted, rtol=2e-2, atol=1e-4)
     query, key, value = leaves

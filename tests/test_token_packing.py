@@ -44,8 +44,9 @@ def test_blocks_hold_what_each_query_sees_once(monkeypatch, window, share_global
 
 def assert_blocks(tokens, queries, kinds, window):
     slots = queries.slots.tolist()
-    assert_covers(queries.global_blocks, queries.num_global)
-    for block in queries.global_blocks:
+    assert_covers(queries.global_blocks.blocks, queries.num_global)
+    for block in queries.global_blocks.blocks:
+        assert queries.global_blocks.bias(block, torch.float32) is None
         rows = {tokens.rows[slots[query]] for query in range(block.queries.start, block.queries.stop)}
         assert len(rows) == 1
         keys = [*range(*block.global_keys.indices(10**6)), *range(*block.local_keys.indices(10**6))]

@@ -19,21 +19,27 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from .token_packing import Block, LocalBlocks, PackedTokens, Queries
+from .token_packing import Block, PackedTokens, Queries, QueryBlocks
 
 SCORES_AT_A_TIME = 1 << 22
 """On a CPU, about so many scores of a block are computed at a time, so that they stay in the cache."""
 
+SMALL_BLOCK = 1 << 16
+"""On a CPU, blocks of fewer scores are computed all at once: one by one they would be too many small steps."""
 
-def local_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, local_blocks: LocalBlocks, dropout: float = 0.0
+MANY_ROWS = 8
+"""Elsewhere, the global queries of more rows are computed all at once, and of fewer row by row, without a mask."""
+
+
+def longformer_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: QueryBlocks, dropout: float = 0.0
 ) -> torch.Tensor:
-    """Attention of local tokens to their window and to the global tokens, through the local projections.
+    """Attention of local queries to their window and the global tokens, or of global queries to all of their row.
 
     Args:
-        query: of the local tokens wanted.
-        key, value: of all packed tokens.
-        local_blocks: the blocks of these queries.
+        query: of the tokens wanted, all local or all global ones.
+        key, value: of all packed tokens, through the same projections as `query`.
+        blocks: of these queries ([`kept_hf.token_packing.Queries`]).
         dropout: of the attention probabilities.
 
     Returns:
@@ -43,58 +49,57 @@ def local_attention(
         >>> tokens = PackedTokens(torch.tensor([[2, 1, 1, 1, 0]]), [1])  # a global token, three local ones, padding
         >>> query, key = torch.zeros(1, 1, 3, 8), torch.zeros(1, 1, 4, 8)
         >>> value = torch.tensor([1.0, 2.0, 4.0, 8.0])[None, None, :, None].expand(1, 1, 4, 8)
-        >>> local_attention(query, key, value, tokens.all_queries().local_blocks[1])[0, 0, :, 0]  # means of the seen
+        >>> blocks = tokens.all_queries().local_blocks[1]
+        >>> longformer_attention(query, key, value, blocks)[0, 0, :, 0]  # means of what is seen
         tensor([2.3333, 3.7500, 4.3333])
     """
-    if query.device.type == "cpu":
-        return _blocked(query, key, value, local_blocks.blocks, local_blocks.bias, dropout)
-    return local_attention_at_once(query, key, value, local_blocks, dropout)
+    if _are_better_at_once(blocks, query.device):
+        return attention_at_once(query, key, value, blocks, dropout)
+    return attention_by_block(query, key, value, blocks, dropout)
 
 
-def local_attention_at_once(query, key, value, local_blocks: LocalBlocks, dropout: float = 0.0) -> torch.Tensor:
-    """As [`local_attention`], all blocks in one `scaled_dot_product_attention`, as accelerators like it.
+def _are_better_at_once(blocks: QueryBlocks, device: torch.device) -> bool:
+    if device.type == "cpu":
+        return blocks.num_scores < SMALL_BLOCK * len(blocks.blocks)
+    return blocks.window is not None or len(blocks.blocks) > MANY_ROWS
 
-    The blocks' copies of the keys are not kept for the backward pass, which makes them again.
+
+def attention_at_once(query, key, value, blocks: QueryBlocks, dropout: float = 0.0) -> torch.Tensor:
+    """As [`longformer_attention`], all blocks in one `scaled_dot_product_attention`.
+
+    Where blocks share keys, the copies of these are not kept for the backward pass, which makes them again.
     """
-    if not torch.is_grad_enabled():
-        return _at_once(query, key, value, local_blocks, dropout)
-    return checkpoint(
-        _at_once, query, key, value, local_blocks, dropout, use_reentrant=False, preserve_rng_state=dropout > 0
-    )
+    if not torch.is_grad_enabled() or blocks.table(query.dtype).key_slots.numel() <= 2 * key.shape[2]:
+        return _at_once(query, key, value, blocks, dropout)
+    return checkpoint(_at_once, query, key, value, blocks, dropout, use_reentrant=False, preserve_rng_state=dropout > 0)
 
 
-def _at_once(query, key, value, local_blocks: LocalBlocks, dropout: float) -> torch.Tensor:
-    table = local_blocks.table(query.dtype)
+def _at_once(query, key, value, blocks: QueryBlocks, dropout: float) -> torch.Tensor:
+    dtype = query.dtype
+    if dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_grad_enabled():
+        # The CPU kernel's backward pass takes half as long again in bfloat16.
+        query, key, value = query.float(), key.float(), value.float()
+    table = blocks.table(query.dtype)
 
     def at(states, slots):
         """`(num_blocks, num_heads, slots of a block, head_dim)`"""
         return states[0].index_select(1, slots.flatten()).unflatten(1, slots.shape).transpose(0, 1)
 
     query, key, value = at(query, table.query_slots), at(key, table.key_slots), at(value, table.key_slots)
-    context = scaled_dot_product_attention(query, key, value, attn_mask=table.bias, dropout_p=dropout)
+    with torch.autocast(query.device.type, enabled=False):
+        context = scaled_dot_product_attention(query, key, value, attn_mask=table.bias, dropout_p=dropout).to(dtype)
     return context.transpose(0, 1).flatten(1, 2)[None].index_select(2, table.output_slots)
 
 
-def global_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: list[Block], dropout: float = 0.0
-) -> torch.Tensor:
-    """Attention of global tokens to all tokens of their row, through the global projections.
-
-    Args:
-        query: of the global tokens wanted.
-        key, value: of all packed tokens.
-        blocks: one for each row, with all its tokens as keys.
-        dropout: of the attention probabilities.
-
-    Returns:
-        `(1, num_heads, num_queries, head_dim)`.
-    """
+def attention_by_block(query, key, value, blocks: QueryBlocks, dropout: float = 0.0) -> torch.Tensor:
+    """As [`longformer_attention`], one block after the other, with no more than its own keys."""
     if query.device.type == "cpu":
-        return _blocked(query, key, value, blocks, None, dropout)
+        return _blocked(query, key, value, blocks, dropout)
     contexts = []
-    for block in blocks:
+    for block in blocks.blocks:
         keys, values = (_keys(states, block) for states in (key, value))
-        contexts.append(scaled_dot_product_attention(query[:, :, block.queries], keys, values, dropout_p=dropout))
+        mask = blocks.bias(block, query.dtype)
+        contexts.append(scaled_dot_product_attention(query[:, :, block.queries], keys, values, mask, dropout))
     return torch.cat(contexts, dim=2)
 
 
@@ -106,8 +111,8 @@ def _keys(states: torch.Tensor, block: Block) -> torch.Tensor:
 
 
 @torch.compiler.disable
-def _blocked(query, key, value, blocks, bias, dropout: float) -> torch.Tensor:
-    return _BlockedAttention.apply(query[0], key[0], value[0], blocks, bias, dropout)[None]
+def _blocked(query, key, value, blocks: QueryBlocks, dropout: float) -> torch.Tensor:
+    return _BlockedAttention.apply(query[0], key[0], value[0], blocks, dropout)[None]
 
 
 class _BlockedAttention(torch.autograd.Function):
@@ -118,13 +123,13 @@ class _BlockedAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, query, key, value, blocks, bias, dropout):
-        ctx.blocks, ctx.bias, ctx.dropout = blocks, bias, dropout
+    def forward(ctx, query, key, value, blocks, dropout):
+        ctx.blocks, ctx.dropout = blocks, dropout
         ctx.random_state = torch.get_rng_state() if dropout else None
         context = torch.empty_like(query)
         with torch.autocast("cpu", enabled=False):
             for block, heads, keys, values in _parts(key, value, blocks, len(query)):
-                probabilities = _probabilities(query[heads, block.queries], keys, block, bias)
+                probabilities = _probabilities(query[heads, block.queries], keys, block, blocks)
                 if dropout:
                     probabilities *= _kept(probabilities, dropout)
                 context[heads, block.queries] = torch.bmm(probabilities, values)
@@ -143,7 +148,7 @@ class _BlockedAttention(torch.autograd.Function):
                 torch.set_rng_state(ctx.random_state)
             for block, heads, keys, values in _parts(key, value, ctx.blocks, len(query)):
                 queries, of_context = query[heads, block.queries], gradient[heads, block.queries].contiguous()
-                probabilities = _probabilities(queries, keys, block, ctx.bias)
+                probabilities = _probabilities(queries, keys, block, ctx.blocks)
                 of_scores = torch.bmm(of_context, values.transpose(1, 2)).float()
                 kept = probabilities
                 if ctx.dropout:
@@ -156,12 +161,12 @@ class _BlockedAttention(torch.autograd.Function):
                 of_scores = of_scores.sub_(mean).mul_(probabilities).mul_(scale).to(query.dtype)
                 query_gradient[heads, block.queries] = torch.bmm(of_scores, keys)
                 _add(key_gradient[heads], torch.bmm(of_scores.transpose(1, 2), queries), block)
-        return query_gradient, key_gradient, value_gradient, None, None, None
+        return query_gradient, key_gradient, value_gradient, None, None
 
 
-def _parts(key, value, blocks: list[Block], num_heads: int):
+def _parts(key, value, blocks: QueryBlocks, num_heads: int):
     """Each block, a few heads at a time: block, heads, their keys and values."""
-    for block in blocks:
+    for block in blocks.blocks:
         keys, values = _keys(key, block), _keys(value, block)
         at_a_time = max(torch.get_num_threads(), SCORES_AT_A_TIME // (block.num_queries * block.num_keys))
         for first in range(0, num_heads, at_a_time):
@@ -169,14 +174,14 @@ def _parts(key, value, blocks: list[Block], num_heads: int):
             yield block, heads, keys[heads], values[heads]
 
 
-def _probabilities(queries, keys, block: Block, bias) -> torch.Tensor:
+def _probabilities(queries, keys, block: Block, blocks: QueryBlocks) -> torch.Tensor:
     """`(heads, queries of the block, its keys)`"""
     scale = queries.shape[-1] ** -0.5
+    bias = blocks.bias(block, queries.dtype)
     if bias is None:
         scores = torch.bmm(queries, keys.transpose(1, 2)).mul_(scale)
     else:
-        mask = bias(block, queries.dtype).expand(len(queries), -1, -1)
-        scores = torch.baddbmm(mask, queries, keys.transpose(1, 2), alpha=scale)
+        scores = torch.baddbmm(bias.expand(len(queries), -1, -1), queries, keys.transpose(1, 2), alpha=scale)
     return torch.softmax(scores, dim=-1)
 
 

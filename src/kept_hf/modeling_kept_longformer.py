@@ -28,7 +28,7 @@ from transformers.utils import ModelOutput, logging
 from .auto_map import auto_classes  # noqa: F401 (all published modules travel together)
 from .configuration_kept_longformer import KeptLongformerConfig
 from .data_access import check_publication
-from .longformer_attention import FlexMasks, flex_product, global_attention, local_attention
+from .longformer_attention import FlexMasks, flex_product, longformer_attention
 from .token_packing import PackedTokens, Queries
 
 logger = logging.get_logger(__name__)
@@ -93,7 +93,7 @@ class KeptLongformerSelfAttention(LongformerSelfAttention):
             elif flex_masks is not None:
                 context = flex_product(query, key, value, flex_masks.of_global)
             else:
-                context = global_attention(query, key, value, queries.global_blocks, dropout)
+                context = longformer_attention(query, key, value, queries.global_blocks, dropout)
             contexts.append(context)
         query, key, value = self._projected("", local_states, hidden_states)
         if not queries.num_local:
@@ -101,7 +101,8 @@ class KeptLongformerSelfAttention(LongformerSelfAttention):
         elif flex_masks is not None:
             context = flex_product(query, key, value, flex_masks.of_local[self.one_sided_attn_window_size])
         else:
-            context = local_attention(query, key, value, queries.local_blocks[self.one_sided_attn_window_size], dropout)
+            blocks = queries.local_blocks[self.one_sided_attn_window_size]
+            context = longformer_attention(query, key, value, blocks, dropout)
         contexts.append(context)
         return torch.cat(contexts, dim=2).transpose(1, 2).flatten(2)
 

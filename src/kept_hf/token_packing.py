@@ -60,32 +60,42 @@ class BlockTable:
     output_slots: torch.Tensor
 
 
-class LocalBlocks:
-    """The blocks of local queries, and which keys each of their queries sees.
+class QueryBlocks:
+    """Queries in blocks, and which keys each query sees.
 
     Args:
         blocks: in the order of the queries, all of which they hold.
         query_positions: `(num_queries,)`, position of each query in its row.
         key_positions: `(num_tokens,)`, of each packed token.
-        window: tokens seen on each side.
+        window: tokens seen on each side; None for global queries, who see all keys of their block.
         device: of the tensors.
     """
 
-    def __init__(self, blocks, query_positions: np.ndarray, key_positions: np.ndarray, window: int, device):
+    def __init__(self, blocks, query_positions: np.ndarray, key_positions: np.ndarray, window: int | None, device):
         self.blocks: list[Block] = blocks
-        self._query_positions, self._key_positions = query_positions, key_positions
-        self._window, self._device = window, device
+        self.window = window
+        self._query_positions, self._key_positions, self._device = query_positions, key_positions, device
         self._biases: dict = {}
         self._tables: dict[torch.dtype, BlockTable] = {}
 
-    def bias(self, block: Block, dtype: torch.dtype) -> torch.Tensor:
-        """`(queries, keys)`: 0 where a key is seen, minus infinity elsewhere. Blocks of the same shape share one."""
+    @property
+    def num_scores(self) -> int:
+        """Pairs of a query and a key, over all blocks."""
+        return sum(block.num_queries * block.num_keys for block in self.blocks)
+
+    def bias(self, block: Block, dtype: torch.dtype) -> torch.Tensor | None:
+        """`(queries, keys)`: 0 where a key is seen, minus infinity elsewhere; None where all are seen.
+
+        Blocks of the same shape share one.
+        """
+        if self.window is None:
+            return None
         queries = self._query_positions[block.queries]
         distances = self._key_positions[block.local_keys] - queries[0]
         num_global = block.num_keys - len(distances)
         key = (num_global, dtype, (queries - queries[0]).tobytes(), distances.tobytes())
         if key not in self._biases:
-            is_far = np.abs((queries - queries[0])[:, None] - distances) > self._window
+            is_far = np.abs((queries - queries[0])[:, None] - distances) > self.window
             bias = torch.zeros(block.num_queries, block.num_keys, dtype=dtype)
             bias[:, num_global:].masked_fill_(torch.from_numpy(is_far), -torch.inf)
             self._biases[key] = bias.to(self._device)
@@ -111,7 +121,7 @@ class LocalBlocks:
             keys[number, :num_global] = np.arange(block.global_keys.start, block.global_keys.stop)
             keys[number, num_global : block.num_keys] = np.arange(block.local_keys.start, block.local_keys.stop)
             distances = self._query_positions[queries[number], None] - self._key_positions[keys[number]]
-            is_seen[number, 0] = np.abs(distances) <= self._window
+            is_seen[number, 0] = True if self.window is None else np.abs(distances) <= self.window
             is_seen[number, 0, :, :num_global] = True
             is_seen[number, 0, :, block.num_keys :] = False
         bias = torch.zeros(is_seen.shape, dtype=dtype, device=self._device)
@@ -135,8 +145,8 @@ class Queries:
     are_all: bool
     num_global: int
     num_local: int
-    global_blocks: list[Block]
-    local_blocks: dict[int, LocalBlocks]
+    global_blocks: QueryBlocks
+    local_blocks: dict[int, QueryBlocks]
 
 
 class PackedTokens:
@@ -220,15 +230,16 @@ class PackedTokens:
             {window: self._local_blocks(local, window) for window in self._windows} if len(local) else {},
         )
 
-    def _global_blocks(self, slots: np.ndarray) -> list[Block]:
+    def _global_blocks(self, slots: np.ndarray) -> QueryBlocks:
         """One block a row."""
         counts = np.bincount(self.rows[slots], minlength=self.batch_size)
         stops = np.cumsum(counts)
-        return [
+        blocks = [
             Block(slice(stop - count, stop), *self._keys_of(row))
             for row, (count, stop) in enumerate(zip(counts.tolist(), stops.tolist(), strict=True))
             if count
         ]
+        return QueryBlocks(blocks, self.positions[slots], self.positions, None, self.device)
 
     def _keys_of(self, row: int) -> tuple[slice, slice]:
         """All global and all local tokens of a row."""
@@ -236,7 +247,7 @@ class PackedTokens:
         counts = (self.global_counts[row], self.local_counts[row])
         return tuple(slice(int(start), int(start + count)) for start, count in zip(starts, counts, strict=True))
 
-    def _local_blocks(self, local: np.ndarray, window: int) -> LocalBlocks:
+    def _local_blocks(self, local: np.ndarray, window: int) -> QueryBlocks:
         """Blocks of the length that costs least."""
         longest = int(np.bincount(self.rows[local]).max())
         lengths = [length for length in BLOCK_LENGTHS if length < longest] or [longest]
@@ -244,7 +255,7 @@ class PackedTokens:
             lengths.append(longest)
         plans = (self._plan(local, window, length) for length in lengths)
         blocks = min(plans, key=lambda blocks: sum((block.num_queries + KEY_COST) * block.num_keys for block in blocks))
-        return LocalBlocks(blocks, self.positions[local], self.positions, window, self.device)
+        return QueryBlocks(blocks, self.positions[local], self.positions, window, self.device)
 
     def _plan(self, local: np.ndarray, window: int, length: int) -> list[Block]:
         """Blocks of a length."""
