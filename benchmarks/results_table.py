@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -94,10 +94,47 @@ def adapters_table() -> str:
     return "\n".join([*lines, "", note])
 
 
+def attention_table(device: str = "cpu") -> str:
+    """Markdown: transformers' encoder and ours on one note, a padded batch, and the public recipe."""
+    path = RESULTS / f"attention_{device}.json"
+    if not path.exists():
+        return f"Not measured yet: `python benchmarks/bench_attention.py --device {device}`."
+    report = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        "| tokens | precision | pass | allocator | transformers | kept-hf | times faster | real tokens/s | share of the"
+        " matrix products' speed | memory |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in sorted(report["lengths"], key=lambda run: (run["dtype"], run["mode"], run["allocator"], run["length"])):
+        theirs, ours = (f"{median(run['seconds'][side]):.2f} s" for side in ("stock", "kept_hf"))
+        shares = " → ".join(f"{100 * run['share_of_peak'][side]:.0f}%" for side in ("stock", "kept_hf"))
+        memory = " → ".join(f"{value:.2f}" for value in run["peak_gb"].values()) + " GB" if run["peak_gb"] else ""
+        lines.append(
+            f"| {run['length']:,} | {run['dtype']} | {run['mode']} | {run['allocator']} | {theirs} | {ours} | "
+            f"**{run['ratio']:.2f}** | {run['real_tokens_per_second']['kept_hf']:,.0f} | {shares} | {memory} |"
+        )
+    lines += ["", "| | precision | pass | times as fast |", "|---|---|---|---|"]
+    for run in report["padding"]:
+        lines.append(
+            f"| half padding, against the notes one by one | {run['dtype']} | {run['mode']} | {run['ratio']:.2f} |"
+        )
+    for run in report["recipe"]:
+        what = f"public recipe (padded to 8,192), notes of {mean(run['lengths']):,.0f} tokens in the mean"
+        lines.append(f"| {what} | {run['dtype']} | {run['mode']} | **{run['ratio']:.1f}** |")
+    run, versions = report["lengths"][0], report["versions"]
+    note = (
+        f"{run['layers']} layers of base width, {run['globals']} global tokens, {report['device']}, "
+        f"{report['cores']['allowed']} cores, torch {versions['torch']}, transformers {versions['transformers']}, "
+        f"revision {versions['git']}; turns taken in one process. Memory is above the model's, in processes of its own."
+    )
+    return "\n".join([*lines, "", note])
+
+
 TABLES = {
     ("README.md", "results"): results_table,
     ("docs/mimic.md", "corpora"): corpora_table,
     ("docs/adapters.md", "adapters"): adapters_table,
+    ("docs/attention.md", "attention"): attention_table,
 }
 """File and name of the place in it → the table."""
 

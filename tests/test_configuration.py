@@ -26,7 +26,7 @@ WRONG = [
     ({"attention_window": [4, 3]}, r"attention_window=\[4, 3\]", "even"),
     ({"global_attention_stride": 0}, "global_attention_stride=0", "less than 1"),
     ({"prompt_loss": "bce"}, "prompt_loss='bce'", "full_vocabulary, two_way"),
-    ({"attention_backend": "flash"}, "attention_backend='flash'", "auto, sdpa, eager"),
+    ({"attention_backend": "flash"}, "attention_backend='flash'", "auto, sdpa, flex, eager"),
     ({"yes_token_id": 50}, "yes_token_id=50", "vocab_size=50"),
     ({"no_token_id": -1}, "no_token_id=-1", "vocab_size=50"),
     ({"mask_token_id": 99}, "mask_token_id=99", "vocab_size=50"),

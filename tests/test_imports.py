@@ -20,6 +20,7 @@ PUBLISHED = (
     "pipeline_icd_coding",
     "processing_kept",
     "prompting",
+    "token_packing",
 )
 
 

@@ -6,7 +6,7 @@ from transformers.models.longformer.configuration_longformer import LongformerCo
 from .auto_map import remote_code
 
 PROMPT_LOSSES = ("full_vocabulary", "two_way")
-ATTENTION_BACKENDS = ("auto", "sdpa", "eager")
+ATTENTION_BACKENDS = ("auto", "sdpa", "flex", "eager")
 
 
 @strict
@@ -30,10 +30,11 @@ class KeptLongformerConfig(LongformerConfig):
             `"full_vocabulary"`: cross entropy over the whole vocabulary at each mask, as published. `"two_way"`: over
             "yes" and "no" only.
         attention_backend (`str`, defaults to `"auto"`):
-            `"eager"`: transformers' sliding chunks. `"sdpa"`: one masked
-            `torch.nn.functional.scaled_dot_product_attention`, the same numbers, faster for short sequences. `"auto"`:
-            the latter up to 1,024 tokens. (`attn_implementation` is not for this: Longformer gives wrong numbers
-            with it.)
+            How attention is computed; the numbers are the same. `"sdpa"`: blocks of queries through
+            `torch.nn.functional.scaled_dot_product_attention`, nothing for padding. `"flex"`: likewise through
+            PyTorch's FlexAttention, on CUDA without attention dropout. `"eager"`: transformers' own sliding chunks, the
+            reference, which alone can return attentions. `"auto"`: `"sdpa"`, and `"eager"` where attentions are asked
+            for. (`attn_implementation` is not for this: Longformer gives wrong numbers with it.)
         threshold (`float`, defaults to 0.0):
             A code is assigned where its score is greater. 0 is a probability of one half; training writes the value
             tuned on the validation split here.

@@ -18,8 +18,8 @@ class DataCollatorForICDPrompting:
 
     Args:
         processor: the processor that made the features, or its tokenizer.
-        pad_to_multiple_of: round the length up to a multiple; a multiple of the attention window saves the model's own
-            padding.
+        pad_to_multiple_of: round the length up to a multiple, for kernels or compilers that like it. The model computes
+            nothing for padding.
 
     Raises:
         ValueError: rows without `input_ids`; the message says what was there.

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers.models.longformer.modeling_longformer import (
     LongformerBaseModelOutput,
+    LongformerBaseModelOutputWithPooling,
     LongformerEncoder,
     LongformerForMaskedLM,
     LongformerLayer,
@@ -19,17 +20,18 @@ from transformers.models.longformer.modeling_longformer import (
     LongformerModel,
     LongformerPreTrainedModel,
     LongformerSelfAttention,
+    create_position_ids_from_input_ids,
 )
 from transformers.pytorch_utils import apply_chunking_to_forward
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from .auto_map import auto_classes  # noqa: F401 (all published modules travel together)
 from .configuration_kept_longformer import KeptLongformerConfig
 from .data_access import check_publication
-from .longformer_attention import dense_local_attention, global_attention, local_visibility, token_slots
+from .longformer_attention import FlexMasks, flex_product, longformer_attention
+from .token_packing import PackedTokens, Queries
 
-MAX_DENSE_LENGTH = 1024
-"""With `attention_backend="auto"`, up to so many tokens the dense product is taken."""
+logger = logging.get_logger(__name__)
 
 PADDED_SCORE = -100.0
 """Score of a label slot that holds no code: the same number with which the Trainer pads."""
@@ -59,203 +61,171 @@ class ICDPromptingOutput(ModelOutput):
     global_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-def needs_eager_attention(config: KeptLongformerConfig, sequence_length: int, output_attentions: bool) -> bool:
-    """Whether an input is left to transformers' implementation.
-
-    A length that is so before it is padded to whole windows is so afterwards, therefore model and layers agree.
-    """
-    if output_attentions:
-        return True  # only that implementation returns them
-    if config.attention_backend == "auto":
-        # Beyond a few windows the dense product does more work than the sliding one.
-        return sequence_length > max(MAX_DENSE_LENGTH, 2 * max(config.attention_window))
-    return config.attention_backend == "eager"
-
-
 class KeptLongformerSelfAttention(LongformerSelfAttention):
-    """
-    Longformer self-attention with a choice of implementation (`config.attention_backend`).
+    """`LongformerSelfAttention`, also on packed tokens. The parameters are the same."""
 
-    Parameters, arguments and results are those of `LongformerSelfAttention`.
-    """
-
-    def forward(
+    def packed(
         self,
-        hidden_states,
-        attention_mask=None,
-        is_index_masked=None,
-        is_index_global_attn=None,
-        is_global_attn=None,
-        output_attentions=False,
-    ):
-        if needs_eager_attention(self.config, hidden_states.shape[1], output_attentions):
-            return super().forward(
-                hidden_states,
-                attention_mask=attention_mask,
-                is_index_masked=is_index_masked,
-                is_index_global_attn=is_index_global_attn,
-                is_global_attn=is_global_attn,
-                output_attentions=output_attentions,
-            )
-        dropout = self.dropout if self.training else 0.0
-        context = torch.zeros_like(hidden_states, dtype=self._projected_dtype(hidden_states))
-        # Global tokens have no local attention; only what stands between them and padding is computed.
-        positions, _ = token_slots(~(is_index_global_attn | is_index_masked))
-        if positions.shape[1]:
-            local = self._local_at(hidden_states, positions, is_index_masked, is_index_global_attn, dropout)
-            context = context.scatter(1, _expanded(positions, self.embed_dim), local)
-        if is_global_attn:
-            # Where a row has fewer local tokens than another, its slots held global tokens or padding.
-            positions, used = token_slots(is_index_global_attn)
-            index = _expanded(positions, self.embed_dim)
-            everywhere = self._global_at(hidden_states, positions, is_index_masked, dropout)
-            # Likewise the other way round: local tokens keep what they have.
-            everywhere = torch.where(used[:, :, None], everywhere, context.gather(1, index))
-            context = context.scatter(1, index, everywhere)
-        return (context.masked_fill(is_index_masked[:, :, None], 0.0),)
-
-    def at_positions(self, hidden_states, positions, is_index_masked, is_index_global_attn):
-        """The dense result for some tokens only.
+        hidden_states: torch.Tensor,
+        tokens: PackedTokens,
+        queries: Queries,
+        flex_masks: FlexMasks | None = None,
+    ) -> torch.Tensor:
+        """Attention of the tokens of a batch without its padding.
 
         Args:
-            hidden_states: `(batch_size, sequence_length, embed_dim)`.
-            positions: `(batch_size, num_positions)`.
-            is_index_masked, is_index_global_attn: `(batch_size, sequence_length)`, bool.
+            hidden_states: `(1, num_tokens, embed_dim)`.
+            tokens: what stands where.
+            queries: the tokens of which the result is wanted.
+            flex_masks: to take FlexAttention.
 
         Returns:
-            `(batch_size, num_positions, embed_dim)`.
+            `(1, num_queries, embed_dim)`.
         """
         dropout = self.dropout if self.training else 0.0
-        local = self._local_at(hidden_states, positions, is_index_masked, is_index_global_attn, dropout)
-        everywhere = self._global_at(hidden_states, positions, is_index_masked, dropout)
-        context = torch.where(is_index_global_attn.gather(1, positions)[:, :, None], everywhere, local)
-        return context.masked_fill(is_index_masked.gather(1, positions)[:, :, None], 0.0)
+        wanted = hidden_states if queries.are_all else hidden_states.index_select(1, queries.slots)
+        global_states, local_states = wanted.tensor_split([queries.num_global], dim=1)
+        contexts = []
+        if tokens.num_global:
+            query, key, value = self._projected("_global", global_states, hidden_states)
+            if not queries.num_global:
+                context = query + key + value
+            elif flex_masks is not None:
+                context = flex_product(query, key, value, flex_masks.of_global)
+            else:
+                context = longformer_attention(query, key, value, queries.global_blocks, dropout)
+            contexts.append(context)
+        query, key, value = self._projected("", local_states, hidden_states)
+        if not queries.num_local:
+            context = query + key + value
+        elif flex_masks is not None:
+            context = flex_product(query, key, value, flex_masks.of_local[self.one_sided_attn_window_size])
+        else:
+            blocks = queries.local_blocks[self.one_sided_attn_window_size]
+            context = longformer_attention(query, key, value, blocks, dropout)
+        contexts.append(context)
+        return torch.cat(contexts, dim=2).transpose(1, 2).flatten(2)
 
-    def _local_at(self, hidden_states, positions, is_index_masked, is_index_global_attn, dropout):
-        """Through the local projections, `(batch_size, num_positions, embed_dim)`."""
-        context = dense_local_attention(
-            self._heads(self.query(_at(hidden_states, positions))),
-            self._heads(self.key(hidden_states)),
-            self._heads(self.value(hidden_states)),
-            local_visibility(is_index_global_attn, is_index_masked, self.one_sided_attn_window_size, positions),
-            dropout,
+    def _projected(self, which: str, query_states, hidden_states):
+        """Query, key and value, `(1, num_heads, number, head_dim)`.
+
+        Without a query there is no key either, but all projections take part, with gradients of zero: where several
+        processes train, each must have them all.
+        """
+        seen = hidden_states if query_states.shape[1] else hidden_states[:, :0]
+        return (
+            self._heads(getattr(self, name + which)(states))
+            for name, states in (("query", query_states), ("key", seen), ("value", seen))
         )
-        return context.transpose(1, 2).flatten(2)
-
-    def _global_at(self, hidden_states, positions, is_index_masked, dropout):
-        """Through the global projections, `(batch_size, num_positions, embed_dim)`."""
-        context = global_attention(
-            self._heads(self.query_global(_at(hidden_states, positions))),
-            self._heads(self.key_global(hidden_states)),
-            self._heads(self.value_global(hidden_states)),
-            is_index_masked,
-            dropout,
-        )
-        return context.transpose(1, 2).flatten(2)
-
-    def _projected_dtype(self, hidden_states: torch.Tensor) -> torch.dtype:
-        device = hidden_states.device.type
-        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_states.dtype
 
     def _heads(self, projected: torch.Tensor) -> torch.Tensor:
-        """`(batch_size, length, embed_dim)` → `(batch_size, num_heads, length, head_dim)`, contiguous.
-
-        The CPU kernel's backward pass takes a third longer on a transposed view.
-        """
         return projected.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2).contiguous()
 
 
 class KeptLongformerLayer(LongformerLayer):
-    """`LongformerLayer` that can leave out the tokens whose result nobody reads."""
+    """`LongformerLayer`, also on packed tokens."""
 
     def __init__(self, config: KeptLongformerConfig, layer_id: int = 0):
         super().__init__(config, layer_id)
         self.attention.self = KeptLongformerSelfAttention(config, layer_id)
 
-    def forward(
-        self,
-        hidden_states,
-        attention_mask=None,
-        is_index_masked=None,
-        is_index_global_attn=None,
-        is_global_attn=None,
-        output_attentions=False,
-        output_positions=None,
-    ):
-        """As in `LongformerLayer`; with `output_positions` `(batch_size, num_positions)` for these tokens only."""
-        if output_positions is None:
-            return super().forward(
-                hidden_states,
-                attention_mask=attention_mask,
-                is_index_masked=is_index_masked,
-                is_index_global_attn=is_index_global_attn,
-                is_global_attn=is_global_attn,
-                output_attentions=output_attentions,
-            )
-        context = self.attention.self.at_positions(
-            hidden_states, output_positions, is_index_masked, is_index_global_attn
-        )
-        attended = self.attention.output(context, _at(hidden_states, output_positions))
+    def forward(self, hidden_states, *args, tokens=None, queries=None, flex_masks=None, **kwargs):
+        """As in `LongformerLayer`; with `tokens` and `queries` as [`KeptLongformerSelfAttention.packed`]."""
+        if tokens is None:
+            return super().forward(hidden_states, *args, **kwargs)
+        context = self.attention.self.packed(hidden_states, tokens, queries, flex_masks)
+        residual = hidden_states if queries.are_all else hidden_states.index_select(1, queries.slots)
+        attended = self.attention.output(context, residual)
         return (apply_chunking_to_forward(self.ff_chunk, self.chunk_size_feed_forward, self.seq_len_dim, attended),)
 
 
 class KeptLongformerEncoder(LongformerEncoder):
-    """
-    `LongformerEncoder` that can end with some tokens only.
-
-    Attributes:
-        output_positions (`torch.LongTensor` of shape `(batch_size, num_positions)`, *optional*):
-            The tokens whose last hidden state is wanted, for the next call. `LongformerModel.forward` has no argument
-            to hand it through.
-    """
+    """`LongformerEncoder`, also on packed tokens."""
 
     def __init__(self, config: KeptLongformerConfig):
         super().__init__(config)
         self.layer = nn.ModuleList([KeptLongformerLayer(config, i) for i in range(config.num_hidden_layers)])
-        self.output_positions: torch.Tensor | None = None
 
     def forward(
         self,
         hidden_states,
-        attention_mask=None,
-        padding_len=0,
-        output_attentions=False,
-        output_hidden_states=False,
-        return_dict=True,
+        *args,
+        tokens: PackedTokens | None = None,
+        output_positions: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        with_flex: bool = False,
+        **kwargs,
     ):
-        """As in `LongformerEncoder`; with `output_positions` the last hidden state holds these tokens only."""
-        positions, self.output_positions = self.output_positions, None
-        is_dense = not needs_eager_attention(self.config, hidden_states.shape[1], output_attentions)
-        if positions is None or output_hidden_states or not is_dense:
-            outputs = super().forward(
-                hidden_states,
-                attention_mask=attention_mask,
-                padding_len=padding_len,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-                return_dict=True,
-            )
-            if positions is not None:
-                outputs["last_hidden_state"] = _at(outputs.last_hidden_state, positions)
+        """As in `LongformerEncoder`; with `tokens` on packed tokens.
+
+        Args:
+            hidden_states: `(1, num_tokens, hidden_size)` with `tokens`.
+            tokens: what stands where.
+            output_positions: `(batch_size, num_positions)`, the tokens whose last hidden state is wanted. The last
+                layer computes no others.
+            output_hidden_states: whether to return all tokens' states after each layer, too.
+            with_flex: whether to take FlexAttention.
+
+        Returns:
+            With `tokens`, `LongformerBaseModelOutput` of unpacked states.
+        """
+        if tokens is None:
+            return super().forward(hidden_states, *args, output_hidden_states=output_hidden_states, **kwargs)
+        every = last = tokens.all_queries()
+        if output_positions is not None and not output_hidden_states:
+            last, index = tokens.queries_at(output_positions)
+        masks = {id(queries): FlexMasks(tokens, queries) if with_flex else None for queries in (every, last)}
+        states = [hidden_states]
+        for number, layer in enumerate(self.layer, start=1):
+            queries = last if number == len(self.layer) else every
+            states.append(layer(states[-1], tokens=tokens, queries=queries, flex_masks=masks[id(queries)])[0])
+            if not output_hidden_states:
+                del states[0]
+        if output_positions is None:
+            last_hidden_state = tokens.unpack(states[-1])
+        elif output_hidden_states:
+            last_hidden_state = _at(tokens.unpack(states[-1]), output_positions)
         else:
-            masks = {"is_index_masked": attention_mask < 0, "is_index_global_attn": attention_mask > 0}
-            masks["is_global_attn"] = masks["is_index_global_attn"].any().item()
-            *layers, last = self.layer
-            for layer in layers:
-                hidden_states = layer(hidden_states, attention_mask=attention_mask, **masks)[0]
-            hidden_states = last(hidden_states, attention_mask=attention_mask, **masks, output_positions=positions)[0]
-            outputs = LongformerBaseModelOutput(last_hidden_state=hidden_states)
-        return outputs if return_dict else outputs.to_tuple()
-
-
-def _expanded(positions: torch.Tensor, size: int) -> torch.Tensor:
-    """`(batch_size, num_positions)` → `(batch_size, num_positions, size)`, as `gather` and `scatter` want it."""
-    return positions[:, :, None].expand(-1, -1, size)
+            # Padding that is asked for is zero.
+            last_hidden_state = nn.functional.pad(states[-1][0], (0, 0, 0, 1))[index]
+        return LongformerBaseModelOutput(
+            last_hidden_state=last_hidden_state,
+            hidden_states=tuple(map(tokens.unpack, states)) if output_hidden_states else None,
+        )
 
 
 def _at(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     """`(batch_size, length, size)` and `(batch_size, num_positions)` → `(batch_size, num_positions, size)`."""
-    return states.gather(1, _expanded(positions, states.shape[-1]))
+    return states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[-1]))
+
+
+def choose_backend(config: KeptLongformerConfig, device: torch.device, training: bool, output_attentions: bool) -> str:
+    """The implementation for one forward pass, by `config.attention_backend` and what is asked.
+
+    Raises:
+        ValueError: "flex" cannot do it; the message says why.
+    """
+    backend = config.attention_backend
+    if output_attentions and backend != "eager":
+        logger.warning_once(
+            f"output_attentions=True: attention_backend={backend!r} gives no attentions, so 'eager' is taken."
+        )
+        return "eager"
+    dropout = config.attention_probs_dropout_prob if training else 0.0
+    if backend == "auto":
+        logger.info_once(f"attention_backend='auto': 'sdpa' is taken on {device.type}, attention dropout {dropout}.")
+        return "sdpa"
+    if backend == "flex" and dropout:
+        raise ValueError(
+            f"attention_backend='flex' has no dropout, but attention_probs_dropout_prob={dropout}; pass "
+            "attention_probs_dropout_prob=0.0 or attention_backend='sdpa'."
+        )
+    if backend == "flex" and device.type != "cuda" and torch.is_grad_enabled():
+        raise ValueError(
+            f"attention_backend='flex' has no backward pass on {device.type}; pass attention_backend='sdpa', or call "
+            "the model under torch.no_grad()."
+        )
+    return backend
 
 
 class KeptLongformerPreTrainedModel(LongformerPreTrainedModel):
@@ -316,51 +286,109 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         self.encoder = KeptLongformerEncoder(config)
         self.post_init()
 
-    def _pad_to_window_size(self, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, pad_token_id):
-        """As in `LongformerModel`; the dense product needs no padding."""
-        if not self._pads:
-            return 0, input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
-        return super()._pad_to_window_size(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, pad_token_id
-        )
-
     def forward(
         self,
         input_ids=None,
         attention_mask=None,
         global_attention_mask=None,
+        token_type_ids=None,
+        position_ids=None,
         inputs_embeds=None,
         output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
         output_positions=None,
         **kwargs,
     ):
         """As `LongformerModel.forward`: shapes `(batch_size, sequence_length)`, values 0 and 1 in both masks.
+
+        Unless the backend is "eager", nothing is computed for padding, and its hidden states are zero.
 
         Args:
             output_positions (`(batch_size, num_positions)`, *optional*):
                 The tokens whose last hidden state is wanted; `last_hidden_state` then holds these only. All by default.
 
         Raises:
-            ValueError: the sequence is longer than the position table.
+            ValueError: the sequence is longer than the position table, or the backend cannot do what is asked.
         """
         given = input_ids if input_ids is not None else inputs_embeds
-        if given is not None and given.shape[1] > self.config.max_sequence_length:
+        if given is None or (input_ids is not None and inputs_embeds is not None):
+            raise ValueError("Pass either input_ids or inputs_embeds, not both.")
+        if given.shape[1] > self.config.max_sequence_length:
             raise ValueError(
                 f"The input has {given.shape[1]} tokens, the model positions for {self.config.max_sequence_length} "
                 f"(max_position_embeddings={self.config.max_position_embeddings}). Pass a shorter max_length to the "
                 "processor, or a model with a longer position table."
             )
-        if given is not None:
-            returns_attentions = self.config.output_attentions if output_attentions is None else output_attentions
-            self._pads = needs_eager_attention(self.config, given.shape[1], returns_attentions)
-        self.encoder.output_positions = output_positions
-        return super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            global_attention_mask=global_attention_mask,
-            inputs_embeds=inputs_embeds,
-            output_attentions=output_attentions,
-            **kwargs,
+        settings = self.config
+        output_attentions = settings.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = settings.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return_dict = settings.return_dict if return_dict is None else return_dict
+        backend = choose_backend(settings, given.device, self.training, output_attentions)
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "global_attention_mask": global_attention_mask,
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "inputs_embeds": inputs_embeds,
+            "output_hidden_states": output_hidden_states,
+        }
+        if backend == "eager":
+            outputs = super().forward(**inputs, output_attentions=output_attentions, return_dict=True, **kwargs)
+            if output_positions is not None:
+                outputs["last_hidden_state"] = _at(outputs.last_hidden_state, output_positions)
+        else:
+            outputs = self._forward_packed(**inputs, output_positions=output_positions, with_flex=backend == "flex")
+        return outputs if return_dict else outputs.to_tuple()
+
+    def _forward_packed(
+        self,
+        input_ids,
+        attention_mask,
+        global_attention_mask,
+        token_type_ids,
+        position_ids,
+        inputs_embeds,
+        output_hidden_states,
+        output_positions,
+        with_flex,
+    ):
+        given = input_ids if input_ids is not None else inputs_embeds[..., 0]
+        if input_ids is not None:
+            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
+        kinds = torch.ones(given.shape, device=given.device) if attention_mask is None else attention_mask
+        if global_attention_mask is not None:
+            kinds = self._merge_to_attention_mask(kinds, global_attention_mask)
+        tokens = PackedTokens(kinds, [window // 2 for window in self.config.attention_window])
+        if position_ids is None:
+            if input_ids is not None:
+                position_ids = create_position_ids_from_input_ids(input_ids, self.embeddings.padding_idx)
+            else:
+                position_ids = self.embeddings.create_position_ids_from_inputs_embeds(inputs_embeds)
+        embeddings = self.embeddings(
+            **{
+                name: None if values is None else tokens.pack(values)
+                for name, values in (
+                    ("input_ids", input_ids),
+                    ("token_type_ids", token_type_ids),
+                    ("position_ids", position_ids.expand(given.shape)),
+                    ("inputs_embeds", inputs_embeds),
+                )
+            }
+        )
+        outputs = self.encoder(
+            embeddings,
+            tokens=tokens,
+            output_positions=output_positions,
+            output_hidden_states=output_hidden_states,
+            with_flex=with_flex,
+        )
+        last = outputs.last_hidden_state
+        return LongformerBaseModelOutputWithPooling(
+            last_hidden_state=last,
+            pooler_output=None if self.pooler is None else self.pooler(last),
+            hidden_states=outputs.hidden_states,
         )
 
 
