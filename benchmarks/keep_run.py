@@ -1,6 +1,7 @@
 """Keep the result of a training run, with the revision it was made from.
 
     python benchmarks/keep_run.py outputs/demo/all_results.json demo
+    python benchmarks/keep_run.py outputs/hsap/all_results.json hsap --kind hsap
     python benchmarks/results_table.py --write
 
 Run it in the checkout that the run was made from, before anything in it changes.
@@ -10,24 +11,30 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from provenance import RESULTS, git_revision, keep
 
 
 def main() -> None:
-    """Copy the file to `benchmarks/results/run_{name}.json`."""
+    """Copy the file to `benchmarks/results/{kind}_{name}.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", help="all_results.json of the run")
     parser.add_argument("name", help="of the run")
+    parser.add_argument("--kind", choices=("run", "hsap"), default="run", help="train.py's or pretrain_hsap.py's")
     parser.add_argument("--folder", default=RESULTS, help="where to keep it (default: benchmarks/results)")
     arguments = parser.parse_args()
     results = json.loads(Path(arguments.path).read_text(encoding="utf-8"))
-    results["settings"]["data_dir"] = None  # a path of one machine
-    results["settings"]["cache_dir"] = None
+    for name in ("data_dir", "cache_dir"):  # paths of one machine
+        if name in results["settings"]:
+            results["settings"][name] = None
+    if "command" in results:
+        results["command"] = re.sub(r" --output_dir[ =]\S+", "", results["command"])
     results["versions"]["git"] = git_revision()
-    keep(results, Path(arguments.folder, f"run_{arguments.name}.json"))
-    print(f"Kept as run_{arguments.name}.json, revision {results['versions']['git']}.")
+    file = f"{arguments.kind}_{arguments.name}.json"
+    keep(results, Path(arguments.folder, file))
+    print(f"Kept as {file}, revision {results['versions']['git']}.")
 
 
 if __name__ == "__main__":

@@ -130,11 +130,40 @@ def attention_table(device: str = "cpu") -> str:
     return "\n".join([*lines, "", note])
 
 
+def hsap_table() -> str:
+    """Markdown: names linked to their concept, before HSAP and after each kept run."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("hsap_*.json"))]
+    if not runs:
+        return "Not measured yet: `accelerate launch examples/pretrain_hsap.py`."
+    names = {
+        "withheld_synonym_accuracy_at_1": "withheld synonyms @1",
+        "withheld_synonym_accuracy_at_5": "@5",
+        "trained_abbreviation_accuracy_at_1": "trained abbreviations @1",
+        "trained_abbreviation_accuracy_at_5": "@5",
+        "withheld_abbreviation_accuracy_at_1": "withheld abbreviations @1",
+        "tree_distance_correlation": "rank correlation",
+    }
+    lines = ["| run | steps | " + " | ".join(names.values()) + " |", "|---|---|" + "---|" * len(names)]
+    rows = [("the weights it starts from", 0, runs[0]["before"])]
+    rows += [(f"`{run['command'].removeprefix('examples/')}`", run["steps"], run["after"]) for run in runs]
+    for name, steps, metrics in rows:
+        values = " | ".join(f"{metrics[key]:.3f}" for key in names)
+        lines.append(f"| {name} | {steps} | {values} |")
+    run = runs[0]
+    note = (
+        f"{run['candidates']:,} names of {run['candidate_concepts']:,} concepts to link to; {run['names_per_step']} names "
+        f"a step, {run['training_seconds'] / 60:.0f} minutes, one seed, {run['cores']} cores, revision "
+        f"{run['versions']['git']}."
+    )
+    return "\n".join([*lines, "", note])
+
+
 TABLES = {
     ("README.md", "results"): results_table,
     ("docs/mimic.md", "corpora"): corpora_table,
     ("docs/adapters.md", "adapters"): adapters_table,
     ("docs/attention.md", "attention"): attention_table,
+    ("docs/hsap.md", "hsap"): hsap_table,
 }
 """File and name of the place in it → the table."""
 
