@@ -151,9 +151,9 @@ def hsap_table() -> str:
         lines.append(f"| {name} | {steps} | {values} |")
     run = runs[0]
     note = (
-        f"{run['candidates']:,} names of {run['candidate_concepts']:,} concepts to link to; {run['names_per_step']} names "
-        f"a step, {run['training_seconds'] / 60:.0f} minutes, one seed, {run['cores']} cores, revision "
-        f"{run['versions']['git']}."
+        f"{run['candidates']:,} names of {run['candidate_concepts']:,} concepts to link to; {run['names_per_step']} "
+        f"names a step, {run['training_seconds'] / 60:.0f} minutes, one seed, {run['cores']} cores, "
+        f"revision {run['versions']['git']}."
     )
     return "\n".join([*lines, "", note])
 
