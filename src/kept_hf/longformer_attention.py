@@ -31,6 +31,7 @@ MANY_ROWS = 8
 """Elsewhere, the global queries of more rows are computed all at once, and of fewer row by row, without a mask."""
 
 
+@torch.compiler.disable  # blocks differ from batch to batch: each would be compiled anew
 def longformer_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: QueryBlocks, dropout: float = 0.0
 ) -> torch.Tensor:
@@ -110,7 +111,6 @@ def _keys(states: torch.Tensor, block: Block) -> torch.Tensor:
     return torch.cat([states[..., block.global_keys, :], states[..., block.local_keys, :]], dim=-2)
 
 
-@torch.compiler.disable
 def _blocked(query, key, value, blocks: QueryBlocks, dropout: float) -> torch.Tensor:
     return _BlockedAttention.apply(query[0], key[0], value[0], blocks, dropout)[None]
 
