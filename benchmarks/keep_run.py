@@ -2,6 +2,7 @@
 
     python benchmarks/keep_run.py outputs/demo/all_results.json demo
     python benchmarks/keep_run.py outputs/hsap/all_results.json hsap --kind hsap
+    python benchmarks/keep_run.py outputs/mlm/all_results.json codiesp --kind mlm
     python benchmarks/results_table.py --write
 
 Run it in the checkout that the run was made from, before anything in it changes.
@@ -22,7 +23,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", help="all_results.json of the run")
     parser.add_argument("name", help="of the run")
-    parser.add_argument("--kind", choices=("run", "hsap"), default="run", help="train.py's or pretrain_hsap.py's")
+    parser.add_argument(
+        "--kind",
+        choices=("run", "hsap", "mlm"),
+        default="run",
+        help="train.py's, pretrain_hsap.py's or pretrain_mlm.py's",
+    )
     parser.add_argument("--folder", default=RESULTS, help="where to keep it (default: benchmarks/results)")
     arguments = parser.parse_args()
     results = json.loads(Path(arguments.path).read_text(encoding="utf-8"))
@@ -30,7 +36,8 @@ def main() -> None:
         if name in results["settings"]:
             results["settings"][name] = None
     if "command" in results:
-        results["command"] = re.sub(r" --output_dir[ =]\S+", "", results["command"])
+        results["command"] = re.sub(r" --(output_dir|cache_dir)[ =]\S+", "", results["command"])
+        results["command"] = re.sub(r"( --data_dir[ =])\S+/", r"\1path/to/", results["command"])
     results["versions"]["git"] = git_revision()
     file = f"{arguments.kind}_{arguments.name}.json"
     keep(results, Path(arguments.folder, file))

@@ -158,12 +158,41 @@ def hsap_table() -> str:
     return "\n".join([*lines, "", note])
 
 
+def mlm_table() -> str:
+    """Markdown: masked tokens of withheld notes, before and after each kept run."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("mlm_*.json"))]
+    if not runs:
+        return "Not measured yet: `accelerate launch examples/pretrain_mlm.py`."
+    names = {
+        "masked_loss": "loss",
+        "perplexity": "perplexity",
+        "accuracy": "accuracy",
+        "accuracy_repeated": "rarer, elsewhere too",
+        "accuracy_new": "rarer, nowhere else",
+        "accuracy_common": "common",
+    }
+    lines = ["| run | steps | " + " | ".join(names.values()) + " |", "|---|---|" + "---|" * len(names)]
+    for run in runs:
+        command = run["command"].removeprefix("examples/")
+        for name, steps, when in ((f"before `{command}`", 0, "before"), ("after", run["steps"], "after")):
+            values = " | ".join(f"{run[when][key]:,.{3 if key != 'perplexity' else 1}f}" for key in names)
+            lines.append(f"| {name} | {steps} | {values} |")
+    run = runs[0]
+    note = (
+        f"{run['withheld_notes']} withheld notes, {sum(run['masked_tokens'].values()):,} masked tokens; "
+        f"{run['rows_per_step']} blocks a step, {run['training_seconds'] / 60:.0f} minutes, one seed, {run['cores']} "
+        f"cores, revision {run['versions']['git']}."
+    )
+    return "\n".join([*lines, "", note])
+
+
 TABLES = {
     ("README.md", "results"): results_table,
     ("docs/mimic.md", "corpora"): corpora_table,
     ("docs/adapters.md", "adapters"): adapters_table,
     ("docs/attention.md", "attention"): attention_table,
     ("docs/hsap.md", "hsap"): hsap_table,
+    ("docs/mlm.md", "mlm"): mlm_table,
 }
 """File and name of the place in it → the table."""
 

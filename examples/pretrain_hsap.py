@@ -10,49 +10,38 @@ Without a recipe file `examples/configs/hsap.yaml` is taken; the command line ch
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-import os
 import sys
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
-import torch
-import yaml
-from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers import AutoTokenizer, HfArgumentParser, Trainer
 
-from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer, copy_local_to_global
-from kept_hf.hardware import bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
+from kept_hf.conversion import copy_local_to_global, has_own_global_projections
 from kept_hf.hsap import POOLINGS, KeptLongformerForHSAP
 from kept_hf.hsap_card import make_hsap_card, terms_license
 from kept_hf.hsap_loss import MAX_DISTANCE
 from kept_hf.knowledge import SOURCES, TermGraph, load_term_graph
 from kept_hf.linking import LinkingTask, linking_table, plot_linking
+from kept_hf.pretraining import (
+    PretrainingArguments,
+    fit_to_time,
+    load_base,
+    parse_recipe,
+    run_record,
+    run_settings,
+    set_up,
+    train_and_judge,
+)
 from kept_hf.report import format_table
 from kept_hf.term_families import TermCollator, TermFamilies
 from kept_hf.time_limit import TimeLimit
-from kept_hf.training import PACKAGED_WEIGHTS, checkpoint_to_resume, weights_path
+from kept_hf.training import PACKAGED_WEIGHTS, checkpoint_to_resume
 
 logger = logging.getLogger("pretrain_hsap")
 RECIPE = Path(__file__).parent / "configs" / "hsap.yaml"
-TRAINER_SETTINGS = (
-    "num_train_epochs",
-    "max_steps",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "adam_epsilon",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "world_size",
-    "seed",
-    "bf16",
-    "fp16",
-)
 
 
 @dataclass
@@ -124,93 +113,44 @@ class TermArguments:
 
 
 @dataclass
-class HSAPTrainingArguments(TrainingArguments):
+class HSAPTrainingArguments(PretrainingArguments):
     """The Trainer's own arguments, with this task's defaults."""
 
     output_dir: str | None = field(default="outputs/hsap", metadata={"help": "Where everything is written."})
-    learning_rate: float = field(default=5e-5, metadata={"help": "See transformers."})
-    weight_decay: float = field(default=0.01, metadata={"help": "See transformers."})
-    adam_epsilon: float = field(default=1e-5, metadata={"help": "See transformers."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept."})
     # The families are shuffled already, and drawn anew each epoch.
     train_sampling_strategy: str = field(default="sequential", metadata={"help": "See transformers."})
-    # The time that a resumed run has left.
-    restore_callback_states_from_checkpoint: bool = field(default=True, metadata={"help": "See transformers."})
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See transformers."})
-    logging_steps: float = field(default=50, metadata={"help": "See transformers."})
-    report_to: str = field(default="none", metadata={"help": "See transformers."})
-    use_cpu: bool = field(default=not torch.cuda.is_available(), metadata={"help": "Train on the CPU."})
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TermArguments, HSAPTrainingArguments]:
     """Recipe file and command line; the latter wins."""
     parser = HfArgumentParser((ModelArguments, TermArguments, HSAPTrainingArguments))
-    recipe = RECIPE
-    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
-        recipe, argv = Path(argv[0]), argv[1:]
-        if not recipe.exists():
-            parser.error(f"the recipe {recipe} does not exist; examples/configs has hsap.yaml and hsap_umls.yaml")
-    values = []
-    for name, value in (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).items():
-        values += [f"--{name}", str(value)]
-    values += argv
-    if bf16_helps() and not any(value.split("=")[0] in ("--bf16", "--fp16") for value in values):
-        values.append("--bf16")
-    model, terms, training = parser.parse_args_into_dataclasses(values)
+    model, terms, training = parse_recipe(parser, argv, RECIPE)
     training.label_names = ["concepts"]  # so that evaluation keeps the rows of the names
-    if terms.max_minutes == 0:
-        terms.max_minutes = None
-    if terms.max_minutes is not None:
-        if 0 < training.warmup_steps < 1:
-            parser.error(
-                f"warmup_steps={training.warmup_steps} is a share of the steps, whose number max_minutes leaves open; "
-                "pass a number of steps."
-            )
-        training.lr_scheduler_type = "constant_with_warmup"  # TimeLimit lets it fall
-        training.num_train_epochs = 100_000
+    terms.max_minutes = fit_to_time(parser, terms.max_minutes, training)
     return model, terms, training
 
 
-def load_base(
+def load_model(
     arguments: ModelArguments, graph: TermGraph, use_cpu: bool
 ) -> tuple[KeptLongformerForHSAP, AutoTokenizer]:
     """The model to start from, and its tokenizer."""
-    path = weights_path(arguments.model_name_or_path)
-    dropout = {
-        name: getattr(arguments, name)
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
-        if getattr(arguments, name) is not None
-    }
-    options = {
-        "graph": graph,
-        "pooling": arguments.pooling,
-        "hierarchy_weight": arguments.hierarchy_weight,
-        "max_distance": arguments.max_distance,
-        "margin": arguments.margin,
+    model, tokenizer = load_base(
+        KeptLongformerForHSAP,
+        arguments.model_name_or_path,
+        arguments.model_max_length,
+        arguments.attention_window,
+        arguments.position_period,
+        {name: getattr(arguments, name) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")},
+        graph=graph,
+        pooling=arguments.pooling,
+        hierarchy_weight=arguments.hierarchy_weight,
+        max_distance=arguments.max_distance,
+        margin=arguments.margin,
         # A GPU is better used by one padded batch.
-        "chunk_size": 64 if use_cpu else None,
-    }
-    if AutoConfig.from_pretrained(path).model_type not in BERT_LIKE:
-        model = KeptLongformerForHSAP.from_pretrained(path, dtype=torch.float32, **dropout, **options)
-        model.freeze_unused()
-        return model, AutoTokenizer.from_pretrained(path)
-    converted, tokenizer = convert_to_kept_longformer(
-        path, arguments.model_max_length, arguments.attention_window, arguments.position_period
+        chunk_size=64 if use_cpu else None,
     )
-    for name, value in dropout.items():
-        setattr(converted.config, name, value)
-    model = KeptLongformerForHSAP(converted.config, **options)
-    model.load_state_dict(converted.state_dict())
+    model.freeze_unused()
     return model, tokenizer
-
-
-def has_own_global_projections(model: KeptLongformerForHSAP) -> bool:
-    """Whether the projections of global attention are more than a copy of the local ones."""
-    return any(
-        not torch.equal(getattr(attention, f"{name}_global").weight, getattr(attention, name).weight)
-        for attention in (layer.attention.self for layer in model.base_model.encoder.layer)
-        for name in ("query", "key", "value")
-    )
 
 
 def read_terms(arguments: TermArguments) -> TermGraph:
@@ -224,24 +164,9 @@ def main() -> None:
     """Read the terms, evaluate, train, evaluate, write."""
     started = time.time()
     model_arguments, terms, training = parse_arguments(sys.argv[1:])
-    logging.basicConfig(format="%(message)s", level=logging.INFO if training.should_log else logging.ERROR)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    if training.use_cpu:
-        use_all_cores()
-        keep_freed_memory()
-    if training.push_to_hub:
-        raise SystemExit("push_to_hub=True: publish the finished run, after a look at its card (docs/hsap.md).")
-    set_seed(training.seed)
-    settings = {
-        **dataclasses.asdict(model_arguments),
-        **dataclasses.asdict(terms),
-        **{name: getattr(training, name) for name in TRAINER_SETTINGS},
-    }
-    settings["lr_scheduler_type"] = str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type))
+    set_up(training, "docs/hsap.md")
+    settings = run_settings(training, model_arguments, terms)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
-    # Of the weights that it starts from. Within training, since trainer.evaluate() before trainer.train() would leave
-    # several processes without each other's gradients, and say nothing.
-    training.eval_on_start = checkpoint is None
 
     graph = read_terms(terms)
     logger.info("%s", graph.describe())
@@ -263,7 +188,7 @@ def main() -> None:
         withheld=task.withheld,
         seed=training.seed,
     )
-    model, tokenizer = load_base(model_arguments, graph, training.use_cpu)
+    model, tokenizer = load_model(model_arguments, graph, training.use_cpu)
     model.config.data_license = terms_license(graph.sources, model.config.data_license)
     copies_global = not has_own_global_projections(model)
     trainer = Trainer(
@@ -275,25 +200,16 @@ def main() -> None:
         compute_metrics=task.compute_metrics,
         callbacks=[] if terms.max_minutes is None else [TimeLimit(terms.max_minutes)],
     )
-    folder = Path(training.output_dir)
-    if training.should_save:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    clock = time.monotonic()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    limits = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, TimeLimit)]
-    seconds = limits[0].seconds if limits else time.monotonic() - clock
-    after = judged(trainer.evaluate())
+    measured, seconds = train_and_judge(trainer, settings, checkpoint, judged)
     if not trainer.is_world_process_zero():
         return
 
+    folder = Path(training.output_dir)
     result = model.as_masked_lm()
     if copies_global:
         copy_local_to_global(result)
     result.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # The first entry of the log, which checkpoints hold too.
-    measured = {"before": judged(next(e for e in trainer.state.log_history if "eval_runtime" in e)), "after": after}
     table = linking_table(task, measured)
     results = {
         **measured,
@@ -303,20 +219,13 @@ def main() -> None:
         "sources": list(graph.sources),
         "graph": graph.counts,
         "data_license": model.config.data_license,
-        "steps": trainer.state.global_step,
+        **run_record(trainer, seconds, started, ("kept-hf", "torch", "transformers", "pytorch-metric-learning")),
         "names_per_step": terms.names_per_family
         * training.train_batch_size
         * training.gradient_accumulation_steps
         * training.world_size,
-        "training_seconds": round(seconds, 1),
-        "seconds": round(time.time() - started, 1),
-        "world_size": training.world_size,
-        "peak_memory_gb": peak_memory_gb(),
-        "cores": os.cpu_count(),
-        "device": str(training.device),
         "command": " ".join(["examples/pretrain_hsap.py", *sys.argv[1:]]),
         "settings": settings,
-        "versions": {p: version(p) for p in ("kept-hf", "torch", "transformers", "pytorch-metric-learning")},
     }
     (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     plot_linking(folder / "linking.png", measured)
@@ -331,7 +240,6 @@ def main() -> None:
 
 def judged(metrics: dict[str, float]) -> dict[str, float]:
     """What the task judges; not what the Trainer adds, such as run times."""
-    metrics = {name.removeprefix("eval_"): value for name, value in metrics.items()}
     return {name: value for name, value in metrics.items() if "_at_" in name or name == "tree_distance_correlation"}
 
 

@@ -56,6 +56,7 @@ from kept_hf.training import (
     ICDMetrics,
     KeepEvaluationOrder,
     checkpoint_to_resume,
+    corpus_options,
     prompt_rows,
     train_only,
     weights_path,
@@ -203,12 +204,7 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Kep
 
 def read_corpus(data: DataArguments) -> Corpus:
     """The corpus that the arguments name, with the codes that they choose."""
-    options = {}
-    for option in data.corpus_options:
-        name, separator, value = option.partition("=")
-        if not separator:
-            raise SystemExit(f"corpus_options has {option!r}; write name=value, such as config=rare50.")
-        options[name] = yaml.safe_load(value)
+    options = corpus_options(data.corpus_options)
     return select_codes(load_corpus(data.corpus, data.data_dir, data.cache_dir, **options), data.codes)
 
 

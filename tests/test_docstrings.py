@@ -35,7 +35,11 @@ def test_the_main_modules_have_examples():
         "knowledge.term_graph",
         "linking",
         "longformer_attention",
+        "masked_blocks",
+        "masked_lm",
         "modeling_kept_longformer",
+        "pretraining_card",
+        "pretraining_text",
         "prompting",
         "term_families",
     ):

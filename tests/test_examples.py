@@ -30,11 +30,13 @@ REPORT = (
 def launch(*arguments: str, processes: int = 1, check: bool = True) -> subprocess.CompletedProcess:
     """`accelerate launch examples/…`, without network."""
     # "--cpu --num_processes 2" would start one process; "--multi_gpu" with use_cpu starts two.
-    options = (
-        ["--multi_gpu", "--main_process_port", "0", "--num_processes", str(processes)]
-        if processes > 1
-        else ["--num_processes", "1"]
-    )
+    # A port for each worker of pytest-xdist.
+    port = 29500 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    options = [
+        "--num_processes",
+        str(processes),
+        *(("--multi_gpu", "--main_process_port", str(port)) * (processes > 1)),
+    ]
     script = ["-m", "accelerate.commands.launch", "--mixed_precision", "no", "--num_machines", "1"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     result = subprocess.run(

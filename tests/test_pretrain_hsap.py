@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 from test_examples import ROOT, launch, tiny_checkpoint  # noqa: F401 (a fixture)
 
-from kept_hf import KeptLongformerForICDPrompting
+from kept_hf import KeptLongformerForICDPrompting, pretraining
 from kept_hf.conversion import convert_to_kept_longformer
 
 REPORT = (
@@ -184,7 +184,7 @@ def test_the_time_limit_stops_it(run, tmp_path):
 
 
 def test_recipes(hsap, monkeypatch):
-    monkeypatch.setattr(hsap, "bf16_helps", lambda: True)
+    monkeypatch.setattr(pretraining, "bf16_helps", lambda: True)
     model, terms, training = hsap.parse_arguments(["--use_cpu", "True"])
     assert terms.max_minutes == 10 and model.pooling == "mean" and training.bf16
     assert training.lr_scheduler_type == "constant_with_warmup" and training.warmup_steps >= 1

@@ -153,6 +153,15 @@ def copy_local_to_global(model: KeptLongformerPreTrainedModel) -> None:
                 getattr(attention, f"{name}_global").load_state_dict(getattr(attention, name).state_dict())
 
 
+def has_own_global_projections(model: KeptLongformerPreTrainedModel) -> bool:
+    """Whether the projections of global attention are more than a copy of the local ones."""
+    return any(
+        not torch.equal(getattr(attention, f"{name}_global").weight, getattr(attention, name).weight)
+        for attention in (layer.attention.self for layer in model.base_model.encoder.layer)
+        for name in ("query", "key", "value")
+    )
+
+
 def _repeated(table: torch.Tensor, max_length: int, position_period: int | None) -> torch.Tensor:
     """`max_length` rows: the table, or its first rows, over and over."""
     if position_period is not None and not 0 < position_period <= len(table):

@@ -11,8 +11,30 @@ CREDENTIALED = "PhysioNet Credentialed Health Data License 1.5.0"
 UMLS = "UMLS Metathesaurus License Agreement"
 """Licence of terms that everyone who works with them must hold."""
 
-RESTRICTED = {CREDENTIALED: "physionet-credentialed-1.5.0", UMLS: "umls-metathesaurus"}
+UNSTATED = "unstated licence of notes of one's own"
+"""Of notes whose licence was not told: they may be credentialed."""
+
+RESTRICTED = {CREDENTIALED: "physionet-credentialed-1.5.0", UMLS: "umls-metathesaurus", UNSTATED: "unstated"}
 """Licences under which nothing is made public without a permission → their names in the header of a card."""
+
+
+def joint_license(*licenses: str | None) -> str | None:
+    """`config.data_license` of weights that were made from several sources, one after the other or together.
+
+    Returns:
+        The first of `RESTRICTED` among them, since such weights keep what they were made of; otherwise all of them,
+        each once. None where there is none.
+
+    Examples:
+        >>> joint_license("cc-by-4.0", CREDENTIALED)
+        'PhysioNet Credentialed Health Data License 1.5.0'
+        >>> joint_license(None, "cc-by-4.0", "apache-2.0", "cc-by-4.0")
+        'cc-by-4.0; apache-2.0'
+    """
+    for license in RESTRICTED:
+        if license in licenses:
+            return license
+    return "; ".join(dict.fromkeys(license for license in licenses if license)) or None
 
 
 def license_metadata(license: str) -> dict[str, str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 from huggingface_hub import ModelCard, ModelCardData
 
-from .data_access import RESTRICTED, license_metadata
+from .data_access import RESTRICTED, joint_license, license_metadata
 from .knowledge import SOURCES
 from .model_card import KNOWN_BASES, without_folders
+from .pretraining_card import markdown_table, read_results, render_card, settings_text
 
 TEMPLATE = Path(__file__).with_name("hsap_card_template.md")
 
@@ -34,9 +33,8 @@ def terms_license(sources: Sequence[str], base_license: str | None = None) -> st
         'terms of abbreviations (MIT)'
     """
     licenses = {source: SOURCES.get(source, SOURCES["csv"]).license for source in sources}
-    for license in (base_license, *licenses.values()):
-        if license in RESTRICTED:
-            return license
+    if (license := joint_license(base_license, *licenses.values())) in RESTRICTED:
+        return license
     return "terms of " + "; ".join(f"{source} ({license})" for source, license in licenses.items())
 
 
@@ -54,11 +52,7 @@ def make_hsap_card(folder: str | os.PathLike, repo_id: str | None = None) -> Mod
         >>> make_hsap_card("outputs/hsap").save("outputs/hsap/README.md")  # doctest: +SKIP
     """
     folder = Path(folder)
-    if not (folder / "all_results.json").is_file():
-        raise FileNotFoundError(
-            f"folder={os.fspath(folder)!r} has no all_results.json; make the model with examples/pretrain_hsap.py."
-        )
-    results = json.loads((folder / "all_results.json").read_text(encoding="utf-8"))
+    results = read_results(folder, "examples/pretrain_hsap.py")
     settings, license = results["settings"], results["data_license"]
     base, base_license = KNOWN_BASES.get(settings["model_name_or_path"], (None, "not known here"))
     sources = [SOURCES.get(source, SOURCES["csv"]) for source in results["sources"]]
@@ -72,39 +66,22 @@ def make_hsap_card(folder: str | os.PathLike, repo_id: str | None = None) -> Mod
         base_model=base,
         model_name=name,
     )
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    return render_card(
+        TEMPLATE,
+        card_data=data.to_yaml(),
+        name=name,
+        model=repo_id or "path/of/this/folder",
+        base=base or without_folders(settings["model_name_or_path"]),
+        base_license=base_license,
+        license=license,
+        restricted=license in RESTRICTED,
+        sources=sources,
+        graph=results["graph"],
+        pooling=settings["pooling"],
+        max_length=settings["max_length"],
+        table=markdown_table(results["table"]),
+        picture=(folder / "linking.png").is_file(),
+        settings=settings_text(settings, _NOT_OF_THE_RECIPE),
+        results=results,
+        versions=", ".join(f"{package} {version}" for package, version in results["versions"].items()),
     )
-    return ModelCard(
-        environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-            card_data=data.to_yaml(),
-            name=name,
-            model=repo_id or "path/of/this/folder",
-            base=base or without_folders(settings["model_name_or_path"]),
-            base_license=base_license,
-            license=license,
-            restricted=license in RESTRICTED,
-            sources=sources,
-            graph=results["graph"],
-            pooling=settings["pooling"],
-            max_length=settings["max_length"],
-            table=_markdown(results["table"]),
-            picture=(folder / "linking.png").is_file(),
-            settings="; ".join(
-                f"`{key}` {value}"
-                for key, value in settings.items()
-                if key not in _NOT_OF_THE_RECIPE and value is not None and value is not False
-            ),
-            results=results,
-            versions=", ".join(f"{package} {version}" for package, version in results["versions"].items()),
-        )
-    )
-
-
-def _markdown(rows: Sequence[Mapping[str, object]]) -> str:
-    columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns)]
-    for row in rows:
-        shown = {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in row.items()}
-        lines.append(["–" if shown.get(name) is None else shown[name] for name in columns])
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

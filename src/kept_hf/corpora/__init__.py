@@ -20,7 +20,16 @@ from ..code_set import ICDCodeSet
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-__all__ = ["CORPORA", "Corpus", "CorpusCard", "corpus_codes", "fingerprint", "load_corpus", "require_data_dir"]
+__all__ = [
+    "CORPORA",
+    "Corpus",
+    "CorpusCard",
+    "corpus_codes",
+    "fingerprint",
+    "load_corpus",
+    "load_unlabelled",
+    "require_data_dir",
+]
 
 CORPORA = ("codiesp", "demo", "mimic3", "mimic4")
 """The names `load_corpus` knows. Each is a module here with a function `load(data_dir, cache_dir, **options)`."""
@@ -94,6 +103,20 @@ def load_corpus(
     if unknown:
         raise ValueError(f"The corpus {name!r} has no option {', '.join(unknown)}; it has: {', '.join(legal)}.")
     return load(data_dir=data_dir, cache_dir=cache_dir, **options)
+
+
+def load_unlabelled(name: str, data_dir: str | os.PathLike | None = None, **options: Any) -> list[str]:
+    """Further texts of a corpus, without codes, in a fixed order; none where it has none.
+
+    Args:
+        name, data_dir, options: as for `load_corpus`.
+
+    Examples:
+        >>> load_unlabelled("demo")
+        []
+    """
+    load = getattr(importlib.import_module(f"{__name__}.{name}"), "load_unlabelled", None)
+    return [] if load is None else load(data_dir, **options)
 
 
 def corpus_codes(dataset: DatasetDict) -> list[str]:

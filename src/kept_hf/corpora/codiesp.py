@@ -47,7 +47,7 @@ class CodiEspConfig(datasets.BuilderConfig):
 
 
 class CodiEsp(datasets.GeneratorBasedBuilder):
-    """CodiEsp in its published layout, "dev" being the validation split; the uncoded "background" is left aside.
+    """CodiEsp in its published layout, "dev" being the validation split; "background": see `load_unlabelled`.
 
     Columns:
         note_id: the case id.
@@ -150,6 +150,38 @@ def load(
     return Corpus(dataset, code_set, _card(codes, language))
 
 
+def load_unlabelled(
+    data_dir: str | os.PathLike | None = None, codes: str = "diagnosis", language: str = "en"
+) -> list[str]:
+    """The texts of the folder "background", which nobody coded, by case id; none without the folder.
+
+    A case that another folder has too is left out.
+
+    Args:
+        data_dir: the folder that holds `background`.
+        codes: without effect; an option of `load`.
+        language: "en" or "es".
+
+    Raises:
+        FileNotFoundError: no `data_dir`.
+        ValueError: another language, or a text that is not UTF-8.
+    """
+    if language not in LANGUAGES:
+        raise ValueError(f"language={language!r} is no language of CodiEsp; pass one of: {', '.join(LANGUAGES)}.")
+    data_dir = require_data_dir("codiesp", data_dir, _CONTENT)
+    names, *others = (
+        _text_names(os.path.join(data_dir, folder, _TEXT_FOLDERS[language])) for folder in ("background", *_SPLITS)
+    )
+    coded = {name for folder in others for name in folder}
+    folder = os.path.join(data_dir, "background", _TEXT_FOLDERS[language])
+    return [_read_text(os.path.join(folder, name)) for name in names if name not in coded]
+
+
+def _text_names(folder: str) -> list[str]:
+    """The text files of a folder, sorted; none without the folder."""
+    return sorted(name for name in os.listdir(folder) if name.endswith(".txt")) if os.path.isdir(folder) else []
+
+
 def _card(kind: str, language: str) -> CorpusCard:
     system = {"diagnosis": "ICD-10-CM diagnosis", "procedure": "ICD-10-PCS procedure"}[kind]
     text = {"en": "machine translation to English, as published", "es": "Spanish original"}[language]
@@ -200,8 +232,7 @@ def _data_files(data_dir: str, codes: str, language: str) -> list[str]:
                 raise FileNotFoundError(f"data_dir={data_dir!r} lacks the file {path}; pass one with {_CONTENT}.")
             files.append(path)
         folder = os.path.join(data_dir, split, _TEXT_FOLDERS[language])
-        texts = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        texts = [os.path.join(folder, name) for name in texts if name.endswith(".txt")]
+        texts = [os.path.join(folder, name) for name in _text_names(folder)]
         if not texts:
             raise FileNotFoundError(f"data_dir={data_dir!r} has no texts in {folder}; pass one with {_CONTENT}.")
         files += texts
