@@ -3,6 +3,7 @@
     python benchmarks/keep_run.py outputs/demo/all_results.json demo
     python benchmarks/keep_run.py outputs/hsap/all_results.json hsap --kind hsap
     python benchmarks/keep_run.py outputs/mlm/all_results.json codiesp --kind mlm
+    python benchmarks/keep_run.py outputs/matching/all_results.json codiesp --kind matching
     python benchmarks/results_table.py --write
 
 Run it in the checkout that the run was made from, before anything in it changes.
@@ -25,9 +26,9 @@ def main() -> None:
     parser.add_argument("name", help="of the run")
     parser.add_argument(
         "--kind",
-        choices=("run", "hsap", "mlm"),
+        choices=("run", "hsap", "mlm", "matching"),
         default="run",
-        help="train.py's, pretrain_hsap.py's or pretrain_mlm.py's",
+        help="of train.py, or of which pretraining command",
     )
     parser.add_argument("--folder", default=RESULTS, help="where to keep it (default: benchmarks/results)")
     arguments = parser.parse_args()

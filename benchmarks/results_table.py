@@ -132,7 +132,8 @@ def attention_table(device: str = "cpu") -> str:
 
 def hsap_table() -> str:
     """Markdown: names linked to their concept, before HSAP and after each kept run."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("hsap_*.json"))]
+    paths = sorted(RESULTS.glob("hsap_*.json"), key=lambda path: (path.stem != "hsap_open_terms", path.stem))
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     if not runs:
         return "Not measured yet: `accelerate launch examples/pretrain_hsap.py`."
     names = {
@@ -149,11 +150,11 @@ def hsap_table() -> str:
     for name, steps, metrics in rows:
         values = " | ".join(f"{metrics[key]:.3f}" for key in names)
         lines.append(f"| {name} | {steps} | {values} |")
-    run = runs[0]
+    run, revisions = runs[0], dict.fromkeys(run["versions"]["git"] for run in runs)
     note = (
         f"{run['candidates']:,} names of {run['candidate_concepts']:,} concepts to link to; {run['names_per_step']} "
-        f"names a step, {run['training_seconds'] / 60:.0f} minutes, one seed, {run['cores']} cores, "
-        f"revision {run['versions']['git']}."
+        f"names a step; the first run had {run['training_seconds'] / 60:.0f} minutes on {run['cores']} cores, "
+        f"the others as many steps; one seed; revisions {', '.join(revisions)}."
     )
     return "\n".join([*lines, "", note])
 
@@ -186,6 +187,27 @@ def mlm_table() -> str:
     return "\n".join([*lines, "", note])
 
 
+def matching_table() -> str:
+    """Markdown: answers to prompts, before and after each kept run."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("matching_*.json"))]
+    if not runs:
+        return "Not measured yet: `accelerate launch examples/pretrain_matching.py`."
+    parts = []
+    for run in runs:
+        lines = [f"`{run['command'].removeprefix('examples/')}`", "", "| | before | after |", "|---|---|---|"]
+        lines += [f"| {row['']} | {row['before']:.3f} | {row['after']:.3f} |" for row in run["table"]]
+        notes = f"; {run['zero_shot_notes']} validation notes, {run['zero_shot_codes']} codes" * bool(
+            run["zero_shot_notes"]
+        )
+        note = (
+            f"{run['steps']} steps of {run['settings']['tokens_per_item'] * run['rows_per_step']:,} tokens in "
+            f"{run['training_seconds'] / 60:.0f} minutes, {run['device']}{notes}; one seed, revision "
+            f"{run['versions']['git']}."
+        )
+        parts.append("\n".join([*lines, "", note]))
+    return "\n\n".join(parts)
+
+
 TABLES = {
     ("README.md", "results"): results_table,
     ("docs/mimic.md", "corpora"): corpora_table,
@@ -193,6 +215,7 @@ TABLES = {
     ("docs/attention.md", "attention"): attention_table,
     ("docs/hsap.md", "hsap"): hsap_table,
     ("docs/mlm.md", "mlm"): mlm_table,
+    ("docs/matching.md", "matching"): matching_table,
 }
 """File and name of the place in it → the table."""
 

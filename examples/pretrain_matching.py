@@ -1,0 +1,310 @@
+"""Teach a model to answer prompts from the text, without a coded note (match pretraining), before it is fine-tuned.
+
+    accelerate launch examples/pretrain_matching.py --corpus codiesp --data_dir path/to/codiesp
+    accelerate launch examples/pretrain_matching.py --model_name_or_path outputs/mlm --text_files notes/*.txt
+
+The prompts ask about concepts of a term graph; the texts are passages of notes that mention some of them, or are made
+to. Without a recipe file `examples/configs/matching.yaml` is taken; the command line changes its values. What it writes
+to `output_dir` is an ordinary checkpoint, for `--model_name_or_path` of `examples/train.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from transformers import HfArgumentParser, PreTrainedTokenizerBase, Trainer
+
+from kept_hf import KeptLongformerForICDPrompting, KeptProcessor
+from kept_hf.corpora import Corpus, load_corpus
+from kept_hf.corpora.selection import RULES, select_codes
+from kept_hf.data_access import joint_license
+from kept_hf.knowledge import SOURCES, TermGraph, load_term_graph
+from kept_hf.knowledge.mentions import below
+from kept_hf.matching_card import make_matching_card
+from kept_hf.matching_prompts import DataCollatorForMatching, MatchingPrompts, MatchingSource
+from kept_hf.matching_task import MatchingTask, matching_table
+from kept_hf.pretraining import (
+    PretrainingArguments,
+    load_base,
+    parse_recipe,
+    run_record,
+    run_settings,
+    set_up,
+    train_and_judge,
+)
+from kept_hf.pretraining_text import NoteArguments, name_text_files, read_notes, term_sources
+from kept_hf.prompting import PRESETS
+from kept_hf.report import format_table
+from kept_hf.training import PACKAGED_WEIGHTS, checkpoint_to_resume, corpus_options
+
+logger = logging.getLogger("pretrain_matching")
+RECIPE = Path(__file__).parent / "configs" / "matching.yaml"
+WITHHELD_NOTES = 250
+"""Of the validation split: none of its texts is trained on, should the train split have a copy."""
+
+
+@dataclass
+class ModelArguments:
+    """The model and its prompts."""
+
+    model_name_or_path: str = field(
+        default=PACKAGED_WEIGHTS,
+        metadata={
+            "help": "Folder or model id: a KEPT or Longformer checkpoint, or a BERT or RoBERTa, which is converted. "
+            f"{PACKAGED_WEIGHTS} stands for the weights of that Python package."
+        },
+    )
+    model_max_length: int = field(default=2048, metadata={"help": "Positions of a converted model."})
+    attention_window: int = field(default=512, metadata={"help": "Local attention of a converted model."})
+    position_period: int | None = field(
+        default=None,
+        metadata={
+            "help": "Repeat the first n positions of a converted model. Fewer than a prompt has tokens, and a mask "
+            "cannot tell its description from those n tokens away."
+        },
+    )
+    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
+    attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
+    preset: str = field(default="kept-50", metadata={"help": f"Prompt preset: {', '.join(PRESETS)}."})
+    global_attention_stride: int = field(default=1, metadata={"help": "Global attention on every n-th prompt token."})
+    prompt_loss: str = field(default="two_way", metadata={"help": "two_way or full_vocabulary (published)."})
+
+
+@dataclass
+class TermArguments:
+    """The concepts that are asked about."""
+
+    sources: str = field(
+        default="icd10cm+hpo+abbreviations",
+        metadata={"help": f"Of the term graph, with + between: {', '.join(SOURCES)}. Or a folder of `TermGraph.save`."},
+    )
+    umls_folder: str | None = field(default=None, metadata={"help": "META folder of a release, for umls."})
+    icd9_folder: str | None = field(default=None, metadata={"help": "Folder of the D_ICD tables, for icd9."})
+    csv_file: str | None = field(default=None, metadata={"help": "Columns concept_id,name,kind,parent_id, for csv."})
+    left_out: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Ids of concepts that are no matter of codes, left out with all below them."},
+    )
+    withheld_concepts: int = field(default=1500, metadata={"help": "Concepts kept from training, to be asked."})
+
+
+@dataclass
+class PromptArguments(NoteArguments):
+    """The notes, the prompts from short to long, and what is asked before and after."""
+
+    num_codes: list[int] = field(
+        default_factory=lambda: [5, 50], metadata={"help": "Concepts of a prompt, at first and at last."}
+    )
+    num_sentences: list[int] = field(
+        default_factory=lambda: [2, 20], metadata={"help": "Sentences of a passage, at first and at last."}
+    )
+    tokens_per_item: int = field(
+        default=4000,
+        metadata={
+            "help": "Tokens of an item, which has several prompts; a batch is per_device_train_batch_size items."
+        },
+    )
+    zero_shot_codes: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Also ask the corpus' validation notes about these codes, {', '.join(RULES[1:])} or a file with a "
+            "code a line, and withhold their concepts. Their labels are for judging only."
+        },
+    )
+    zero_shot_codes_per_prompt: list[int] = field(
+        default_factory=lambda: [10, 50], metadata={"help": "Ask them in prompts of so many."}
+    )
+
+
+@dataclass
+class MatchingTrainingArguments(PretrainingArguments):
+    """The Trainer's own arguments, with this task's defaults."""
+
+    output_dir: str | None = field(default="outputs/matching", metadata={"help": "Where everything is written."})
+    learning_rate: float = field(default=3e-4, metadata={"help": "See transformers."})
+    per_device_train_batch_size: int = field(default=1, metadata={"help": "Items: see tokens_per_item."})
+    max_steps: int = field(default=600, metadata={"help": "Steps; the prompts grow with them."})
+    # From short to long.
+    train_sampling_strategy: str = field(default="sequential", metadata={"help": "See transformers."})
+
+
+def parse_arguments(
+    argv: list[str],
+) -> tuple[ModelArguments, TermArguments, PromptArguments, MatchingTrainingArguments]:
+    """Recipe file and command line; the latter wins."""
+    parser = HfArgumentParser((ModelArguments, TermArguments, PromptArguments, MatchingTrainingArguments))
+    model, terms, prompts, training = parse_recipe(parser, argv, RECIPE)
+    training.label_names = ["labels"]
+    if training.max_steps < 1:
+        parser.error(f"max_steps={training.max_steps}: the prompts grow with the steps; pass how many")
+    for name in ("num_codes", "num_sentences"):
+        if len(getattr(prompts, name)) != 2:
+            parser.error(f"{name}={getattr(prompts, name)} is no range; pass two numbers, at first and at last")
+    if prompts.zero_shot_codes and prompts.corpus is None:
+        parser.error(f"zero_shot_codes={prompts.zero_shot_codes} are codes of a corpus; pass --corpus")
+    return model, terms, prompts, training
+
+
+def read_terms(arguments: TermArguments) -> TermGraph:
+    """The graph that the arguments name."""
+    if Path(arguments.sources, "term_graph.json").is_file():
+        return TermGraph.load(arguments.sources)
+    return load_term_graph(arguments.sources, arguments.umls_folder, arguments.icd9_folder, arguments.csv_file)
+
+
+def zero_shot_corpus(arguments: PromptArguments) -> Corpus | None:
+    """The corpus with the codes to ask without training, if any."""
+    if arguments.zero_shot_codes is None:
+        return None
+    options = corpus_options(arguments.corpus_options)
+    corpus = load_corpus(arguments.corpus, arguments.data_dir, arguments.cache_dir, **options)
+    corpus = select_codes(corpus, arguments.zero_shot_codes)
+    if "validation" not in corpus.dataset:
+        raise SystemExit(f"corpus={arguments.corpus} has no validation notes to ask; leave out --zero_shot_codes.")
+    return corpus
+
+
+def load_model(arguments: ModelArguments) -> tuple[KeptLongformerForICDPrompting, PreTrainedTokenizerBase]:
+    """The model to start from, and its tokenizer."""
+    settings = {
+        name: getattr(arguments, name)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "prompt_loss")
+    }
+    return load_base(
+        KeptLongformerForICDPrompting,
+        arguments.model_name_or_path,
+        arguments.model_max_length,
+        arguments.attention_window,
+        arguments.position_period,
+        settings,
+    )
+
+
+def withhold(graph: TermGraph, number: int, left_out: np.ndarray, seed: int) -> np.ndarray:
+    """Numbers of concepts kept from training: at most a quarter of those that are asked about."""
+    pool = MatchingSource(graph, left_out=left_out).pool
+    return np.sort(np.random.default_rng(seed).permutation(pool)[: min(number, len(pool) // 4)])
+
+
+def make_task(
+    source: MatchingSource,
+    concepts: np.ndarray,
+    processor: KeptProcessor,
+    arguments: PromptArguments,
+    corpus: Corpus | None,
+    seed: int,
+) -> MatchingTask:
+    """What is asked before and after: short and long prompts about withheld concepts, and validation notes."""
+    task = MatchingTask()
+    for name, share, number in (("withheld_short", 0.1, 100), ("withheld_long", 1.0, 40)):
+        codes, sentences = (
+            round(low + share * (high - low)) for low, high in (arguments.num_codes, arguments.num_sentences)
+        )
+        task.add_concepts(name, source, concepts, processor, number, min(codes, len(concepts)), sentences, seed)
+    if corpus is not None:
+        for codes_per_prompt in arguments.zero_shot_codes_per_prompt:
+            task.add_notes(corpus.dataset["validation"], processor, codes_per_prompt)
+    return task
+
+
+def main() -> None:
+    """Read terms and notes, evaluate, train, evaluate, write."""
+    started = time.time()
+    model_arguments, terms, prompts, training = parse_arguments(sys.argv[1:])
+    set_up(training, "docs/matching.md")
+    with training.main_process_first(desc="reading the notes"):
+        notes, _, sources = read_notes(prompts, most_withheld=WITHHELD_NOTES)
+        corpus = zero_shot_corpus(prompts)
+    settings = run_settings(training, model_arguments, terms, prompts)
+    settings, command = name_text_files(settings, sys.argv[1:], notes)
+    checkpoint = checkpoint_to_resume(training.output_dir, settings)
+    graph = read_terms(terms)
+    logger.info("%s", graph)
+    sources += term_sources(graph)
+    model, tokenizer = load_model(model_arguments)
+    processor = KeptProcessor(
+        tokenizer,
+        None if corpus is None else corpus.code_set,
+        model_arguments.preset,
+        model.config.max_sequence_length,
+        model_arguments.global_attention_stride,
+    )
+    for name, value in (
+        KeptProcessor(tokenizer, global_attention_stride=model_arguments.global_attention_stride)
+        .config_overrides()
+        .items()
+    ):
+        setattr(model.config, name, value)
+    base_license = model.config.data_license
+    model.config.data_license = joint_license(base_license, *(source.license for source in sources))
+
+    left_out = np.flatnonzero(below(graph, terms.left_out))
+    concepts = withhold(graph, terms.withheld_concepts, left_out, training.seed)
+    codes = [] if corpus is None else [graph.concept_index(code) for code in corpus.code_set if code in graph]
+    source = MatchingSource(graph, notes, {*concepts.tolist(), *codes}, left_out)
+    task = make_task(source, concepts, processor, prompts, corpus, training.seed)
+    items = MatchingPrompts(
+        source,
+        processor,
+        training.max_steps * training.gradient_accumulation_steps * training.train_batch_size * training.world_size,
+        tuple(prompts.num_codes),
+        tuple(prompts.num_sentences),
+        prompts.tokens_per_item,
+        seed=training.seed,
+    )
+    logger.info(
+        "%d notes; %d concepts to ask, %d of them mentioned in the notes; %d withheld",
+        len(notes),
+        len(source.pool),
+        len(source.mentioned),
+        len(concepts) + len(codes),
+    )
+    trainer = Trainer(
+        model,
+        training,
+        data_collator=DataCollatorForMatching(processor),
+        train_dataset=items,
+        eval_dataset=task,
+        compute_metrics=task.compute_metrics,
+    )
+    measured, seconds = train_and_judge(
+        trainer, settings, checkpoint, lambda metrics: {name: metrics[name] for name in task.titles}
+    )
+    if not trainer.is_world_process_zero():
+        return
+
+    folder = Path(training.output_dir)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    table = matching_table(task, measured)
+    results = {
+        **measured,
+        "table": table,
+        "notes": len(notes),
+        "concepts": len(source.pool),
+        "concepts_mentioned_in_notes": len(source.mentioned),
+        "withheld_concepts": len(concepts) + len(codes),
+        "zero_shot_notes": None if corpus is None else len(corpus.dataset["validation"]),
+        "zero_shot_codes": None if corpus is None else len(corpus.code_set),
+        "sources": [vars(source) for source in sources],
+        "base_data_license": base_license,
+        "data_license": model.config.data_license,
+        **run_record(trainer, seconds, started, ("kept-hf", "torch", "transformers", "datasets")),
+        "command": f"examples/pretrain_matching.py {command}".rstrip(),
+        "settings": settings,
+    }
+    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    make_matching_card(folder).save(folder / "README.md")
+    print(f"\n{results['steps']} steps of {prompts.tokens_per_item:,} tokens in {seconds:.0f} s")
+    print(format_table(table, digits=3))
+    print(f"Wrote the model, its card and the report to {folder}.")
+
+
+if __name__ == "__main__":
+    main()
