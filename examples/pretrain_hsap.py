@@ -23,13 +23,16 @@ from kept_hf.conversion import copy_local_to_global, has_own_global_projections
 from kept_hf.hsap import POOLINGS, KeptLongformerForHSAP
 from kept_hf.hsap_card import make_hsap_card, terms_license
 from kept_hf.hsap_loss import MAX_DISTANCE
-from kept_hf.knowledge import SOURCES, TermGraph, load_term_graph
+from kept_hf.knowledge import TermGraph
 from kept_hf.linking import LinkingTask, linking_table, plot_linking
 from kept_hf.pretraining import (
+    EncoderArguments,
     PretrainingArguments,
+    TermSourceArguments,
     fit_to_time,
     load_base,
     parse_recipe,
+    read_terms,
     run_record,
     run_settings,
     set_up,
@@ -38,23 +41,16 @@ from kept_hf.pretraining import (
 from kept_hf.report import format_table
 from kept_hf.term_families import TermCollator, TermFamilies
 from kept_hf.time_limit import TimeLimit
-from kept_hf.training import PACKAGED_WEIGHTS, checkpoint_to_resume
+from kept_hf.training import checkpoint_to_resume
 
 logger = logging.getLogger("pretrain_hsap")
 RECIPE = Path(__file__).parent / "configs" / "hsap.yaml"
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(EncoderArguments):
     """The encoder."""
 
-    model_name_or_path: str = field(
-        default=PACKAGED_WEIGHTS,
-        metadata={
-            "help": "Folder or model id: a KEPT or Longformer checkpoint, or a BERT or RoBERTa, which is converted. "
-            f"{PACKAGED_WEIGHTS} stands for the weights of that Python package."
-        },
-    )
     pooling: str = field(
         default="cls",
         metadata={
@@ -63,13 +59,6 @@ class ModelArguments:
         },
     )
     max_length: int = field(default=25, metadata={"help": "Tokens of a name."})
-    model_max_length: int = field(default=1024, metadata={"help": "Positions of a converted model, for later stages."})
-    attention_window: int = field(default=512, metadata={"help": "Local attention of a converted model, likewise."})
-    position_period: int | None = field(
-        default=None, metadata={"help": "Repeat the first n positions of a converted model."}
-    )
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
-    attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
     hierarchy_weight: float = field(
         default=1.0, metadata={"help": "Of the hierarchy in the loss, 0 to 1. 0: SapBERT's loss."}
     )
@@ -78,16 +67,9 @@ class ModelArguments:
 
 
 @dataclass
-class TermArguments:
+class TermArguments(TermSourceArguments):
     """The terms, how they are drawn, and which are withheld."""
 
-    sources: str = field(
-        default="icd10cm+hpo+abbreviations",
-        metadata={"help": f"Of the term graph, with + between: {', '.join(SOURCES)}. Or a folder of `TermGraph.save`."},
-    )
-    umls_folder: str | None = field(default=None, metadata={"help": "META folder of a release, for umls."})
-    icd9_folder: str | None = field(default=None, metadata={"help": "Folder of the D_ICD tables, for icd9."})
-    csv_file: str | None = field(default=None, metadata={"help": "Columns concept_id,name,kind,parent_id, for csv."})
     names_per_family: int = field(
         default=8,
         metadata={
@@ -136,11 +118,7 @@ def load_model(
     """The model to start from, and its tokenizer."""
     model, tokenizer = load_base(
         KeptLongformerForHSAP,
-        arguments.model_name_or_path,
-        arguments.model_max_length,
-        arguments.attention_window,
-        arguments.position_period,
-        {name: getattr(arguments, name) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")},
+        arguments,
         graph=graph,
         pooling=arguments.pooling,
         hierarchy_weight=arguments.hierarchy_weight,
@@ -153,13 +131,6 @@ def load_model(
     return model, tokenizer
 
 
-def read_terms(arguments: TermArguments) -> TermGraph:
-    """The graph that the arguments name."""
-    if Path(arguments.sources, "term_graph.json").is_file():
-        return TermGraph.load(arguments.sources)
-    return load_term_graph(arguments.sources, arguments.umls_folder, arguments.icd9_folder, arguments.csv_file)
-
-
 def main() -> None:
     """Read the terms, evaluate, train, evaluate, write."""
     started = time.time()
@@ -168,7 +139,7 @@ def main() -> None:
     settings = run_settings(training, model_arguments, terms)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
 
-    graph = read_terms(terms)
+    graph = read_terms(terms.sources, terms)
     logger.info("%s", graph.describe())
     task = LinkingTask.from_graph(
         graph,

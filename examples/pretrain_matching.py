@@ -18,21 +18,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from transformers import HfArgumentParser, PreTrainedTokenizerBase, Trainer
+from transformers import HfArgumentParser, Trainer
 
 from kept_hf import KeptLongformerForICDPrompting, KeptProcessor
 from kept_hf.corpora import Corpus, load_corpus
 from kept_hf.corpora.selection import RULES, select_codes
 from kept_hf.data_access import joint_license
-from kept_hf.knowledge import SOURCES, TermGraph, load_term_graph
+from kept_hf.knowledge import TermGraph
 from kept_hf.knowledge.mentions import below
 from kept_hf.matching_card import make_matching_card
 from kept_hf.matching_prompts import DataCollatorForMatching, MatchingPrompts, MatchingSource
 from kept_hf.matching_task import MatchingTask, matching_table
 from kept_hf.pretraining import (
+    EncoderArguments,
     PretrainingArguments,
+    TermSourceArguments,
     load_base,
     parse_recipe,
+    read_terms,
     run_record,
     run_settings,
     set_up,
@@ -41,7 +44,7 @@ from kept_hf.pretraining import (
 from kept_hf.pretraining_text import NoteArguments, name_text_files, read_notes, term_sources
 from kept_hf.prompting import PRESETS
 from kept_hf.report import format_table
-from kept_hf.training import PACKAGED_WEIGHTS, checkpoint_to_resume, corpus_options
+from kept_hf.training import checkpoint_to_resume, corpus_options
 
 logger = logging.getLogger("pretrain_matching")
 RECIPE = Path(__file__).parent / "configs" / "matching.yaml"
@@ -50,43 +53,19 @@ WITHHELD_NOTES = 250
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(EncoderArguments):
     """The model and its prompts."""
 
-    model_name_or_path: str = field(
-        default=PACKAGED_WEIGHTS,
-        metadata={
-            "help": "Folder or model id: a KEPT or Longformer checkpoint, or a BERT or RoBERTa, which is converted. "
-            f"{PACKAGED_WEIGHTS} stands for the weights of that Python package."
-        },
-    )
     model_max_length: int = field(default=2048, metadata={"help": "Positions of a converted model."})
-    attention_window: int = field(default=512, metadata={"help": "Local attention of a converted model."})
-    position_period: int | None = field(
-        default=None,
-        metadata={
-            "help": "Repeat the first n positions of a converted model. Fewer than a prompt has tokens, and a mask "
-            "cannot tell its description from those n tokens away."
-        },
-    )
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
-    attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
     preset: str = field(default="kept-50", metadata={"help": f"Prompt preset: {', '.join(PRESETS)}."})
     global_attention_stride: int = field(default=1, metadata={"help": "Global attention on every n-th prompt token."})
     prompt_loss: str = field(default="two_way", metadata={"help": "two_way or full_vocabulary (published)."})
 
 
 @dataclass
-class TermArguments:
+class TermArguments(TermSourceArguments):
     """The concepts that are asked about."""
 
-    sources: str = field(
-        default="icd10cm+hpo+abbreviations",
-        metadata={"help": f"Of the term graph, with + between: {', '.join(SOURCES)}. Or a folder of `TermGraph.save`."},
-    )
-    umls_folder: str | None = field(default=None, metadata={"help": "META folder of a release, for umls."})
-    icd9_folder: str | None = field(default=None, metadata={"help": "Folder of the D_ICD tables, for icd9."})
-    csv_file: str | None = field(default=None, metadata={"help": "Columns concept_id,name,kind,parent_id, for csv."})
     left_out: list[str] = field(
         default_factory=list,
         metadata={"help": "Ids of concepts that are no matter of codes, left out with all below them."},
@@ -151,13 +130,6 @@ def parse_arguments(
     return model, terms, prompts, training
 
 
-def read_terms(arguments: TermArguments) -> TermGraph:
-    """The graph that the arguments name."""
-    if Path(arguments.sources, "term_graph.json").is_file():
-        return TermGraph.load(arguments.sources)
-    return load_term_graph(arguments.sources, arguments.umls_folder, arguments.icd9_folder, arguments.csv_file)
-
-
 def zero_shot_corpus(arguments: PromptArguments) -> Corpus | None:
     """The corpus with the codes to ask without training, if any."""
     if arguments.zero_shot_codes is None:
@@ -168,22 +140,6 @@ def zero_shot_corpus(arguments: PromptArguments) -> Corpus | None:
     if "validation" not in corpus.dataset:
         raise SystemExit(f"corpus={arguments.corpus} has no validation notes to ask; leave out --zero_shot_codes.")
     return corpus
-
-
-def load_model(arguments: ModelArguments) -> tuple[KeptLongformerForICDPrompting, PreTrainedTokenizerBase]:
-    """The model to start from, and its tokenizer."""
-    settings = {
-        name: getattr(arguments, name)
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "prompt_loss")
-    }
-    return load_base(
-        KeptLongformerForICDPrompting,
-        arguments.model_name_or_path,
-        arguments.model_max_length,
-        arguments.attention_window,
-        arguments.position_period,
-        settings,
-    )
 
 
 def withhold(graph: TermGraph, number: int, left_out: np.ndarray, seed: int) -> np.ndarray:
@@ -224,10 +180,10 @@ def main() -> None:
     settings = run_settings(training, model_arguments, terms, prompts)
     settings, command = name_text_files(settings, sys.argv[1:], notes)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
-    graph = read_terms(terms)
+    graph = read_terms(terms.sources, terms)
     logger.info("%s", graph)
     sources += term_sources(graph)
-    model, tokenizer = load_model(model_arguments)
+    model, tokenizer = load_base(KeptLongformerForICDPrompting, model_arguments)
     processor = KeptProcessor(
         tokenizer,
         None if corpus is None else corpus.code_set,
@@ -235,11 +191,8 @@ def main() -> None:
         model.config.max_sequence_length,
         model_arguments.global_attention_stride,
     )
-    for name, value in (
-        KeptProcessor(tokenizer, global_attention_stride=model_arguments.global_attention_stride)
-        .config_overrides()
-        .items()
-    ):
+    asker = KeptProcessor(tokenizer, global_attention_stride=model_arguments.global_attention_stride)  # without labels
+    for name, value in {**asker.config_overrides(), "prompt_loss": model_arguments.prompt_loss}.items():
         setattr(model.config, name, value)
     base_license = model.config.data_license
     model.config.data_license = joint_license(base_license, *(source.license for source in sources))

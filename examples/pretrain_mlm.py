@@ -23,7 +23,7 @@ from transformers import HfArgumentParser, PreTrainedTokenizerBase, Trainer
 from kept_hf import DataCollatorForICDPrompting
 from kept_hf.conversion import copy_local_to_global, has_own_global_projections, resize_positions
 from kept_hf.data_access import RESTRICTED, joint_license
-from kept_hf.knowledge import SOURCES, load_term_graph
+from kept_hf.knowledge import SOURCES
 from kept_hf.masked_blocks import (
     METRICS,
     MaskedBlocks,
@@ -36,10 +36,13 @@ from kept_hf.masked_blocks import (
 from kept_hf.masked_lm import KeptLongformerForBlocks
 from kept_hf.masked_lm_card import make_masked_lm_card
 from kept_hf.pretraining import (
+    EncoderArguments,
     PretrainingArguments,
+    TermFolderArguments,
     fit_to_time,
     load_base,
     parse_recipe,
+    read_terms,
     run_record,
     run_settings,
     set_up,
@@ -49,23 +52,16 @@ from kept_hf.pretraining_text import NoteArguments, TextSource, concept_texts, n
 from kept_hf.prompting import PRESETS, clean_note, get_preset, remove_deidentification_tags
 from kept_hf.report import format_table
 from kept_hf.time_limit import TimeLimit
-from kept_hf.training import PACKAGED_WEIGHTS, checkpoint_to_resume
+from kept_hf.training import checkpoint_to_resume
 
 logger = logging.getLogger("pretrain_mlm")
 RECIPE = Path(__file__).parent / "configs" / "mlm.yaml"
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(EncoderArguments):
     """The model and its masks."""
 
-    model_name_or_path: str = field(
-        default=PACKAGED_WEIGHTS,
-        metadata={
-            "help": "Folder or model id: what pretrain_hsap.py wrote, a KEPT or Longformer checkpoint, or a BERT or "
-            f"RoBERTa, which is converted. {PACKAGED_WEIGHTS} stands for the weights of that Python package."
-        },
-    )
     model_max_length: int | None = field(
         default=None,
         metadata={
@@ -73,12 +69,6 @@ class ModelArguments:
             "and 1024 of a converted model."
         },
     )
-    attention_window: int = field(default=512, metadata={"help": "Local attention of a converted model."})
-    position_period: int | None = field(
-        default=None, metadata={"help": "Where positions are added, repeat the first n. By default all."}
-    )
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
-    attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
     block_size: int = field(
         default=1024, metadata={"help": "Tokens of a block of notes side by side, special tokens included."}
     )
@@ -93,7 +83,7 @@ class ModelArguments:
 
 
 @dataclass
-class TextArguments(NoteArguments):
+class TextArguments(NoteArguments, TermFolderArguments):
     """The text, and what is withheld of it."""
 
     descriptions: str | None = field(
@@ -101,9 +91,6 @@ class TextArguments(NoteArguments):
         metadata={"help": f"Names of medical concepts as further text: {', '.join(SOURCES)}, with + between."},
     )
     max_descriptions: int | None = field(default=None, metadata={"help": "Take so many concepts at most."})
-    umls_folder: str | None = field(default=None, metadata={"help": "META folder of a release, for umls."})
-    icd9_folder: str | None = field(default=None, metadata={"help": "Folder of the D_ICD tables, for icd9."})
-    csv_file: str | None = field(default=None, metadata={"help": "Columns concept_id,name,kind,parent_id, for csv."})
     preset: str = field(
         default="kept-50", metadata={"help": f"Notes are cleaned as in the prompts of: {', '.join(PRESETS)}."}
     )
@@ -153,9 +140,7 @@ def read_text(arguments: TextArguments) -> tuple[list[str], list[str], list[str]
     notes, withheld, sources = read_notes(arguments, arguments.withheld_notes)
     lines = []
     if arguments.descriptions:
-        graph = load_term_graph(
-            arguments.descriptions, arguments.umls_folder, arguments.icd9_folder, arguments.csv_file
-        )
+        graph = read_terms(arguments.descriptions, arguments)
         lines = concept_texts(graph, arguments.max_descriptions)
         sources += term_sources(graph)
         sources[-1].notes = {"concepts described": len(lines)}
@@ -188,14 +173,7 @@ def make_blocks(
 
 def load_model(arguments: ModelArguments) -> tuple[KeptLongformerForBlocks, PreTrainedTokenizerBase]:
     """The model to start from, with the positions that are asked for, and its tokenizer."""
-    model, tokenizer = load_base(
-        KeptLongformerForBlocks,
-        arguments.model_name_or_path,
-        arguments.model_max_length or 1024,
-        arguments.attention_window,
-        arguments.position_period,
-        {name: getattr(arguments, name) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")},
-    )
+    model, tokenizer = load_base(KeptLongformerForBlocks, arguments)
     if arguments.model_max_length not in (None, model.config.max_sequence_length):
         resize_positions(model, arguments.model_max_length, arguments.position_period)
         tokenizer.model_max_length = arguments.model_max_length

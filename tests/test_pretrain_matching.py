@@ -1,17 +1,13 @@
 """`examples/pretrain_matching.py` from start to end, on a tiny encoder and made-up terms and notes."""
 
-import contextlib
 import csv
-import importlib.util
-import io
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from pretraining_runs import losses, read, runner, script
 from safetensors.torch import load_file
 from test_examples import ROOT, launch, tiny_checkpoint  # noqa: F401 (a fixture)
 from transformers import AutoTokenizer
@@ -30,13 +26,7 @@ MARKER = "zanzibar"
 @pytest.fixture(scope="module")
 def matching():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location(
-        "pretrain_matching_example", ROOT / "examples" / "pretrain_matching.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
+    with script("pretrain_matching") as module:
         yield module
 
 
@@ -89,30 +79,13 @@ def recipe(tiny_checkpoint, tmp_path_factory):  # noqa: F811
 @pytest.fixture(scope="module")
 def run(matching, recipe):
     """Run it in this process; what it printed."""
-
-    def run(*arguments):
-        printed = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-            patch.setattr(sys, "argv", ["pretrain_matching.py", recipe, *map(str, arguments)])
-            matching.main()
-        return printed.getvalue()
-
-    return run
+    return runner(matching, recipe)
 
 
 @pytest.fixture(scope="module")
 def trained(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     return folder, run("--output_dir", folder)
-
-
-def read(folder):
-    return json.loads((Path(folder) / "all_results.json").read_text())
-
-
-def losses(folder, step=5):
-    state = json.loads((Path(folder) / f"checkpoint-{step}" / "trainer_state.json").read_text())
-    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
 def test_it_writes_the_model_and_the_report(trained):
@@ -125,7 +98,7 @@ def test_it_writes_the_model_and_the_report(trained):
     assert 30 < results["concepts"] <= 80 - 12 - 1
     for key in ("withheld_short_auc", "withheld_long_auc"):
         assert 0 <= results["before"][key] <= 1 and 0 <= results["after"][key] <= 1
-    assert results["before"] != results["after"] and losses(folder)[-1] < losses(folder)[0]
+    assert results["before"] != results["after"] and losses(folder, 5)[-1] < losses(folder, 5)[0]
     assert "withheld concepts, 5 a prompt: AUC" in printed and "before" in printed and "after" in printed
 
 
@@ -172,7 +145,7 @@ def test_it_resumes_as_if_it_had_not_stopped(trained, run, tmp_path):
         copy = shutil.copytree if (folder / name).is_dir() else shutil.copy
         copy(folder / name, tmp_path / name)
     run("--output_dir", tmp_path)
-    assert losses(tmp_path) == pytest.approx(losses(folder), abs=1e-6)
+    assert losses(tmp_path, 5) == pytest.approx(losses(folder, 5), abs=1e-6)
     one, two = (load_file(place / "model.safetensors") for place in (folder, tmp_path))
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
     assert read(tmp_path)["before"] == read(folder)["before"]

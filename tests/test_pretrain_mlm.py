@@ -1,17 +1,14 @@
 """`examples/pretrain_mlm.py` from start to end, on a tiny encoder and made-up notes."""
 
-import contextlib
-import importlib.util
-import io
 import json
 import random
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from pretraining_runs import losses, read, runner, script
 from safetensors.torch import load_file
 from test_examples import ROOT, launch, tiny_checkpoint  # noqa: F401 (a fixture)
 from transformers import AutoTokenizer
@@ -33,11 +30,7 @@ GLOBAL = "longformer.encoder.layer.0.attention.self.query_global.weight"
 @pytest.fixture(scope="module")
 def mlm():
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("pretrain_mlm_example", ROOT / "examples" / "pretrain_mlm.py")
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
+    with script("pretrain_mlm") as module:
         yield module
 
 
@@ -83,30 +76,13 @@ def recipe(tiny_checkpoint, tmp_path_factory):  # noqa: F811
 @pytest.fixture(scope="module")
 def run(mlm, recipe):
     """Run it in this process; what it printed."""
-
-    def run(*arguments):
-        printed = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-            patch.setattr(sys, "argv", ["pretrain_mlm.py", recipe, *map(str, arguments)])
-            mlm.main()
-        return printed.getvalue()
-
-    return run
+    return runner(mlm, recipe)
 
 
 @pytest.fixture(scope="module")
 def trained(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     return folder, run("--output_dir", folder)
-
-
-def read(folder):
-    return json.loads((Path(folder) / "all_results.json").read_text())
-
-
-def losses(folder, step=5):
-    state = json.loads((Path(folder) / f"checkpoint-{step}" / "trainer_state.json").read_text())
-    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
 def weights(folder):
@@ -169,7 +145,7 @@ def test_it_resumes_and_refuses_other_settings(trained, run, tmp_path):
     for name in ("model.safetensors", "all_results.json"):
         (tmp_path / "copy" / name).unlink()
     run("--output_dir", tmp_path / "copy")
-    assert losses(tmp_path / "copy") == pytest.approx(losses(folder), rel=1e-5)
+    assert losses(tmp_path / "copy", 5) == pytest.approx(losses(folder, 5), rel=1e-5)
     found = weights(tmp_path / "copy")
     assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in weights(folder).items())
     assert read(tmp_path / "copy")["before"] == read(folder)["before"], "of the weights that the first run began with"
@@ -181,7 +157,7 @@ def test_two_processes_learn_what_one_learns(trained, recipe, tmp_path):
     arguments = ["--output_dir", str(tmp_path), "--per_device_train_batch_size", "4"]
     launch("examples/pretrain_mlm.py", recipe, *arguments, processes=2)
     assert read(tmp_path)["world_size"] == 2 and read(tmp_path)["rows_per_step"] == 8
-    assert losses(tmp_path) == pytest.approx(losses(trained[0]), rel=1e-4)
+    assert losses(tmp_path, 5) == pytest.approx(losses(trained[0], 5), rel=1e-4)
     found = weights(tmp_path)
     # In the mean, since Adam moves a parameter without a gradient to speak of by the sign of its rounding errors.
     assert all((found[name] - value).abs().mean() < 1e-4 for name, value in weights(trained[0]).items())
@@ -203,7 +179,9 @@ def test_masks_are_drawn_anew_in_each_epoch(mlm, run, tmp_path, monkeypatch):
 
 def test_accumulation_is_one_large_batch(trained, run, tmp_path):
     run("--output_dir", tmp_path, "--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 4)
-    assert losses(tmp_path)[:2] == pytest.approx(losses(trained[0])[:2], rel=1e-4), "rows of unequal numbers of masks"
+    assert losses(tmp_path, 5)[:2] == pytest.approx(losses(trained[0], 5)[:2], rel=1e-4), (
+        "rows of unequal numbers of masks"
+    )
 
 
 @pytest.fixture

@@ -26,9 +26,10 @@ from transformers import (
 
 from .conversion import BERT_LIKE, convert_to_kept_longformer
 from .hardware import bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
+from .knowledge import SOURCES, TermGraph, load_term_graph
 from .modeling_kept_longformer import KeptLongformerForMaskedLM
 from .time_limit import TimeLimit
-from .training import weights_path
+from .training import PACKAGED_WEIGHTS, weights_path
 
 TRAINER_SETTINGS = (
     "num_train_epochs",
@@ -63,6 +64,52 @@ class PretrainingArguments(TrainingArguments):
     logging_steps: float = field(default=50, metadata={"help": "See transformers."})
     report_to: str = field(default="none", metadata={"help": "See transformers."})
     use_cpu: bool = field(default=not torch.cuda.is_available(), metadata={"help": "Train on the CPU."})
+
+
+@dataclass
+class EncoderArguments:
+    """The model to start from."""
+
+    model_name_or_path: str = field(
+        default=PACKAGED_WEIGHTS,
+        metadata={
+            "help": "Folder or model id: what another command wrote, a KEPT or Longformer checkpoint, or a BERT or "
+            f"RoBERTa, which is converted. {PACKAGED_WEIGHTS} stands for the weights of that Python package."
+        },
+    )
+    model_max_length: int = field(default=1024, metadata={"help": "Positions of a converted model."})
+    attention_window: int = field(default=512, metadata={"help": "Local attention of a converted model."})
+    position_period: int | None = field(
+        default=None, metadata={"help": "Repeat the first n positions of a converted model. By default all."}
+    )
+    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
+    attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
+
+
+@dataclass
+class TermFolderArguments:
+    """Where terms that no package carries lie."""
+
+    umls_folder: str | None = field(default=None, metadata={"help": "META folder of a release, for umls."})
+    icd9_folder: str | None = field(default=None, metadata={"help": "Folder of the D_ICD tables, for icd9."})
+    csv_file: str | None = field(default=None, metadata={"help": "Columns concept_id,name,kind,parent_id, for csv."})
+
+
+@dataclass
+class TermSourceArguments(TermFolderArguments):
+    """The term graph."""
+
+    sources: str = field(
+        default="icd10cm+hpo+abbreviations",
+        metadata={"help": f"Of the term graph, with + between: {', '.join(SOURCES)}. Or a folder of `TermGraph.save`."},
+    )
+
+
+def read_terms(sources: str, arguments: TermFolderArguments) -> TermGraph:
+    """The graph of these sources, or of a folder that `TermGraph.save` wrote."""
+    if Path(sources, "term_graph.json").is_file():
+        return TermGraph.load(sources)
+    return load_term_graph(sources, arguments.umls_folder, arguments.icd9_folder, arguments.csv_file)
 
 
 def parse_recipe(parser: HfArgumentParser, argv: Sequence[str], recipe: Path) -> tuple:
@@ -136,29 +183,27 @@ def run_settings(training: TrainingArguments, *arguments: object) -> dict[str, o
 
 
 def load_base(
-    model_class: type[KeptLongformerForMaskedLM],
-    model_name_or_path: str,
-    model_max_length: int,
-    attention_window: int,
-    position_period: int | None,
-    dropout: Mapping[str, float | None],
-    **options: object,
+    model_class: type[KeptLongformerForMaskedLM], arguments: EncoderArguments, **options: object
 ) -> tuple[KeptLongformerForMaskedLM, PreTrainedTokenizerBase]:
     """The model to start from, in float32, and its tokenizer.
 
     Args:
         model_class: with the parameters of [`KeptLongformerForMaskedLM`].
-        model_name_or_path: a KEPT or Longformer checkpoint, or a BERT or RoBERTa, which is converted.
-        model_max_length, attention_window, position_period: of a converted model.
-        dropout: field of the configuration → value, or None for the checkpoint's.
+        arguments: what to load. Without a `model_max_length`, a converted model gets 1,024 positions.
         options: further arguments of the model.
     """
-    path = weights_path(model_name_or_path)
-    dropout = {name: value for name, value in dropout.items() if value is not None}
+    path = weights_path(arguments.model_name_or_path)
+    dropout = {
+        name: value
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
+        if (value := getattr(arguments, name)) is not None
+    }
     if AutoConfig.from_pretrained(path).model_type not in BERT_LIKE:
         model = model_class.from_pretrained(path, dtype=torch.float32, **dropout, **options)
         return model, AutoTokenizer.from_pretrained(path)
-    converted, tokenizer = convert_to_kept_longformer(path, model_max_length, attention_window, position_period)
+    converted, tokenizer = convert_to_kept_longformer(
+        path, arguments.model_max_length or 1024, arguments.attention_window, arguments.position_period
+    )
     for name, value in dropout.items():
         setattr(converted.config, name, value)
     model = model_class(converted.config, **options)
