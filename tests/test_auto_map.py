@@ -7,14 +7,23 @@ import sys
 
 import pytest
 import torch
-from test_imports import PUBLISHED
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoProcessor
+from test_imports import PUBLISHED, PUBLISHED_MSMN
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoProcessor,
+    AutoTokenizer,
+)
 
+from kept_hf import MSMNConfig, MSMNForICDCoding, MSMNTokenizer
 from kept_hf.auto_map import auto_classes
+from kept_hf.auto_map_msmn import msmn_auto_classes
 
 NOTE = "fever and cough; admitted with sepsis."
 
-WITHOUT_PACKAGE = """
+NO_PACKAGE = """
 import json
 import sys
 
@@ -27,6 +36,9 @@ class NoPackage:
 
 sys.meta_path.insert(0, NoPackage())
 import torch
+"""
+
+WITHOUT_PACKAGE = """
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 from transformers import AutoProcessor, pipeline
 
@@ -58,11 +70,35 @@ print(json.dumps({
 }))
 """
 
+MSMN_WITHOUT_PACKAGE = """
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-def load_without_package(source, folder, again=(), environment=None, **options):
+source, note = sys.argv[1], sys.argv[2]
+config = AutoConfig.from_pretrained(source, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=True)
+models = [
+    auto.from_pretrained(source, trust_remote_code=True).eval()
+    for auto in (AutoModelForSequenceClassification, AutoModel)
+]
+inputs = tokenizer(note, return_tensors="pt")
+with torch.no_grad():
+    logits = [model(**inputs).logits.tolist() for model in models]
+assert "kept_hf" not in sys.modules
+if len(sys.argv) > 4:
+    models[0].save_pretrained(sys.argv[4])
+    tokenizer.save_pretrained(sys.argv[4])
+print(json.dumps({
+    "classes": [type(thing).__name__ for thing in (config, tokenizer, *models)],
+    "codes": list(models[0].config.id2label.values()),
+    "logits": logits,
+}))
+"""
+
+
+def load_without_package(source, folder, again=(), environment=None, script=WITHOUT_PACKAGE, **options):
     """What a process that cannot import kept_hf reads from a folder or model id."""
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PACKAGE, str(source), NOTE, json.dumps(options), *map(str, again)],
+        [sys.executable, "-c", NO_PACKAGE + script, str(source), NOTE, json.dumps(options), *map(str, again)],
         env={**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", **(environment or {})},
         capture_output=True,
         text=True,
@@ -141,3 +177,42 @@ def test_whatever_is_saved_brings_all_modules(tiny_model, processor, tmp_path, p
         written = json.loads((tmp_path / "config.json").read_text())
         assert set(written["auto_map"]) == set(auto_classes())
         assert list(written["custom_pipelines"]) == ["icd-coding"]
+
+
+@pytest.fixture
+def msmn(tmp_path):
+    """A saved MSMN and what it scores for the note."""
+    tokenizer = MSMNTokenizer.from_texts([NOTE, "high blood pressure"], min_count=1)
+    config = MSMNConfig(vocab_size=len(tokenizer), attention_size=8, num_synonyms=2, id2label={0: "I10", 1: "A41.9"})
+    model = MSMNForICDCoding(config).eval()
+    terms = ["hypertension", "high blood pressure", "sepsis", "sepsis"]
+    model.set_label_terms(**tokenizer(terms, padding=True, return_tensors="pt"))
+    model.save_pretrained(tmp_path / "msmn")
+    tokenizer.save_pretrained(tmp_path / "msmn")
+    with torch.no_grad():
+        return tmp_path / "msmn", model(**tokenizer(NOTE, return_tensors="pt")).logits
+
+
+def test_msmn_without_the_package(msmn, tmp_path):
+    saved, logits = msmn
+    read = load_without_package(saved, tmp_path, again=[tmp_path / "again"], script=MSMN_WITHOUT_PACKAGE)
+    assert read["classes"] == ["MSMNConfig", "MSMNTokenizer", "MSMNForICDCoding", "MSMNForICDCoding"]
+    assert read["codes"] == ["I10", "A41.9"]
+    for scored in read["logits"]:
+        torch.testing.assert_close(torch.tensor(scored), logits)
+    assert load_without_package(tmp_path / "again", tmp_path, script=MSMN_WITHOUT_PACKAGE) == read
+
+
+def test_msmn_with_the_package_no_trust_is_needed(msmn):
+    for auto in (AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer):
+        assert type(auto.from_pretrained(msmn[0])) is msmn_auto_classes()[auto.__name__]
+
+
+@pytest.mark.parametrize("part", ["config", "model", "tokenizer"])
+def test_whatever_is_saved_of_msmn_brings_its_modules(msmn, tmp_path, part):
+    things = {"config": AutoConfig, "model": AutoModel, "tokenizer": AutoTokenizer}
+    things[part].from_pretrained(msmn[0]).save_pretrained(tmp_path / "part")
+    assert sorted(path.stem for path in (tmp_path / "part").glob("*.py")) == sorted(PUBLISHED_MSMN)
+    if part != "tokenizer":
+        written = json.loads((tmp_path / "part" / "config.json").read_text())
+        assert set(written["auto_map"]) == set(msmn_auto_classes()) - {"AutoTokenizer"}

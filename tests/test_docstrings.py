@@ -26,6 +26,7 @@ def test_the_main_modules_have_examples():
     for name in (
         "code_set",
         "configuration_kept_longformer",
+        "configuration_msmn",
         "hsap",
         "hsap_loss",
         "knowledge",
@@ -40,10 +41,13 @@ def test_the_main_modules_have_examples():
         "masked_lm",
         "matching_prompts",
         "modeling_kept_longformer",
+        "modeling_msmn",
         "pretraining_card",
         "pretraining_text",
         "prompting",
         "term_families",
+        "tokenization_msmn",
+        "word_vectors",
     ):
         module = importlib.import_module(f"kept_hf.{name}")
         assert sum(len(test.examples) for test in finder.find(module)) > 0, name

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import HubServer
-from test_auto_map import expect, load_without_package
+from test_auto_map import MSMN_WITHOUT_PACKAGE, expect, load_without_package, msmn  # noqa: F401 (a fixture)
 from test_examples import launch, tiny_checkpoint, train_arguments  # noqa: F401 (fixtures)
 
 from kept_hf import KeptLongformerForICDPrompting, KeptProcessor
@@ -129,6 +129,21 @@ def test_a_process_without_the_package(hub, run_folder, tmp_path):
     assert (
         load_without_package(f"{NAME}/kept", tmp_path, environment=environment, revision=sha)["coded"] == read["coded"]
     )
+
+
+def test_msmn_in_a_process_without_the_package(hub, msmn, tmp_path):  # noqa: F811
+    program = """
+import sys
+from transformers import AutoModel, AutoTokenizer
+import kept_hf
+for auto in (AutoModel, AutoTokenizer):
+    auto.from_pretrained(sys.argv[1]).push_to_hub(sys.argv[2], private=True)
+"""
+    saved, logits = msmn
+    client(hub, tmp_path / "home", "-c", program, saved, f"{NAME}/msmn")
+    environment = {**hub.variables(tmp_path / "reader", TOKEN), "HF_HUB_OFFLINE": "0"}
+    read = load_without_package(f"{NAME}/msmn", tmp_path, environment=environment, script=MSMN_WITHOUT_PACKAGE)
+    assert read["codes"] == ["I10", "A41.9"] and read["logits"][0][0] == pytest.approx(logits[0].tolist(), abs=1e-5)
 
 
 def test_plain_push_to_hub(hub, run_folder, tmp_path):

@@ -4,12 +4,14 @@ Importing the package registers its models and its processor with the Auto class
 """
 
 import transformers
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .auto_map import auto_classes, pipeline_classes
+from .auto_map_msmn import msmn_auto_classes
 from .code_set import ICDCodeSet
 from .configuration_kept_longformer import KeptLongformerConfig
+from .configuration_msmn import MSMNConfig
 from .data_collator import DataCollatorForICDPrompting
 from .metrics import ICD_METRIC_PATH
 from .modeling_kept_longformer import (
@@ -17,17 +19,22 @@ from .modeling_kept_longformer import (
     KeptLongformerForMaskedLM,
     KeptLongformerModel,
 )
+from .modeling_msmn import MSMNForICDCoding
 from .pipeline_icd_coding import ICDCodingPipeline
 from .processing_kept import KeptProcessor
+from .tokenization_msmn import MSMNTokenizer
 from .version import __version__
 
-for _name, _class in auto_classes().items():
-    # The first makes saved folders self-contained, the second lets the Auto classes find these without remote code.
-    _class.register_for_auto_class(_name)
-    if _name == "AutoConfig":
-        AutoConfig.register(_class.model_type, _class, exist_ok=True)
-    else:
-        getattr(transformers, _name).register(KeptLongformerConfig, _class, exist_ok=True)
+for _classes in (auto_classes(), msmn_auto_classes()):
+    for _name, _class in _classes.items():
+        # The first makes saved folders self-contained, the second lets the Auto classes find these without remote code.
+        _class.register_for_auto_class(_name)
+        if _name == "AutoConfig":
+            AutoConfig.register(_class.model_type, _class, exist_ok=True)
+        elif _name == "AutoTokenizer":
+            AutoTokenizer.register(_classes["AutoConfig"], _class, exist_ok=True)
+        else:
+            getattr(transformers, _name).register(_classes["AutoConfig"], _class, exist_ok=True)
 for _task, _class in pipeline_classes().items():
     PIPELINE_REGISTRY.register_pipeline(
         _task, pipeline_class=_class, pt_model=(AutoModelForSequenceClassification,), type="text"
@@ -43,5 +50,8 @@ __all__ = [
     "KeptLongformerForMaskedLM",
     "KeptLongformerModel",
     "KeptProcessor",
+    "MSMNConfig",
+    "MSMNForICDCoding",
+    "MSMNTokenizer",
     "__version__",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -89,4 +91,45 @@ def check_publication(
             "predictions can give away what they were made of, and whoever reads them needs access of their own. Pass "
             "private=True and a repository that is private, or name in permitted_by the licence or permission that "
             "allows it."
+        )
+
+
+class PublicationMixin:
+    """For a class, before transformers' own: what was made of credentialed data does not go public unasked."""
+
+    published_as = "this model"
+
+    @property
+    def _data_license(self) -> str | None:
+        return self.config.data_license
+
+    def save_pretrained(self, save_directory, push_to_hub=False, permitted_by=None, **kwargs):
+        """As in transformers; with `push_to_hub` see there."""
+        if push_to_hub:
+            self._check_publication(kwargs.get("repo_id", os.path.basename(save_directory)), permitted_by, kwargs)
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+
+    def push_to_hub(self, repo_id, *, permitted_by=None, **kwargs):
+        """As in transformers, but what was made of credentialed data (`data_license`, of a model in its configuration)
+        only goes public by an explicit permission.
+
+        Args:
+            repo_id: where to.
+            permitted_by: the licence or permission that allows it.
+            kwargs: `private`, `token`, `revision`, … as in transformers.
+
+        Raises:
+            PermissionError: see [`check_publication`].
+        """
+        self._check_publication(repo_id, permitted_by, kwargs)
+        return super().push_to_hub(repo_id, **kwargs)
+
+    def _check_publication(self, repo_id, permitted_by, options):
+        check_publication(
+            self.published_as,
+            self._data_license,
+            repo_id,
+            private=options.get("private"),
+            token=options.get("token"),
+            permitted_by=permitted_by,
         )

@@ -5,7 +5,6 @@ Parameter names are those of the published checkpoints: `longformer.*` and `lm_h
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +26,7 @@ from transformers.utils import ModelOutput, logging
 
 from .auto_map import auto_classes  # noqa: F401 (all published modules travel together)
 from .configuration_kept_longformer import KeptLongformerConfig
-from .data_access import check_publication
+from .data_access import PublicationMixin
 from .longformer_attention import FlexMasks, flex_product, longformer_attention
 from .token_packing import PackedTokens, Queries
 
@@ -228,44 +227,13 @@ def choose_backend(config: KeptLongformerConfig, device: torch.device, training:
     return backend
 
 
-class KeptLongformerPreTrainedModel(LongformerPreTrainedModel):
+class KeptLongformerPreTrainedModel(PublicationMixin, LongformerPreTrainedModel):
     """Base class: configuration, and which entries of older checkpoints are of no use here."""
 
     config_class = KeptLongformerConfig
     config: KeptLongformerConfig
     _no_split_modules = ["KeptLongformerLayer"]  # noqa: RUF012 (transformers' form)
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$", r"pooler\."]  # noqa: RUF012 (transformers' form)
-
-    def save_pretrained(self, save_directory, push_to_hub=False, permitted_by=None, **kwargs):
-        """As in transformers; with `push_to_hub` see there."""
-        if push_to_hub:
-            self._check_publication(kwargs.get("repo_id", os.path.basename(save_directory)), permitted_by, kwargs)
-        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
-
-    def push_to_hub(self, repo_id, *, permitted_by=None, **kwargs):
-        """As in transformers, but what was trained on credentialed data (`config.data_license`) only goes public by an
-        explicit permission.
-
-        Args:
-            repo_id: where to.
-            permitted_by: the licence or permission that allows it.
-            kwargs: `private`, `token`, `revision`, … as in transformers.
-
-        Raises:
-            PermissionError: see [`kept_hf.data_access.check_publication`].
-        """
-        self._check_publication(repo_id, permitted_by, kwargs)
-        return super().push_to_hub(repo_id, **kwargs)
-
-    def _check_publication(self, repo_id, permitted_by, options):
-        check_publication(
-            "this model",
-            self.config.data_license,
-            repo_id,
-            private=options.get("private"),
-            token=options.get("token"),
-            permitted_by=permitted_by,
-        )
 
 
 class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
