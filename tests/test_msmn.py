@@ -479,7 +479,7 @@ def test_conversion_reads_the_sizes():
     config, parameters = convert_msmn_state_dict(public.state_dict())
     assert (config.vocab_size, config.embedding_size, config.lstm_size, config.num_lstm_layers) == (VOCAB, 7, 10, 3)
     assert (config.attention_size, config.num_synonyms, config.num_labels) == (32, 8, 0)
-    assert config.pad_token_id == VOCAB - 2 and config.pool_term_padding
+    assert config.pad_token_id == VOCAB - 2 and config.pool_term_padding and not MSMNConfig().pool_term_padding
     assert not [name for name in parameters if "final" in name or "U" in name]
     unused = {k: v for k, v in public.state_dict().items() if not k.startswith(("decoder.U.", "decoder.final."))}
     assert set(convert_msmn_state_dict(unused)[1]) == set(parameters)

@@ -35,9 +35,9 @@ class MSMNConfig(PreTrainedConfig):
             On what a code read in a note.
         rdrop_alpha (`float`, defaults to 5.0):
             Weight of R-Drop, the divergence of two dropout passes. 0 leaves out the second pass.
-        pool_term_padding (`bool`, defaults to `True`):
+        pool_term_padding (`bool`, defaults to `False`):
             Whether the maximum over the words of a term also runs over its padding, up to the longest term of all, as
-            in the public code, where the LSTM's states are zero. `False`: over the words only.
+            in the public code, where the LSTM's states are zero. Converted models have it.
         max_words (`int`, defaults to 4000):
             Words of a note beyond these are not read.
         max_term_words (`int`, defaults to 30):
@@ -81,7 +81,7 @@ class MSMNConfig(PreTrainedConfig):
     lstm_dropout: float | int = 0.1
     output_dropout: float | int = 0.2
     rdrop_alpha: float | int = 5.0
-    pool_term_padding: bool = True
+    pool_term_padding: bool = False
     max_words: int = 4000
     max_term_words: int = 30
     term_length: int = 0

@@ -365,6 +365,7 @@ def convert_msmn_state_dict(state_dict: Mapping[str, torch.Tensor]) -> tuple[MSM
     Sizes are read from the shapes. What no shape tells is as in the published commands (dropout, R-Drop), and the
     number of codes is that of the terms given to `set_label_terms`. `pad_token_id` is the last but one id, where the
     public code puts it (words, `**UNK**`, `**PAD**`, `**MASK**`); it is read only where no `attention_mask` is given.
+    `pool_term_padding` is on, as in the public code.
 
     Args:
         state_dict: of the public `IcdModel`, `est_cls` 1, combiner "lstm", decoder "MultiLabelMultiHeadLAATV2".
@@ -405,6 +406,7 @@ def convert_msmn_state_dict(state_dict: Mapping[str, torch.Tensor]) -> tuple[MSM
     config = MSMNConfig(
         vocab_size=vocab_size,
         pad_token_id=max(vocab_size - 2, 0),
+        pool_term_padding=True,
         embedding_size=embedding_size,
         lstm_size=2 * parameters["lstm.weight_hh_l0"].shape[1],
         num_lstm_layers=sum(re.fullmatch(r"lstm\.weight_hh_l\d+", name) is not None for name in parameters),
