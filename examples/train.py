@@ -40,7 +40,7 @@ from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer
 from kept_hf.corpora import CORPORA, Corpus, load_corpus
 from kept_hf.corpora.selection import select_codes, training_counts
 from kept_hf.data_access import RESTRICTED
-from kept_hf.hardware import bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
+from kept_hf.hardware import allowed_cores, bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
 from kept_hf.matching import carrier_sentences, matching_curriculum
 from kept_hf.metrics import icd_metrics, per_code_metrics
 from kept_hf.prompting import PRESETS
@@ -509,7 +509,7 @@ def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, tr
         "world_size": trainer.args.world_size,
         "seconds": round(time.time() - started, 1),
         "peak_memory_gb": peak_memory_gb(),
-        "cores": os.cpu_count(),
+        "cores": allowed_cores(),
         "device": str(trainer.args.device),
         "command": " ".join(["examples/train.py", *sys.argv[1:]]),
         "settings": settings,

@@ -16,10 +16,14 @@ def bf16_helps() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def allowed_cores() -> int:
+    """The cores that this process may use, which can be fewer than the machine has (`taskset`, containers)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def use_all_cores() -> None:
     """Share the cores among the processes of this machine: `accelerate launch` starts each with a single thread."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(max(1, allowed_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def keep_freed_memory() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from transformers import (
 )
 
 from .conversion import BERT_LIKE, convert_to_kept_longformer
-from .hardware import bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
+from .hardware import allowed_cores, bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
 from .knowledge import SOURCES, TermGraph, load_term_graph
 from .modeling_kept_longformer import KeptLongformerForMaskedLM
 from .time_limit import TimeLimit
@@ -258,7 +257,7 @@ def run_record(trainer: Trainer, seconds: float, started: float, packages: Seque
         "seconds": round(time.time() - started, 1),
         "world_size": training.world_size,
         "peak_memory_gb": peak_memory_gb(),
-        "cores": os.cpu_count(),
+        "cores": allowed_cores(),
         "device": str(training.device),
         "versions": {package: version(package) for package in packages},
     }
