@@ -201,7 +201,7 @@ def matching_table() -> str:
         )
         note = (
             f"{run['steps']} steps of {run['settings']['tokens_per_item'] * run['rows_per_step']:,} tokens in "
-            f"{run['training_seconds'] / 60:.0f} minutes, {run['device']}{notes}; one seed, revision "
+            f"{run['training_seconds'] / 60:.0f} minutes, {run['device']}, {run['cores']} core{'s' * (run['cores'] > 1)}{notes}; one seed, revision "
             f"{run['versions']['git']}."
         )
         parts.append("\n".join([*lines, "", note]))
