@@ -199,9 +199,10 @@ def matching_table() -> str:
         notes = f"; {run['zero_shot_notes']} validation notes, {run['zero_shot_codes']} codes" * bool(
             run["zero_shot_notes"]
         )
+        machine = f"{run['device']}, {run['cores']} core{'s' * (run['cores'] > 1)}"
         note = (
             f"{run['steps']} steps of {run['settings']['tokens_per_item'] * run['rows_per_step']:,} tokens in "
-            f"{run['training_seconds'] / 60:.0f} minutes, {run['device']}, {run['cores']} core{'s' * (run['cores'] > 1)}{notes}; one seed, revision "
+            f"{run['training_seconds'] / 60:.0f} minutes, {machine}{notes}; one seed, revision "
             f"{run['versions']['git']}."
         )
         parts.append("\n".join([*lines, "", note]))
