@@ -180,9 +180,9 @@ def mlm_table() -> str:
             lines.append(f"| {name} | {steps} | {values} |")
     run = runs[0]
     note = (
-        f"{run['withheld_notes']} withheld notes, {sum(run['masked_tokens'].values()):,} masked tokens; "
-        f"{run['rows_per_step']} blocks a step, {run['training_seconds'] / 60:.0f} minutes, one seed, {run['cores']} "
-        f"cores, revision {run['versions']['git']}."
+        f"{run['withheld_notes']} withheld notes, {sum(run['masked_tokens'].values()):,} masked tokens; blocks a step: "
+        f"{run['rows_per_step']}; {run['training_seconds'] / 60:.0f} minutes, one seed, CPU cores: {run['cores']}, "
+        f"revision {run['versions']['git']}."
     )
     return "\n".join([*lines, "", note])
 
@@ -199,7 +199,7 @@ def matching_table() -> str:
         notes = f"; {run['zero_shot_notes']} validation notes, {run['zero_shot_codes']} codes" * bool(
             run["zero_shot_notes"]
         )
-        machine = f"{run['device']}, {run['cores']} core{'s' * (run['cores'] > 1)}"
+        machine = f"{run['device']}, cores: {run['cores']}"
         note = (
             f"{run['steps']} steps of {run['settings']['tokens_per_item'] * run['rows_per_step']:,} tokens in "
             f"{run['training_seconds'] / 60:.0f} minutes, {machine}{notes}; one seed, revision "
