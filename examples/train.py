@@ -94,6 +94,10 @@ class ModelArguments:
     max_length: int = field(default=8192, metadata={"help": "Tokens of prompt and note together."})
     global_attention_stride: int = field(default=1, metadata={"help": "Global attention on every n-th prompt token."})
     codes_per_prompt: int | None = field(default=None, metadata={"help": "Ask the codes in prompts of this many."})
+    prompt_layout: str = field(
+        default="joint",
+        metadata={"help": "joint (published), or isolated: a note is read once for all codes, not for groups of them."},
+    )
     prompt_loss: str = field(default="full_vocabulary", metadata={"help": "full_vocabulary (published) or two_way."})
     attention_window: int = field(default=512, metadata={"help": "Local attention of a converted model."})
     position_period: int | None = field(
@@ -286,7 +290,8 @@ def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLong
             preset=arguments.preset,
             max_length=arguments.max_length,
             global_attention_stride=arguments.global_attention_stride,
-            codes_per_prompt=arguments.codes_per_prompt,
+            codes_per_prompt=None if arguments.prompt_layout == "isolated" else arguments.codes_per_prompt,
+            prompt_layout=arguments.prompt_layout,
         )
 
     if AutoConfig.from_pretrained(path).model_type not in BERT_LIKE:
@@ -309,8 +314,11 @@ def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLong
     return model, processor
 
 
-def matching_rows(processor: KeptProcessor, data: DataArguments, texts: list[str], seed: int) -> Dataset:
-    """Rows of synthetic prompts, from short to long, with sentences of the training notes between the mentions."""
+def matching_rows(
+    processor: KeptProcessor, data: DataArguments, texts: list[str], seed: int
+) -> tuple[Dataset, KeptProcessor]:
+    """Rows of synthetic prompts, from short to long, with sentences of the training notes between the mentions; and
+    the processor that made them, which knows their codes."""
     concepts = ICDCodeSet.from_icd10cm()
     examples = matching_curriculum(
         concepts,
@@ -321,11 +329,15 @@ def matching_rows(processor: KeptProcessor, data: DataArguments, texts: list[str
         carrier_sentences(texts),
     )
     asker = KeptProcessor(
-        processor.tokenizer, concepts, processor.preset, processor.max_length, processor.global_attention_stride
+        processor.tokenizer,
+        concepts,
+        processor.preset,
+        processor.max_length,
+        processor.global_attention_stride,
+        prompt_layout=processor.prompt_layout,
     )
-    return prompt_rows(
-        Dataset.from_list([{"text": e["text"], "codes": e["gold_codes"], "asked": e["codes"]} for e in examples]), asker
-    )
+    prompts = [{"text": e["text"], "codes": e["gold_codes"], "asked": e["codes"]} for e in examples]
+    return prompt_rows(Dataset.from_list(prompts), asker), asker
 
 
 def match(model, rows: Dataset, data: DataArguments, training: KeptTrainingArguments, collator) -> None:
@@ -431,8 +443,8 @@ def main() -> None:
     if data.matching_examples and checkpoint is None:
         logger.info("Stage 1: %d synthetic prompts, from short to long", data.matching_examples)
         with training.main_process_first(desc="writing synthetic prompts"):
-            synthetic = matching_rows(processor, data, corpus.dataset["train"]["text"], training.seed)
-        match(model, synthetic, data, training, DataCollatorForICDPrompting(processor))
+            synthetic, asker = matching_rows(processor, data, corpus.dataset["train"]["text"], training.seed)
+        match(model, synthetic, data, training, DataCollatorForICDPrompting(asker))
         logger.info("Stage 2: notes")
     if lora is not None:
         base = adapter_base(model, processor, training, changed=bool(data.matching_examples) and checkpoint is None)

@@ -17,7 +17,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from kept_hf import MSMNConfig, MSMNForICDCoding, MSMNTokenizer
+from kept_hf import KeptProcessor, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
 from kept_hf.auto_map import auto_classes
 from kept_hf.auto_map_msmn import msmn_auto_classes
 
@@ -123,6 +123,14 @@ def expect(model, processor, read, tolerance=1e-6):
         torch.tensor(read["logits"]), model(**inputs).logits.float(), atol=tolerance, rtol=tolerance
     )
     assert {row["code"] for row in read["coded"]} == set(processor.code_set)
+
+
+def test_the_isolated_layout_without_the_package(tiny_model, roberta_tokenizer, code_set, tmp_path):
+    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
+    tiny_model.config.prompt_layout = "isolated"
+    tiny_model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    expect(tiny_model, processor, load_without_package(tmp_path / "model", tmp_path))
 
 
 def test_without_the_package(saved, tiny_model, processor, tmp_path):

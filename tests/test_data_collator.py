@@ -1,8 +1,10 @@
 import pytest
 import torch
 from datasets import Dataset
+from transformers import Trainer, TrainingArguments
 
-from kept_hf import DataCollatorForICDPrompting
+from kept_hf import DataCollatorForICDPrompting, KeptProcessor
+from kept_hf.training import ICDMetrics, prompt_rows
 
 FILL = {"input_ids": 1, "attention_mask": 0, "global_attention_mask": 0, "labels": -100}
 
@@ -80,3 +82,43 @@ def test_padding_does_not_change_scores(tiny_model, processor, rows):
         for index, row in enumerate(rows):
             alone = tiny_model(**DataCollatorForICDPrompting(processor)([row])).logits
             torch.testing.assert_close(together.logits[index, : alone.shape[1]], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_isolated_rows_train_with_the_stock_trainer(tiny_model, roberta_tokenizer, code_set, tmp_path):
+    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=100, prompt_layout="isolated")
+    tiny_model.config.prompt_layout = "isolated"
+    notes = Dataset.from_dict(
+        {"text": ["fever", "admitted with sepsis", "cough"] * 2, "codes": [["401.9"], ["038.9"], []] * 2}
+    )
+    collator = DataCollatorForICDPrompting(processor)
+    sampled, every = prompt_rows(notes, processor, sampled_codes=3, draws=2), prompt_rows(notes, processor)
+    assert collator([*sampled])["code_indices"].shape == (12, 3)
+    trainer = Trainer(
+        tiny_model,
+        TrainingArguments(
+            str(tmp_path),
+            use_cpu=True,
+            max_steps=2,
+            per_device_train_batch_size=2,
+            per_device_eval_batch_size=4,
+            gradient_accumulation_steps=2,
+            report_to="none",
+        ),
+        data_collator=collator,
+        train_dataset=sampled,
+        eval_dataset=every,
+        compute_metrics=ICDMetrics(processor),
+    )
+    trainer.train()
+    predicted = trainer.predict(every)
+    assert predicted.predictions.shape == predicted.label_ids.shape == (6, 6) and "test_f1_micro" in predicted.metrics
+    cache = tiny_model.eval().encode_codes(processor.code_blocks())
+    ids = torch.tensor([every[1]["input_ids"]])
+    scores = tiny_model.score(tiny_model.encode_note(ids), cache)
+    torch.testing.assert_close(torch.tensor(predicted.predictions[1:2]), scores, rtol=0, atol=1e-5)
+
+
+def test_isolated_rows_need_their_processor(roberta_tokenizer, code_set):
+    rows = [dict(KeptProcessor(roberta_tokenizer, code_set, prompt_layout="isolated")("fever"))]
+    with pytest.raises(ValueError, match="pass the KeptProcessor that made them"):
+        DataCollatorForICDPrompting(roberta_tokenizer)(rows)

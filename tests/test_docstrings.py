@@ -40,6 +40,7 @@ def test_the_main_modules_have_examples():
         "masked_blocks",
         "masked_lm",
         "matching_prompts",
+        "mask_attention",
         "modeling_kept_longformer",
         "modeling_msmn",
         "pretraining_card",

@@ -130,6 +130,19 @@ def test_train_writes_the_model_and_the_report(trained):
     assert "training frequency" in printed and "this model" in printed
 
 
+def test_train_in_the_isolated_layout(train_arguments, tmp_path):
+    options = ("--prompt_layout", "isolated", "--matching_examples", "8", "--output_dir", str(tmp_path / "run"))
+    launch(*train_arguments, *options)
+    assert [name for name in REPORT if not (tmp_path / "run" / name).exists()] == []
+    for name in ("config.json", "processor_config.json"):
+        assert json.loads((tmp_path / "run" / name).read_text())["prompt_layout"] == "isolated"
+    (tmp_path / "note.txt").write_text("Fever and sepsis.")
+    note, output = str(tmp_path / "note.txt"), str(tmp_path / "predictions.jsonl")
+    launch("examples/predict.py", "--model", str(tmp_path / "run"), "--input", note, "--output", output)
+    (line,) = map(json.loads, Path(output).read_text().splitlines())
+    assert {entry["code"] for entry in line["codes"]} <= set(CODES)
+
+
 def test_predictions_belong_to_their_notes(trained, train_arguments):
     from kept_hf.corpora import load_corpus
 

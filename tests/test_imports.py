@@ -15,10 +15,13 @@ PUBLISHED = (
     "code_set",
     "configuration_kept_longformer",
     "data_access",
+    "isolated_prompts",
     "longformer_attention",
+    "mask_attention",
     "modeling_kept_longformer",
     "pipeline_icd_coding",
     "processing_kept",
+    "prompt_caches",
     "prompting",
     "token_packing",
 )
@@ -79,7 +82,7 @@ def packages(names):
 def test_published_modules(module, published):
     """They are copied to the Hub: transformers copies flat siblings named by `from .module import name` only."""
     names = imports(PACKAGE / f"{module}.py")
-    assert packages(names) <= {"numpy", "torch", "transformers", "huggingface_hub"}
+    assert packages(names) <= {"numpy", "torch", "transformers", "huggingface_hub", "safetensors"}
     assert all(
         name in ("huggingface_hub", "huggingface_hub.dataclasses", "huggingface_hub.errors")
         for name in names

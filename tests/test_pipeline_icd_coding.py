@@ -172,3 +172,25 @@ def test_from_a_folder(coder, tiny_model, tmp_path):
 def test_without_a_processor(tiny_model):
     with pytest.raises(ValueError, match="processor=None"):
         ICDCodingPipeline(tiny_model, device="cpu")
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_isolated_layout(tiny_model, roberta_tokenizer, code_set, monkeypatch, batch_size):
+    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
+    tiny_model.config.prompt_layout = "isolated"
+    expected = expected_scores(tiny_model, processor, NOTES)
+    coder, calls = pipeline("icd-coding", model=tiny_model, processor=processor, device="cpu"), []
+    encode = tiny_model.encode_codes
+    monkeypatch.setattr(tiny_model, "encode_codes", lambda blocks: calls.append(len(blocks)) or encode(blocks))
+    for _ in range(2):
+        np.testing.assert_allclose(scores(coder(NOTES, batch_size=batch_size), code_set), expected, atol=1e-5)
+    assert calls == [6], "descriptions are encoded once for all calls"
+    some = coder(NOTES, codes=["584.9", "401.9"], batch_size=batch_size)
+    np.testing.assert_allclose(scores(some, ["584.9", "401.9"]), expected[:, [2, 0]], atol=1e-5)
+    other = coder("fever", codes={"401.9": "Fever"})
+    assert other[0]["score"] != coder("fever", codes=["401.9"])[0]["score"]
+    with torch.no_grad():
+        tiny_model.longformer.embeddings.LayerNorm.bias.add_(0.1)
+    changed = expected_scores(tiny_model, processor, NOTES)
+    np.testing.assert_allclose(scores(coder(NOTES), code_set), changed, atol=1e-5)
+    assert np.abs(changed - expected).max() > 1e-3

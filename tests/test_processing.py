@@ -515,6 +515,7 @@ def test_config_overrides(tokenizer, code_set):
         "no_token_id": tokenizer("no").input_ids[1],
         "mask_token_id": tokenizer.mask_token_id,
         "global_attention_stride": 3,
+        "prompt_layout": "joint",
         "id2label": dict(enumerate(CODES)),
         "label2id": {code: index for index, code in enumerate(CODES)},
     }
@@ -649,3 +650,99 @@ def test_pad_features():
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]] and batch["labels"].tolist() == [[1, -100], [0, 1]]
     assert pad_features(rows, 9, 4)["input_ids"].shape == (2, 4) and pad_features(rows, 9, 4)["labels"].shape == (2, 2)
     assert pad_features(rows, 9, 3)["input_ids"].shape == (2, 3)
+
+
+@pytest.fixture(params=PRESET_NAMES)
+def isolated(request, tokenizer, code_set):
+    return KeptProcessor(tokenizer, code_set, preset=request.param, max_length=60, prompt_layout="isolated")
+
+
+def test_isolated_rows(isolated, tokenizer, code_set):
+    notes = ["Fever\nand   cough [**2120-2-28**] today", "", "admitted with sepsis. " * 40]
+    rows = isolated(notes, gold_codes=[["038.9"], [], ["401.9", "V45.81"]], return_cut=True)
+    assert list(rows) == ["input_ids", "attention_mask", "code_indices", "labels", "cut"]
+    first, last = tokenizer("yes").input_ids[::2]
+    tokens = tokenizer("fever and cough today", add_special_tokens=False).input_ids
+    assert rows["input_ids"][0] == [first, *tokens, last] and rows["input_ids"][1] == [first, last]
+    assert len(rows["input_ids"][2]) == 60 and rows["input_ids"][2][-1] == last and rows["cut"] == [0, 0, 2]
+    assert rows["code_indices"] == [list(range(6))] * 3
+    assert rows["labels"] == [[0, 1, 0, 0, 0, 0], [0] * 6, [1, 0, 0, 1, 0, 0]]
+    assert rows["attention_mask"] == [[1] * len(ids) for ids in rows["input_ids"]]
+    some = isolated(notes[:2], codes=[["584.9"], ["250.00", "401.9"]])
+    assert some["code_indices"] == [[2], [4, 0]]
+
+
+def test_isolated_sections(isolated):
+    sections = "Allergies:\n" + "none " * 60 + "\nChief Complaint:\nfever\nDischarge Diagnosis:\nsepsis\n"
+    row = isolated(sections, return_cut=True)
+    text = isolated.tokenizer.decode(row["input_ids"])
+    assert row["cut"] == 1 and "none" not in text and "fever" in text and "sepsis" in text
+
+
+def test_code_blocks(isolated, tokenizer, code_set):
+    blocks = isolated.code_blocks()
+    assert list(blocks) == list(code_set)
+    first, last = tokenizer("yes").input_ids[::2]
+    assert blocks["038.9"] == tokenizer("unspecified septicemia").input_ids[:-1], "as HSAP encodes a name"
+    assert all(block[0] == first and last not in block for block in blocks.values())
+    cut = "acute kidney failure" if "kept-50" in isolated.preset else "acute kidney failure, unspecified"
+    assert blocks["584.9"] == tokenizer(cut).input_ids[:-1]
+    assert isolated.code_blocks(["V45.81"]) == {"V45.81": blocks["V45.81"]}
+    others = ICDCodeSet(["R50.9"], descriptions={"R50.9": f"Fever {tokenizer.mask_token} of"})
+    assert tokenizer.mask_token_id not in isolated.code_blocks(others)["R50.9"]
+    with pytest.raises(ValueError, match=r"'R50\.9'"):
+        isolated.code_blocks(["R50.9"])
+
+
+def test_isolated_batches_hold_each_block_once(isolated):
+    blocks = isolated.code_blocks()
+    rows = isolated(["fever", "cough and sepsis"], codes=[["250.00"], ["401.9", "250.00"]], gold_codes=[[], ["401.9"]])
+    batch = isolated.pad([{name: values[row] for name, values in rows.items()} for row in range(2)])
+    assert batch["code_indices"].tolist() == [[1, -100], [0, 1]] and batch["labels"].tolist() == [[0, -100], [1, 0]]
+    asked = [
+        ids[mask > 0].tolist() for ids, mask in zip(batch["code_input_ids"], batch["code_attention_mask"], strict=True)
+    ]
+    assert asked == [blocks["401.9"], blocks["250.00"]]
+    same = isolated(
+        ["fever", "cough and sepsis"],
+        codes=[["250.00"], ["401.9", "250.00"]],
+        gold_codes=[[], ["401.9"]],
+        return_tensors="pt",
+    )
+    assert list(same) == list(batch) and all(torch.equal(same[name], batch[name]) for name in batch)
+
+
+def test_isolated_with_another_code_set(isolated, tokenizer):
+    others = ICDCodeSet(["R50.9", "R05"], descriptions={"R50.9": "Fever", "R05": "Cough"})
+    batch = isolated("fever", codes=others, return_tensors="np")
+    assert batch["code_input_ids"][1][batch["code_attention_mask"][1] > 0].tolist() == tokenizer("cough").input_ids[:-1]
+    with pytest.raises(ValueError, match=r"another ICDCodeSet.*return_tensors='pt'"):
+        isolated("fever", codes=others)
+
+
+def test_isolated_scores_of_a_model(tiny_model, roberta_tokenizer, code_set):
+    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=100, prompt_layout="isolated")
+    tiny_model.config.prompt_layout = "isolated"
+    notes = ["fever and cough", "sepsis " * 30, ""]
+    with torch.no_grad():
+        scores = processor.merge_logits(tiny_model(**processor(notes, return_tensors="pt")).logits)
+        codes = ["V45.81", "401.9"]
+        some = tiny_model(**processor(notes, codes=codes, return_tensors="pt")).logits
+    assert scores.shape == (3, 6)
+    np.testing.assert_allclose(processor.merge_logits(some, codes), scores[:, [3, 0]], atol=1e-5)
+    cache = tiny_model.encode_codes(processor.code_blocks())
+    for row, note in enumerate(notes):
+        ids = torch.tensor([processor(note)["input_ids"]])
+        cached = tiny_model.score(tiny_model.encode_note(ids), cache, processor.code_blocks(codes))
+        np.testing.assert_allclose(cached[0], scores[row, [3, 0]], atol=1e-5)
+
+
+def test_isolated_settings(isolated, roberta_tokenizer, code_set, tmp_path):
+    assert isolated.config_overrides()["prompt_layout"] == "isolated"
+    isolated.save_pretrained(tmp_path)
+    assert KeptProcessor.from_pretrained(tmp_path).prompt_layout == "isolated"
+    for setting in ({"codes_per_prompt": 3}, {"prompt_order": list(code_set)}):
+        with pytest.raises(ValueError, match=f"{next(iter(setting))} with prompt_layout='isolated'"):
+            KeptProcessor(roberta_tokenizer, code_set, prompt_layout="isolated", **setting)
+    with pytest.raises(ValueError, match="prompt_layout='both' is unknown; pass one of joint, isolated"):
+        KeptProcessor(roberta_tokenizer, code_set, prompt_layout="both")

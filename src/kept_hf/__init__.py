@@ -22,6 +22,7 @@ from .modeling_kept_longformer import (
 from .modeling_msmn import MSMNForICDCoding
 from .pipeline_icd_coding import ICDCodingPipeline
 from .processing_kept import KeptProcessor
+from .prompt_caches import CodeCache, NoteCache, StaleCacheError
 from .tokenization_msmn import MSMNTokenizer
 from .version import __version__
 
@@ -42,6 +43,7 @@ for _task, _class in pipeline_classes().items():
 
 __all__ = [
     "ICD_METRIC_PATH",
+    "CodeCache",
     "DataCollatorForICDPrompting",
     "ICDCodeSet",
     "ICDCodingPipeline",
@@ -53,5 +55,7 @@ __all__ = [
     "MSMNConfig",
     "MSMNForICDCoding",
     "MSMNTokenizer",
+    "NoteCache",
+    "StaleCacheError",
     "__version__",
 ]

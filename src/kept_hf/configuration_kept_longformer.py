@@ -2,8 +2,12 @@
 
 from huggingface_hub.dataclasses import strict
 from transformers.models.longformer.configuration_longformer import LongformerConfig
+from transformers.utils import logging
 
 from .auto_map import remote_code
+from .prompting import PROMPT_LAYOUTS
+
+logger = logging.get_logger(__name__)
 
 PROMPT_LOSSES = ("full_vocabulary", "two_way")
 ATTENTION_BACKENDS = ("auto", "sdpa", "flex", "eager")
@@ -29,6 +33,10 @@ class KeptLongformerConfig(LongformerConfig):
         prompt_loss (`str`, defaults to `"full_vocabulary"`):
             `"full_vocabulary"`: cross entropy over the whole vocabulary at each mask, as published. `"two_way"`: over
             "yes" and "no" only.
+        prompt_layout (`str`, defaults to `"joint"`):
+            The layout that the weights were trained with. `"joint"`: a prompt with all codes before the note, as
+            published. `"isolated"`: each code in a block of its own, so that the note is read once for any number of
+            codes and descriptions are read once for all notes (see [`KeptLongformerForICDPrompting`]).
         attention_backend (`str`, defaults to `"auto"`):
             How attention is computed; the numbers are the same. `"sdpa"`: blocks of queries through
             `torch.nn.functional.scaled_dot_product_attention`, nothing for padding. `"flex"`: likewise through
@@ -62,6 +70,7 @@ class KeptLongformerConfig(LongformerConfig):
     mask_token_id: int | None = None
     global_attention_stride: int = 1
     prompt_loss: str = "full_vocabulary"
+    prompt_layout: str = "joint"
     attention_backend: str = "auto"
     threshold: float | int = 0.0
     data_license: str | None = None
@@ -72,6 +81,12 @@ class KeptLongformerConfig(LongformerConfig):
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if config_dict.get("model_type") == "longformer":
             config_dict = {**config_dict, "model_type": cls.model_type}
+        asked, trained = kwargs.get("prompt_layout"), config_dict.get("prompt_layout", "joint")
+        if asked not in (None, trained) and "KeptLongformerForICDPrompting" in (config_dict.get("architectures") or ()):
+            logger.warning_once(
+                f"{pretrained_model_name_or_path} was trained with prompt_layout={trained!r}; with {asked!r} its "
+                "scores mean little until it is trained with that."
+            )
         return config_dict, kwargs
 
     def to_dict(self):
@@ -137,7 +152,11 @@ class KeptLongformerConfig(LongformerConfig):
             )
 
     def _check_prompt(self):
-        for name, legal in (("prompt_loss", PROMPT_LOSSES), ("attention_backend", ATTENTION_BACKENDS)):
+        for name, legal in (
+            ("prompt_loss", PROMPT_LOSSES),
+            ("prompt_layout", PROMPT_LAYOUTS),
+            ("attention_backend", ATTENTION_BACKENDS),
+        ):
             if getattr(self, name) not in legal:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; pass one of {', '.join(legal)}.")
         for name in ("yes_token_id", "no_token_id", "mask_token_id"):

@@ -9,20 +9,23 @@ import torch
 
 from .processing_kept import KeptProcessor, pad_features
 
-MODEL_INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "labels")
+MODEL_INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "code_indices", "labels")
 
 
 @dataclass
 class DataCollatorForICDPrompting:
     """Pads each batch to its longest row, never to the model's maximum; labels with -100.
 
+    In the isolated layout the batch also gets the blocks of its codes, each once.
+
     Args:
-        processor: the processor that made the features, or its tokenizer.
+        processor: the processor that made the features, or in the joint layout its tokenizer.
         pad_to_multiple_of: round the length up to a multiple, for kernels or compilers that like it. The model computes
             nothing for padding.
 
     Raises:
-        ValueError: rows without `input_ids`; the message says what was there.
+        ValueError: rows without `input_ids`, the message says what was there; or rows of the isolated layout without
+            their processor.
 
     Examples:
         >>> trainer = Trainer(
@@ -38,6 +41,12 @@ class DataCollatorForICDPrompting:
         if not features or "input_ids" not in features[0]:
             found = ", ".join(features[0]) if features else "no rows"
             raise ValueError(f"features need input_ids; got {found}. Map the notes with a KeptProcessor first.")
-        tokenizer = getattr(self.processor, "tokenizer", self.processor)
         rows = [{name: row[name] for name in MODEL_INPUTS if name in row} for row in features]
-        return pad_features(rows, tokenizer.pad_token_id, self.pad_to_multiple_of)
+        if hasattr(self.processor, "tokenizer"):
+            return self.processor.pad(rows, self.pad_to_multiple_of)
+        if "code_indices" in rows[0]:
+            raise ValueError(
+                f"features have code_indices, and processor={type(self.processor).__name__} knows no codes; pass the "
+                "KeptProcessor that made them."
+            )
+        return pad_features(rows, self.processor.pad_token_id, self.pad_to_multiple_of)

@@ -73,6 +73,7 @@ _MODEL_SETTINGS = (
     "max_length",
     "global_attention_stride",
     "codes_per_prompt",
+    "prompt_layout",
     "prompt_loss",
     "attention_window",
     "position_period",

@@ -5,8 +5,10 @@ Parameter names are those of the published checkpoints: `longformer.*` and `lm_h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from transformers.models.longformer.modeling_longformer import (
@@ -27,7 +29,9 @@ from transformers.utils import ModelOutput, logging
 from .auto_map import auto_classes  # noqa: F401 (all published modules travel together)
 from .configuration_kept_longformer import KeptLongformerConfig
 from .data_access import PublicationMixin
+from .isolated_prompts import IsolatedPrompting
 from .longformer_attention import FlexMasks, flex_product, longformer_attention
+from .mask_attention import GlobalStates, SeenByMasks, mask_attention
 from .token_packing import PackedTokens, Queries
 
 logger = logging.get_logger(__name__)
@@ -105,6 +109,28 @@ class KeptLongformerSelfAttention(LongformerSelfAttention):
         contexts.append(context)
         return torch.cat(contexts, dim=2).transpose(1, 2).flatten(2)
 
+    def of_masks(self, hidden_states: torch.Tensor, seen: SeenByMasks) -> torch.Tensor:
+        """Attention of the masks of one note in the isolated layout.
+
+        Args:
+            hidden_states: `(1, num_masks, embed_dim)`.
+            seen: what else they see in this layer.
+
+        Returns:
+            `(1, num_masks, embed_dim)`.
+        """
+        query, key, value = (heads[0] for heads in self._projected("_global", hidden_states, hidden_states))
+        context = mask_attention(query, key, value, seen, self.dropout if self.training else 0.0)
+        context = context.transpose(0, 1).flatten(1)[None]
+        if torch.is_grad_enabled():
+            # Of the last layer the local projections are not read; see `_projected`.
+            context = context + sum(heads.sum() for heads in self._projected("", hidden_states[:, :0], hidden_states))
+        return context
+
+    def global_keys_and_values(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(num_tokens, embed_dim)` → keys and values for global queries, `(num_heads, num_tokens, head_dim)` each."""
+        return tuple(self._heads(project(hidden_states[None]))[0] for project in (self.key_global, self.value_global))
+
     def _projected(self, which: str, query_states, hidden_states):
         """Query, key and value, `(1, num_heads, number, head_dim)`.
 
@@ -122,20 +148,35 @@ class KeptLongformerSelfAttention(LongformerSelfAttention):
 
 
 class KeptLongformerLayer(LongformerLayer):
-    """`LongformerLayer`, also on packed tokens."""
+    """`LongformerLayer`, also on packed tokens, and of the masks of the isolated layout."""
 
     def __init__(self, config: KeptLongformerConfig, layer_id: int = 0):
         super().__init__(config, layer_id)
         self.attention.self = KeptLongformerSelfAttention(config, layer_id)
 
-    def forward(self, hidden_states, *args, tokens=None, queries=None, flex_masks=None, **kwargs):
-        """As in `LongformerLayer`; with `tokens` and `queries` as [`KeptLongformerSelfAttention.packed`]."""
-        if tokens is None:
+    def forward(
+        self, hidden_states, *args, tokens=None, queries=None, flex_masks=None, seen=None, order=None, **kwargs
+    ):
+        """As in `LongformerLayer`; with `tokens` and `queries` as [`KeptLongformerSelfAttention.packed`], with `seen`
+        as [`KeptLongformerSelfAttention.of_masks`].
+
+        With `order` the result has two more: keys and values for global queries, of the tokens in that order. Then
+        `queries` may be None: these two are wanted alone.
+        """
+        # In here, because only a layer's own forward pass has its parameters when they are sharded.
+        pair = () if order is None else self.attention.self.global_keys_and_values(hidden_states[0, order])
+        if order is not None and queries is None:
+            return hidden_states, *pair
+        if seen is not None:
+            context, residual = self.attention.self.of_masks(hidden_states, seen), hidden_states
+        elif tokens is not None:
+            context = self.attention.self.packed(hidden_states, tokens, queries, flex_masks)
+            residual = hidden_states if queries.are_all else hidden_states.index_select(1, queries.slots)
+        else:
             return super().forward(hidden_states, *args, **kwargs)
-        context = self.attention.self.packed(hidden_states, tokens, queries, flex_masks)
-        residual = hidden_states if queries.are_all else hidden_states.index_select(1, queries.slots)
         attended = self.attention.output(context, residual)
-        return (apply_chunking_to_forward(self.ff_chunk, self.chunk_size_feed_forward, self.seq_len_dim, attended),)
+        states = apply_chunking_to_forward(self.ff_chunk, self.chunk_size_feed_forward, self.seq_len_dim, attended)
+        return states, *pair
 
 
 class KeptLongformerEncoder(LongformerEncoder):
@@ -191,6 +232,31 @@ class KeptLongformerEncoder(LongformerEncoder):
             last_hidden_state=last_hidden_state,
             hidden_states=tuple(map(tokens.unpack, states)) if output_hidden_states else None,
         )
+
+    def global_states(self, hidden_states: torch.Tensor, tokens: PackedTokens, with_flex: bool = False):
+        """Keys and values for the masks of the isolated layout, which see what each layer is given.
+
+        Args:
+            hidden_states: `(1, num_tokens, hidden_size)`, the embeddings.
+            tokens: what stands where.
+            with_flex: whether to take FlexAttention.
+
+        Returns:
+            [`GlobalStates`] of the rows. Nothing else of the last layer is computed.
+        """
+        every = tokens.all_queries()
+        masks = FlexMasks(tokens, every) if with_flex else None
+        # Row by row: packed tokens are so unless several rows have global ones.
+        order = torch.from_numpy(np.argsort(tokens.rows, kind="stable")).to(tokens.device)
+        keys, values = [], []
+        for layer in self.layer:
+            queries = None if layer is self.layer[-1] else every
+            hidden_states, key, value = layer(
+                hidden_states, tokens=tokens, queries=queries, flex_masks=masks, order=order
+            )
+            keys.append(key)
+            values.append(value)
+        return GlobalStates(keys, values, (tokens.global_counts + tokens.local_counts).tolist())
 
 
 def _at(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -282,12 +348,7 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         given = input_ids if input_ids is not None else inputs_embeds
         if given is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("Pass either input_ids or inputs_embeds, not both.")
-        if given.shape[1] > self.config.max_sequence_length:
-            raise ValueError(
-                f"The input has {given.shape[1]} tokens, the model positions for {self.config.max_sequence_length} "
-                f"(max_position_embeddings={self.config.max_position_embeddings}). Pass a shorter max_length to the "
-                "processor, or a model with a longer position table."
-            )
+        self._check_length(given)
         settings = self.config
         output_attentions = settings.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = settings.output_hidden_states if output_hidden_states is None else output_hidden_states
@@ -322,6 +383,33 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         output_positions,
         with_flex,
     ):
+        tokens, embeddings = self._embedded(
+            input_ids, attention_mask, global_attention_mask, token_type_ids, position_ids, inputs_embeds
+        )
+        outputs = self.encoder(
+            embeddings,
+            tokens=tokens,
+            output_positions=output_positions,
+            output_hidden_states=output_hidden_states,
+            with_flex=with_flex,
+        )
+        last = outputs.last_hidden_state
+        return LongformerBaseModelOutputWithPooling(
+            last_hidden_state=last,
+            pooler_output=None if self.pooler is None else self.pooler(last),
+            hidden_states=outputs.hidden_states,
+        )
+
+    def _embedded(
+        self,
+        input_ids,
+        attention_mask,
+        global_attention_mask,
+        token_type_ids=None,
+        position_ids=None,
+        inputs_embeds=None,
+    ) -> tuple[PackedTokens, torch.Tensor]:
+        """What stands where, and the embeddings of packed tokens, `(1, num_tokens, hidden_size)`."""
         given = input_ids if input_ids is not None else inputs_embeds[..., 0]
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
@@ -345,19 +433,57 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
                 )
             }
         )
-        outputs = self.encoder(
-            embeddings,
-            tokens=tokens,
-            output_positions=output_positions,
-            output_hidden_states=output_hidden_states,
-            with_flex=with_flex,
-        )
-        last = outputs.last_hidden_state
-        return LongformerBaseModelOutputWithPooling(
-            last_hidden_state=last,
-            pooler_output=None if self.pooler is None else self.pooler(last),
-            hidden_states=outputs.hidden_states,
-        )
+        return tokens, embeddings
+
+    def global_states(self, input_ids, attention_mask=None, global_attention_mask=None) -> GlobalStates:
+        """Keys and values of each layer for the masks of the isolated layout.
+
+        Args:
+            input_ids (`(batch_size, sequence_length)`):
+                Notes, or code blocks without their mask.
+            attention_mask, global_attention_mask (`(batch_size, sequence_length)`, *optional*):
+                As in `forward`.
+
+        Returns:
+            [`GlobalStates`] of the rows, without padding.
+
+        Raises:
+            ValueError: the sequence is longer than the position table, or the backend cannot do what is asked.
+        """
+        self._check_length(input_ids)
+        backend = choose_backend(self.config, input_ids.device, self.training, output_attentions=False)
+        tokens, embeddings = self._embedded(input_ids, attention_mask, global_attention_mask)
+        return self.encoder.global_states(embeddings, tokens, with_flex=backend == "flex")
+
+    def masks(self, notes: GlobalStates, note: int, codes: GlobalStates, wanted: Sequence[int], mask_token_id: int):
+        """Last hidden states of the masks that ask a note about some codes.
+
+        Args:
+            notes, codes: what `global_states` returned.
+            note: number of the note.
+            wanted: numbers of the codes.
+            mask_token_id: of the tokenizer.
+
+        Returns:
+            `(len(wanted), hidden_size)`.
+        """
+        slots = codes.slots(wanted)
+        device = notes.keys[0].device
+        # Behind the block, where positions start anew.
+        positions = torch.tensor([codes.lengths[code] for code in wanted]) + self.embeddings.padding_idx + 1
+        ids = torch.full((1, len(wanted)), mask_token_id, device=device)
+        states = self.embeddings(input_ids=ids, position_ids=positions[None].to(device))
+        for number, layer in enumerate(self.encoder.layer):
+            states = layer(states, seen=SeenByMasks.of(notes, note, codes, slots, number))[0]
+        return states[0]
+
+    def _check_length(self, given) -> None:
+        if given.shape[1] > self.config.max_sequence_length:
+            raise ValueError(
+                f"The input has {given.shape[1]} tokens, the model positions for {self.config.max_sequence_length} "
+                f"(max_position_embeddings={self.config.max_position_embeddings}). Pass a shorter max_length to the "
+                "processor, or a model with a longer position table."
+            )
 
 
 class KeptLongformerForMaskedLM(KeptLongformerPreTrainedModel, LongformerForMaskedLM):
@@ -374,12 +500,18 @@ class KeptLongformerForMaskedLM(KeptLongformerPreTrainedModel, LongformerForMask
         self.post_init()
 
 
-class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
+class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM):
     """
     Scores the codes that a prompt asks about, one at each mask token.
 
     The parameters are those of [`KeptLongformerForMaskedLM`]; no classifier is added, so the model can be asked about
     codes it was not trained on.
+
+    In the isolated layout (`config.prompt_layout`) each code is a block `<s> description <mask>` of its own. The
+    description sees itself, the note sees itself, and the mask sees its description and the whole note, through the
+    projections of global attention. Both are encoded by the same layers, once, and can be kept: `encode_codes`,
+    `encode_note` and `score`. The score of a code does not depend on the others asked. `attention_backend="eager"`
+    computes this layout as `"sdpa"`.
 
     Source: Yang et al., Findings of EMNLP 2022, section 3 (arXiv 2210.03304).
 
@@ -394,6 +526,14 @@ class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
         >>> output = model(torch.tensor([[0, 10, 4, 11, 4, 12, 13, 2]]), labels=torch.tensor([[1, 0]]))
         >>> output.logits.shape, output.loss.shape
         (torch.Size([1, 2]), torch.Size([]))
+
+        The isolated layout: a note asked about two codes.
+
+        >>> config.prompt_layout = "isolated"
+        >>> codes = model.encode_codes({"401.9": [0, 10], "038.9": [0, 11, 12]})
+        >>> notes = model.encode_note(torch.tensor([[0, 12, 13, 2]]))
+        >>> model.score(notes, codes).shape
+        torch.Size([1, 2])
     """
 
     accepts_loss_kwargs = True
@@ -416,6 +556,9 @@ class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
         return_dict: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         inputs_embeds: None = None,
+        code_input_ids: torch.LongTensor | None = None,
+        code_attention_mask: torch.Tensor | None = None,
+        code_indices: torch.LongTensor | None = None,
     ) -> ICDPromptingOutput | tuple:
         """
         Args:
@@ -434,13 +577,22 @@ class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
                 and processes. By default the codes of this batch.
             inputs_embeds (*optional*):
                 None, which peft's classes hand on. The masks are found among `input_ids`.
+            code_input_ids (`(num_blocks, block_length)`, *optional*):
+                For the isolated layout: the blocks `<s> description`, without mask, each once. `input_ids` is then the
+                note alone, `<s> note </s>`, with global attention on the first token by default. `KeptProcessor` and
+                `DataCollatorForICDPrompting` make all three.
+            code_attention_mask (`(num_blocks, block_length)`, *optional*):
+                1 for tokens, 0 for padding.
+            code_indices (`(batch_size, num_labels)`, *optional*):
+                Which block each code asked is; -100 for the slots beyond the codes of a row. By default all blocks.
 
         Returns:
             [`ICDPromptingOutput`], or a tuple of its values with `return_dict=False`.
 
         Raises:
             ValueError: no `input_ids`, or `inputs_embeds`; a configuration without the ids of "yes", "no" and the mask;
-                no mask in the batch; or rows whose numbers of masks and labels differ.
+                no mask in the batch; rows whose numbers of masks and labels differ; or, in the isolated layout, an
+                index that no block has, or an argument that it cannot serve.
         """
         if input_ids is None:
             raise ValueError("input_ids=None; pass the token ids of prompt and note (KeptProcessor makes them).")
@@ -448,6 +600,19 @@ class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
             raise ValueError("inputs_embeds is given; pass input_ids alone, the masks are found among them.")
         self._check_token_ids()
         return_dict = return_dict if return_dict is not None else self.config.return_dict
+        self._warn_of_layout("joint" if code_input_ids is None else "isolated")
+        if code_input_ids is not None:
+            asked = {"token_type_ids": token_type_ids, "position_ids": position_ids}
+            asked |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+            if given := [name for name, value in asked.items() if value is not None and value is not False]:
+                raise ValueError(f"{', '.join(given)}: the isolated prompt layout has no use for it; leave it out.")
+            at_masks, is_code = self._isolated(
+                *(input_ids, attention_mask, global_attention_mask),
+                *(code_input_ids, code_attention_mask, code_indices, labels),
+            )
+            loss, scores = self._read_out(at_masks, is_code, labels, num_items_in_batch)
+            result = ICDPromptingOutput(loss=loss, logits=scores.masked_fill(~is_code, PADDED_SCORE))
+            return result if return_dict else result.to_tuple()
         is_mask = input_ids == self.config.mask_token_id
         if attention_mask is not None:
             is_mask = is_mask & (attention_mask > 0)
@@ -511,16 +676,14 @@ class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
 
     def _read_out(self, at_masks, is_code, labels, num_items_in_batch):
         """Loss and scores `(batch_size, num_labels)` from the hidden states at the masks."""
-        yes_no = torch.tensor([self.config.yes_token_id, self.config.no_token_id], device=at_masks.device)
-        decoder = self.lm_head.decoder
+        yes_no = self._yes_no(at_masks.device)
         if labels is not None and self.config.prompt_loss == "full_vocabulary":
             vocabulary_logits = self.lm_head(at_masks)
             answers = vocabulary_logits[..., yes_no]
             targets = yes_no[(labels != 1).long()]
         else:
             # Without the published loss only two rows of the vocabulary are needed.
-            features = self.lm_head.layer_norm(nn.functional.gelu(self.lm_head.dense(at_masks)))
-            answers = nn.functional.linear(features, decoder.weight[yes_no], decoder.bias[yes_no])
+            answers = self._yes_and_no(at_masks)
             vocabulary_logits, targets = answers, None if labels is None else (labels != 1).long()
         scores = (answers[..., 0] - answers[..., 1]).float()
         if labels is None:
@@ -531,3 +694,12 @@ class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
             reduction="sum",
         )
         return loss / (is_code.sum() if num_items_in_batch is None else num_items_in_batch), scores
+
+    def _yes_no(self, device: torch.device) -> torch.Tensor:
+        return torch.tensor([self.config.yes_token_id, self.config.no_token_id], device=device)
+
+    def _yes_and_no(self, at_masks: torch.Tensor) -> torch.Tensor:
+        """`(..., hidden_size)` → logits of "yes" and "no", `(..., 2)`."""
+        yes_no, decoder = self._yes_no(at_masks.device), self.lm_head.decoder
+        features = self.lm_head.layer_norm(nn.functional.gelu(self.lm_head.dense(at_masks)))
+        return nn.functional.linear(features, decoder.weight[yes_no], decoder.bias[yes_no])

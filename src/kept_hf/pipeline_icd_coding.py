@@ -13,6 +13,7 @@ from transformers.pipelines.base import ChunkPipeline
 from .auto_map import auto_classes  # noqa: F401 (all published modules travel together)
 from .code_set import ICDCodeSet
 from .processing_kept import KeptProcessor
+from .prompt_caches import CodeCache
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,8 @@ SORTED_BATCHES = 16
 class ICDCodingPipeline(ChunkPipeline):
     """
     The ICD codes of clinical notes.
+
+    In the isolated prompt layout each note is encoded once for all codes, and the descriptions once for all calls.
 
     Args:
         model: a [`KeptLongformerForICDPrompting`], or its folder or model id through `transformers.pipeline`.
@@ -52,6 +55,7 @@ class ICDCodingPipeline(ChunkPipeline):
         if kwargs.get("processor") is None:
             raise ValueError("processor=None; pass the KeptProcessor that belongs to the model.")
         self._asked: tuple | None = None
+        self._code_cache: CodeCache | None = None
         self._warned_of_cuts = False
         super().__init__(*args, **kwargs)
         self.model.eval()
@@ -66,7 +70,7 @@ class ICDCodingPipeline(ChunkPipeline):
             codes: ask about these instead of the processor's code set: a list of codes of it, a mapping of code to
                 description, or an [`ICDCodeSet`]. The model need not have seen them in training.
             codes_per_prompt (`int`): ask in several prompts of at most so many codes each. By default the processor's
-                number, or as many as its code set has.
+                number, or as many as its code set has. Without effect in the isolated layout.
             top_k (`int`): only so many codes with the highest scores; all by default.
             threshold (`float`): a code whose score is greater is assigned; `config.threshold` by default, tuned by
                 training for the codes of its task. A score is a logit: 0 is a probability of one half.
@@ -128,7 +132,7 @@ class ICDCodingPipeline(ChunkPipeline):
         judging = {"top_k": top_k, "threshold": threshold}
         # Only what was given, so that the pipeline's own defaults hold for the rest.
         asking, judging = ({k: v for k, v in given.items() if v is not None} for given in (asking, judging))
-        return asking, {}, {**asking, **judging}
+        return asking, asking, {**asking, **judging}
 
     def _code_set(self, codes) -> ICDCodeSet:
         """The codes that a call asks about."""
@@ -171,6 +175,7 @@ class ICDCodingPipeline(ChunkPipeline):
         asker = self._asker(codes, codes_per_prompt)
         features = asker([_text_of(note)], return_cut=True)
         self._warn_of_cuts(features.pop("cut"))
+        features.pop("code_indices", None)  # all that are asked, in their order
         groups = asker.code_groups()
         for index, group in enumerate(groups):
             tensors = {name: torch.tensor([rows[index]]) for name, rows in features.items()}
@@ -184,9 +189,21 @@ class ICDCodingPipeline(ChunkPipeline):
             )
             self._warned_of_cuts = True
 
-    def _forward(self, model_inputs: dict) -> dict:
+    def _forward(
+        self, model_inputs: dict, codes: ICDCodeSet | None = None, codes_per_prompt: int | None = None
+    ) -> dict:
         about = {name: model_inputs.pop(name) for name in ("num_codes", "is_last")}
+        if self.processor.prompt_layout == "isolated":
+            cache = self._encoded(self._asker(codes, codes_per_prompt))
+            return {"logits": self.model.score(self.model.encode_note(**model_inputs), cache), **about}
         return {"logits": self.model(**model_inputs).logits, **about}
+
+    def _encoded(self, asker: KeptProcessor) -> CodeCache:
+        """The descriptions that are asked about, encoded anew when they or the weights have changed."""
+        blocks, cache = asker.code_blocks(), self._code_cache
+        if cache is None or cache.blocks != blocks or cache.weights != self.model.weights_fingerprint():
+            self._code_cache = self.model.encode_codes(blocks)
+        return self._code_cache
 
     def postprocess(
         self,

@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 from .auto_map import auto_classes  # noqa: F401 (all published modules travel together)
 from .code_set import ICDCodeSet
 from .prompting import (
+    PROMPT_LAYOUTS,
     clean_note,
     get_preset,
     prompt_text,
@@ -35,7 +36,14 @@ CUT_MESSAGE = (
     "%d of %d inputs were longer than max_length=%d tokens: %d were reduced to their main sections, %d lost their end."
 )
 
-PADDING_VALUES = {"attention_mask": 0, "global_attention_mask": 0, "labels": -100}
+PADDING_VALUES = {
+    "attention_mask": 0,
+    "global_attention_mask": 0,
+    "code_attention_mask": 0,
+    "code_indices": -100,
+    "labels": -100,
+}
+PER_CODE = ("labels", "code_indices")
 
 
 def pad_features(
@@ -45,8 +53,8 @@ def pad_features(
 
     Args:
         rows: feature name → list of integers; the same names in each row.
-        pad_token_id: what `input_ids` is padded with; masks are padded with 0, labels with -100.
-        pad_to_multiple_of: round the length of the token features (not of the labels) up to a multiple.
+        pad_token_id: what `input_ids` is padded with; masks are padded with 0, labels and code indices with -100.
+        pad_to_multiple_of: round the length of the token features (not of labels and indices) up to a multiple.
 
     Returns:
         Tensors of shape `(rows, longest)` and type int64.
@@ -54,7 +62,7 @@ def pad_features(
     batch = {}
     for name in rows[0]:
         longest = max(len(row[name]) for row in rows)
-        if pad_to_multiple_of and name != "labels":
+        if pad_to_multiple_of and name not in PER_CODE:
             longest += -longest % pad_to_multiple_of
         fill = PADDING_VALUES.get(name, pad_token_id)
         batch[name] = torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
@@ -63,6 +71,9 @@ def pad_features(
 
 class KeptProcessor(ProcessorMixin):
     """Writes the prompt, tokenizes prompt and note, and sets global attention.
+
+    In the isolated layout the note stands alone in its row, beside the numbers of the codes asked; the blocks of these,
+    `<s> description`, are `code_blocks`, and join the batch when it is padded ([`KeptProcessor.pad`]).
 
     Args:
         tokenizer: any tokenizer with a mask token and single tokens for "yes" and "no".
@@ -75,11 +86,12 @@ class KeptProcessor(ProcessorMixin):
         prompt_order: the codes of the code set in the order in which the prompt lists their descriptions, while mask i
             still stands for code i of the code set. Such a prompt asks each code under the name of another. Only for
             checkpoints that were trained so: see [`kept_hf.prompting.KEPT_50_PROMPT_ORDER`].
+        prompt_layout: `"joint"`, as published, or `"isolated"`: see `KeptLongformerForICDPrompting`.
 
     Raises:
         ValueError: a tokenizer without mask token or without the words "yes" and "no", an unknown preset, a limit or
-            stride below 1, a `prompt_order` that is no order of the code set's codes or that is combined with
-            `codes_per_prompt`.
+            stride below 1, an unknown layout, a `prompt_order` that is no order of the code set's codes or that is
+            combined with `codes_per_prompt`, or either of these in the isolated layout.
 
     Source: Yang et al., Findings of EMNLP 2022, section 3 (arXiv 2210.03304).
 
@@ -100,6 +112,7 @@ class KeptProcessor(ProcessorMixin):
         global_attention_stride: int = 1,
         codes_per_prompt: int | None = None,
         prompt_order: Sequence[str] | None = None,
+        prompt_layout: str = "joint",
         **kwargs,
     ):
         for name, value in (
@@ -114,6 +127,15 @@ class KeptProcessor(ProcessorMixin):
                 f"tokenizer={type(tokenizer).__name__} has no mask token, and KEPT reads each code's score at one; "
                 "pass the tokenizer of a masked language model."
             )
+        if prompt_layout not in PROMPT_LAYOUTS:
+            raise ValueError(f"prompt_layout={prompt_layout!r} is unknown; pass one of {', '.join(PROMPT_LAYOUTS)}.")
+        for name, value in (("codes_per_prompt", codes_per_prompt), ("prompt_order", prompt_order)):
+            if value is not None and prompt_layout == "isolated":
+                raise ValueError(
+                    f"{name} with prompt_layout='isolated': codes do not see each other there, and a note is asked "
+                    f"about all in one row; pass {name}=None."
+                )
+        self.prompt_layout = prompt_layout
         self._preset = get_preset(preset)
         self.preset = preset
         self.code_set = code_set
@@ -130,6 +152,7 @@ class KeptProcessor(ProcessorMixin):
         self.yes_token_id = self._word_id("yes")
         self.no_token_id = self._word_id("no")
         self._prompts: dict[tuple[str, ...], tuple[list[int], int]] = {}
+        self._blocks: dict[str, list[int]] = {}
         self._warned_of_names = False
         self._check_prompt_order()
 
@@ -168,6 +191,7 @@ class KeptProcessor(ProcessorMixin):
             "no_token_id": self.no_token_id,
             "mask_token_id": self.tokenizer.mask_token_id,
             "global_attention_stride": self.global_attention_stride,
+            "prompt_layout": self.prompt_layout,
         }
         if self.code_set is not None:
             overrides |= {"id2label": self.code_set.id2label, "label2id": self.code_set.label2id}
@@ -182,8 +206,61 @@ class KeptProcessor(ProcessorMixin):
         codes = list(self._code_set_of(codes) if codes is None else codes)
         if not codes:
             raise ValueError("codes=[] asks about no code; pass at least one for each note, or None for the code set.")
-        size = self.codes_per_prompt or len(codes)
+        size = len(codes) if self.prompt_layout == "isolated" else self.codes_per_prompt or len(codes)
         return [codes[start : start + size] for start in range(0, len(codes), size)]
+
+    def code_blocks(self, codes: Sequence[str] | ICDCodeSet | None = None) -> dict[str, list[int]]:
+        """The blocks of the isolated layout, for `KeptLongformerForICDPrompting.encode_codes`.
+
+        Args:
+            codes: codes of the code set, or another `ICDCodeSet`. By default the code set.
+
+        Returns:
+            Code → token ids of `<s> description`, the description shortened as the preset says.
+
+        Raises:
+            ValueError: no code set, or unknown codes.
+        """
+        code_set = self._code_set_of(codes)
+        codes = list(code_set if codes is None else codes)
+        shortened = [
+            self._without_special_tokens(shorten_description(description, self._preset))
+            for description in self._descriptions(codes, code_set)
+        ]
+        self._warn_of_names(codes, shortened)
+        new = [text for text in dict.fromkeys(shortened) if text not in self._blocks]
+        if new:
+            ids = self.tokenizer(new, add_special_tokens=False, verbose=False).input_ids
+            self._blocks.update((text, self._first + of_text) for text, of_text in zip(new, ids, strict=True))
+        return {code: self._blocks[text] for code, text in zip(codes, shortened, strict=True)}
+
+    def pad(
+        self,
+        rows: Sequence[dict[str, Sequence[int]]],
+        pad_to_multiple_of: int | None = None,
+        code_set: ICDCodeSet | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Make a batch of rows: padded to the longest, and in the isolated layout with the blocks of their codes.
+
+        Args:
+            rows: the rows of `__call__`, as a list of mappings.
+            pad_to_multiple_of: see [`pad_features`].
+            code_set: whose numbers `code_indices` are; by default the processor's.
+
+        Returns:
+            The arguments of `KeptLongformerForICDPrompting.forward`. Each block stands in `code_input_ids` once, in the
+            order of the code set, and `code_indices` are numbers of these.
+        """
+        batch = pad_features(rows, self.tokenizer.pad_token_id, pad_to_multiple_of)
+        if "code_indices" not in batch:
+            return batch
+        is_code = batch["code_indices"] >= 0
+        asked, batch["code_indices"][is_code] = batch["code_indices"][is_code].unique(return_inverse=True)
+        codes = self._code_set_of(code_set).codes
+        wanted = [codes[index] for index in asked.tolist()]
+        blocks = self.code_blocks(wanted if code_set is None else code_set.subset(wanted)).values()
+        blocks = [{"code_input_ids": block, "code_attention_mask": [1] * len(block)} for block in blocks]
+        return {**batch, **pad_features(blocks, self.tokenizer.pad_token_id, pad_to_multiple_of)}
 
     def __call__(
         self,
@@ -207,13 +284,16 @@ class KeptProcessor(ProcessorMixin):
 
         Returns:
             `input_ids`, `attention_mask`, `global_attention_mask` and, with `gold_codes`, `labels` (0 or 1 per code).
+            In the isolated layout `code_indices` instead of `global_attention_mask`: numbers of the codes asked, in
+            their code set; with `return_tensors` of the blocks `code_input_ids`, as [`KeptProcessor.pad`] makes them.
             One list each for a single note with a single prompt, else a list of rows: note by note, each with the
             prompts of [`KeptProcessor.code_groups`] in order; [`KeptProcessor.merge_logits`] puts them together again.
 
         Raises:
             TypeError: `text` is no text.
-            ValueError: no code set, unknown codes, lists of different lengths, or a prompt that leaves no room for
-                the note; the message names the numbers.
+            ValueError: no code set, unknown codes, lists of different lengths, a prompt that leaves no room for
+                the note, or in the isolated layout another `ICDCodeSet` without `return_tensors`; the message names the
+                numbers.
         """
         single = isinstance(text, str)
         if not single and not isinstance(text, (list, tuple)):
@@ -235,15 +315,21 @@ class KeptProcessor(ProcessorMixin):
             if isinstance(note_gold, str):
                 raise TypeError(f"gold_codes has {note_gold!r} for a note; pass a list of codes per note.")
         code_set = self._code_set_of(codes)
+        is_isolated = self.prompt_layout == "isolated"
+        if is_isolated and return_tensors is None and code_set is not self.code_set:
+            raise ValueError(
+                "codes is another ICDCodeSet, whose numbers the rows' code_indices would be; make a processor with "
+                "that code set, or pass return_tensors='pt'."
+            )
 
         rows, cuts = [], []
         for note, note_codes, note_gold in zip(texts, asked, gold, strict=True):
-            for row, cut in self._rows(note, note_codes, note_gold, code_set):
+            for row, cut in (self._isolated_rows if is_isolated else self._rows)(note, note_codes, note_gold, code_set):
                 rows.append(row)
                 cuts.append(cut)
         self._warn(texts, cuts, return_cut)
         if return_tensors is not None:
-            batch = pad_features(rows, self.tokenizer.pad_token_id) if rows else {}
+            batch = self.pad(rows, code_set=None if code_set is self.code_set else code_set) if rows else {}
             if return_cut:
                 batch["cut"] = torch.tensor(cuts)
             return BatchEncoding({k: v.numpy() for k, v in batch.items()}, tensor_type=return_tensors)
@@ -314,6 +400,31 @@ class KeptProcessor(ProcessorMixin):
                 wanted = set(gold)
                 row["labels"] = [int(code in wanted) for code in group]
             yield row, cut
+
+    def _isolated_rows(
+        self, note: str, codes, gold, code_set: ICDCodeSet
+    ) -> Iterator[tuple[dict[str, list[int]], int]]:
+        """The features of a note that stands alone, and how it was cut: as in a prompt, but when it is too long itself.
+
+        Sections and the end go as the preset says; its room for the prompt is not needed.
+        """
+        note = remove_deidentification_tags(note)
+        room = self.max_length - len(self._first) - len(self._last)
+        (group,) = self.code_groups(code_set if codes is None else codes)
+        indices = [code_set.index(code) for code in self._known(group, code_set)]
+        tail, cut = self._alone_ids(note), 0
+        if len(tail) > room:
+            selected = select_sections(note, self._preset.section_headers)
+            if selected is not None:
+                tail, cut = self._alone_ids(selected), 1
+        if len(tail) > room:
+            tail, cut = tail[:room], 2
+        input_ids = self._first + tail + self._last
+        row = {"input_ids": input_ids, "attention_mask": [1] * len(input_ids), "code_indices": indices}
+        if gold is not None:
+            wanted = set(gold)
+            row["labels"] = [int(code in wanted) for code in group]
+        yield row, cut
 
     def _prompt_ids(self, codes: tuple[str, ...], code_set: ICDCodeSet) -> tuple[list[int], int]:
         """Token ids up to the last mask, and the number of tokens of the whole prompt text."""
@@ -391,8 +502,12 @@ class KeptProcessor(ProcessorMixin):
         return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids[1:]
 
     def _num_note_tokens(self, text: str) -> int:
+        return len(self._alone_ids(text))
+
+    def _alone_ids(self, text: str) -> list[int]:
+        """Ids of the cleaned note with nothing before it."""
         text = self._without_special_tokens(clean_note(text, self._preset))
-        return len(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
 
     def _without_special_tokens(self, text: str) -> str:
         """Cleaned text in which a mask token that it happens to hold cannot be taken for a code's."""

@@ -11,6 +11,9 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+PROMPT_LAYOUTS = ("joint", "isolated")
+"""`"joint"`: one prompt before the note, as published. `"isolated"`: each code a block of its own."""
+
 SECTION_HEADERS = (
     "chief complaint:",
     "major surgical or invasive procedure:",
