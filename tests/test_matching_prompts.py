@@ -173,6 +173,7 @@ def test_prompts_grow(items):
     assert max(size for item in sizes[8:16] for size in item) < 9
     assert min(size for item in sizes[32:] for size in item) >= 7
     assert max(size for item in sizes[32:] for size in item) >= 11
+    assert len({size for item in sizes[32:] for size in item}) >= 4, "between half and all of the most"
     for index in (0, 39):
         lengths = [len(row["input_ids"]) for row in items[index]]
         assert sum(lengths) >= 800 > sum(lengths[:-1])

@@ -11,11 +11,10 @@ from huggingface_hub import ModelCard, ModelCardData
 from .data_access import RESTRICTED, joint_license, license_metadata
 from .knowledge import SOURCES
 from .model_card import KNOWN_BASES, without_folders
-from .pretraining_card import markdown_table, read_results, render_card, settings_text
+from .pretraining_card import SEVERAL_LICENSES, markdown_table, read_results, render_card, settings_text
 
 TEMPLATE = Path(__file__).with_name("hsap_card_template.md")
 
-_SEVERAL = {"license": "other", "license_name": "several-named-in-the-card"}
 _NOT_OF_THE_RECIPE = ("umls_folder", "icd9_folder", "csv_file", "sources", "world_size", "model_name_or_path")
 
 
@@ -59,7 +58,7 @@ def make_hsap_card(folder: str | os.PathLike, repo_id: str | None = None) -> Mod
     name = repo_id.split("/")[-1] if repo_id else folder.resolve().name
     data = ModelCardData(
         language="en",
-        **(license_metadata(license) if license in RESTRICTED else _SEVERAL),
+        **(license_metadata(license) if license in RESTRICTED else SEVERAL_LICENSES),
         library_name="transformers",
         pipeline_tag="fill-mask",
         tags=["medical", "icd-coding", "kept", "hsap", "longformer", "knowledge-injection", "entity-linking"],

@@ -42,8 +42,9 @@ class _Group:
 class MatchingTask(Dataset):
     """Prompts to be answered, `eval_dataset` for the Trainer; `compute_metrics` judges the answers.
 
-    Args:
+    Attributes:
         rows: the model's inputs and labels; `add_concepts` and `add_notes` add some.
+        titles: metric → what it is.
 
     Examples:
         >>> task = MatchingTask()
@@ -52,10 +53,9 @@ class MatchingTask(Dataset):
         >>> trainer = Trainer(model, eval_dataset=task, compute_metrics=task.compute_metrics)  # doctest: +SKIP
     """
 
-    rows: list[dict[str, list[int]]] = field(default_factory=list)
-    _groups: list[_Group] = field(default_factory=list)
-    titles: dict[str, str] = field(default_factory=dict)
-    """Metric → what it is."""
+    rows: list[dict[str, list[int]]] = field(default_factory=list, init=False)
+    titles: dict[str, str] = field(default_factory=dict, init=False)
+    _groups: list[_Group] = field(default_factory=list, init=False)
 
     def add_concepts(
         self,

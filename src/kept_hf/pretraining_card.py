@@ -13,7 +13,9 @@ from huggingface_hub import ModelCard, ModelCardData
 from .data_access import RESTRICTED
 from .model_card import KNOWN_BASES, combine_licenses, without_folders
 
-_SEVERAL = {"license": "other", "license_name": "several-named-in-the-card"}
+SEVERAL_LICENSES = {"license": "other", "license_name": "several-named-in-the-card"}
+"""In the header of a card whose text names the licences of its sources."""
+
 _NOT_OF_THE_RECIPE = (
     *("data_dir", "cache_dir", "text_files", "text_column", "umls_folder", "icd9_folder", "csv_file", "corpus"),
     *("corpus_options", "data_license", "world_size", "model_name_or_path", "sources"),
@@ -103,7 +105,7 @@ def make_notes_card(
     name = repo_id.split("/")[-1] if repo_id else Path(folder).resolve().name
     data = ModelCardData(
         language=next((source["language"] for source in results["sources"] if source["language"]), None),
-        **(_SEVERAL if metadata["license"] == "unknown" else metadata),
+        **(SEVERAL_LICENSES if metadata["license"] == "unknown" else metadata),
         library_name="transformers",
         pipeline_tag=pipeline_tag,
         tags=["medical", "icd-coding", "kept", "longformer", *tags],
