@@ -42,7 +42,7 @@ from kept_hf.pretraining import (
     train_and_judge,
 )
 from kept_hf.pretraining_text import NoteArguments, name_text_files, read_notes, term_sources
-from kept_hf.prompting import PRESETS
+from kept_hf.prompting import PRESETS, PROMPT_LAYOUTS
 from kept_hf.report import format_table
 from kept_hf.training import checkpoint_to_resume, corpus_options
 
@@ -59,6 +59,7 @@ class ModelArguments(EncoderArguments):
     model_max_length: int = field(default=2048, metadata={"help": "Positions of a converted model."})
     preset: str = field(default="kept-50", metadata={"help": f"Prompt preset: {', '.join(PRESETS)}."})
     global_attention_stride: int = field(default=1, metadata={"help": "Global attention on every n-th prompt token."})
+    prompt_layout: str = field(default="joint", metadata={"help": f"One of: {', '.join(PROMPT_LAYOUTS)}."})
     prompt_loss: str = field(default="two_way", metadata={"help": "two_way or full_vocabulary (published)."})
 
 
@@ -97,7 +98,8 @@ class PromptArguments(NoteArguments):
         },
     )
     zero_shot_codes_per_prompt: list[int] = field(
-        default_factory=lambda: [10, 50], metadata={"help": "Ask them in prompts of so many."}
+        default_factory=lambda: [10, 50],
+        metadata={"help": "Ask them in prompts of so many; the isolated layout asks all at once."},
     )
 
 
@@ -109,6 +111,8 @@ class MatchingTrainingArguments(PretrainingArguments):
     learning_rate: float = field(default=3e-4, metadata={"help": "See transformers."})
     per_device_train_batch_size: int = field(default=1, metadata={"help": "Items: see tokens_per_item."})
     max_steps: int = field(default=600, metadata={"help": "Steps; the prompts grow with them."})
+    # The names that rows of the isolated layout ask by are for the collator.
+    remove_unused_columns: bool = field(default=False, metadata={"help": "See transformers."})
     # From short to long.
     train_sampling_strategy: str = field(default="sequential", metadata={"help": "See transformers."})
 
@@ -164,7 +168,8 @@ def make_task(
         )
         task.add_concepts(name, source, concepts, processor, number, min(codes, len(concepts)), sentences, seed)
     if corpus is not None:
-        for codes_per_prompt in arguments.zero_shot_codes_per_prompt:
+        sizes = [None] if processor.prompt_layout == "isolated" else arguments.zero_shot_codes_per_prompt
+        for codes_per_prompt in sizes:
             task.add_notes(corpus.dataset["validation"], processor, codes_per_prompt)
     return task
 
@@ -190,10 +195,11 @@ def main() -> None:
         model_arguments.preset,
         model.config.max_sequence_length,
         model_arguments.global_attention_stride,
+        prompt_layout=model_arguments.prompt_layout,
     )
-    asker = KeptProcessor(tokenizer, global_attention_stride=model_arguments.global_attention_stride)  # without labels
-    for name, value in {**asker.config_overrides(), "prompt_loss": model_arguments.prompt_loss}.items():
-        setattr(model.config, name, value)
+    overrides = processor.config_overrides() | {"prompt_loss": model_arguments.prompt_loss}
+    for name in overrides.keys() - {"id2label", "label2id"}:  # the codes are for judging only
+        setattr(model.config, name, overrides[name])
     base_license = model.config.data_license
     model.config.data_license = joint_license(base_license, *(source.license for source in sources))
 

@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import Dataset
 
 from .code_set import ICDCodeSet
-from .data_collator import DataCollatorForICDPrompting
+from .data_collator import MODEL_INPUTS, DataCollatorForICDPrompting
 from .knowledge import NAME_KINDS
 from .knowledge.mentions import Mention, MentionFinder
 from .matching import CARRIERS, FILLERS, NEGATIONS, name_variant
@@ -329,20 +329,36 @@ class MatchingPrompts(Dataset):
         )
         other_name = 0.8 if progress >= self.warm_up else 0.3 + 0.5 * progress / self.warm_up
         rows: list[dict[str, list[int]]] = []
-        while sum(len(row["input_ids"]) for row in rows) < self.tokens_per_item:
+        while sum(row["length"] for row in rows) < self.tokens_per_item:
             share = grown * generator.uniform(0.5, 1)
             codes, sentences = (round(low + share * (high - low)) for low, high in (self.num_codes, self.num_sentences))
             rows.append(prompt_row(self.source.draw(generator, codes, sentences, other_name), self.processor))
         return rows
 
 
-def prompt_row(example: MatchingExample, processor: KeptProcessor) -> dict[str, list[int]]:
-    """The model's inputs and `labels` for an example. A text that is too long is cut at its end."""
+def prompt_row(example: MatchingExample, processor: KeptProcessor) -> dict[str, list]:
+    """The model's inputs and `labels` for an example, in the isolated layout the `names` asked beside them.
+
+    A text that is too long is cut at its end. `length` counts the tokens of text and names.
+    """
     places = [str(place) for place in range(len(example.names))]
     asked = ICDCodeSet(places, dict(zip(places, example.names, strict=True)))
-    gold = [place for place, label in zip(places, example.labels, strict=True) if label]
-    row = processor(example.text, codes=asked, gold_codes=gold, return_cut=True)  # so that it does not warn of each
-    return {name: value for name, value in row.items() if name != "cut"}
+    gold = [[place for place, label in zip(places, example.labels, strict=True) if label]]
+    is_isolated = processor.prompt_layout == "isolated"
+    # Asked for the cut, the processor does not warn of each.
+    batch = processor(
+        [example.text], codes=asked, gold_codes=gold, return_tensors="np" if is_isolated else None, return_cut=True
+    )
+    row = {name: np.asarray(batch[name][0]).tolist() for name in MODEL_INPUTS if name in batch}
+    if not is_isolated:
+        return {**row, "length": len(row["input_ids"])}
+    masks_and_blocks = len(example.names) + int(batch["code_attention_mask"].sum())
+    return {**with_names(row, example.names), "length": len(row["input_ids"]) + masks_and_blocks}
+
+
+def with_names(row: Mapping[str, list], names: Sequence[str]) -> dict[str, list]:
+    """A row of the isolated layout that asks by names, and no longer by numbers in a code set."""
+    return {**{name: row[name] for name in row if name != "code_indices"}, "names": list(names)}
 
 
 @dataclass
@@ -356,6 +372,18 @@ class DataCollatorForMatching:
     processor: KeptProcessor
 
     def __call__(self, features: Sequence[list[dict] | Mapping]) -> dict[str, torch.Tensor]:
-        """Tensors of shape `(rows, longest)`."""
+        """Tensors of shape `(rows, longest)`; in the isolated layout the blocks of all names of the batch, too."""
         rows = [row for item in features for row in (item if isinstance(item, list) else [item])]
-        return DataCollatorForICDPrompting(self.processor)(rows)
+        if self.processor.prompt_layout != "isolated":
+            return DataCollatorForICDPrompting(self.processor)(rows)
+        names = list(dict.fromkeys(name for row in rows for name in row["names"]))
+        numbers = {name: number for number, name in enumerate(names)}
+        codes = list(map(str, range(len(names))))
+        numbered = [
+            {
+                **{name: row[name] for name in MODEL_INPUTS if name in row},
+                "code_indices": [numbers[name] for name in row["names"]],
+            }
+            for row in rows
+        ]
+        return self.processor.pad(numbered, code_set=ICDCodeSet(codes, dict(zip(codes, names, strict=True))))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch.utils.data import Dataset
 
-from .matching_prompts import MatchingSource, prompt_row
+from .matching_prompts import MatchingSource, prompt_row, with_names
 from .metrics import icd_metrics
 from .processing_kept import KeptProcessor
 from .training import prompt_rows
@@ -90,7 +90,7 @@ class MatchingTask(Dataset):
         self._add(name, None, [prompt_row(example, processor) for example in examples])
         self.titles[f"{name}_auc"] = f"withheld concepts, {num_codes} a prompt: AUC"
 
-    def add_notes(self, notes: datasets.Dataset, processor: KeptProcessor, codes_per_prompt: int) -> None:
+    def add_notes(self, notes: datasets.Dataset, processor: KeptProcessor, codes_per_prompt: int | None = None) -> None:
         """Add real notes, asked about all codes of the processor's code set.
 
         Adds `ZERO_SHOT_METRICS`, each after `zero_shot_{codes_per_prompt}_`.
@@ -98,21 +98,28 @@ class MatchingTask(Dataset):
         Args:
             notes: columns `text` and `codes`.
             processor: its code set is the task.
-            codes_per_prompt: the codes are asked in prompts of so many.
+            codes_per_prompt: the codes are asked in prompts of so many; all at once by default, and always so in the
+                isolated layout.
         """
+        is_isolated = processor.prompt_layout == "isolated"
         processor = KeptProcessor(
             processor.tokenizer,
             processor.code_set,
             processor.preset,
             processor.max_length,
             processor.global_attention_stride,
-            codes_per_prompt,
+            None if is_isolated else codes_per_prompt,
+            prompt_layout=processor.prompt_layout,
         )
-        rows = prompt_rows(notes, processor)
-        name = f"zero_shot_{codes_per_prompt}"
-        self._add(name, processor, [{key: row[key] for key in row if key != "length"} for row in rows])
+        rows = list(prompt_rows(notes, processor))
+        if is_isolated:
+            descriptions = [processor.code_set.describe(code) for code in processor.code_set]
+            rows = [with_names(row, descriptions) for row in rows]
+        size = processor.codes_per_prompt or len(processor.code_set)
+        name = f"zero_shot_{size}"
+        self._add(name, processor, rows)
         for metric, title in zip(ZERO_SHOT_METRICS, ("macro AUC", "micro AUC", "mean average precision"), strict=True):
-            self.titles[f"{name}_{metric}"] = f"notes, {codes_per_prompt} codes a prompt: {title}"
+            self.titles[f"{name}_{metric}"] = f"notes, {size} codes a prompt: {title}"
 
     def _add(self, name: str, processor: KeptProcessor | None, rows: Sequence[dict[str, list[int]]]) -> None:
         self._groups.append(_Group(name, processor, range(len(self.rows), len(self.rows) + len(rows))))
