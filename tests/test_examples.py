@@ -220,8 +220,10 @@ def test_train_resumes_and_refuses_other_settings(trained, train_arguments):
     assert result.returncode != 0 and "learning_rate" in result.stderr
 
 
-def test_two_processes_give_the_loss_of_one(train_arguments, tmp_path):
+@pytest.mark.parametrize("layout", ["joint", "isolated"])
+def test_two_processes_give_the_loss_of_one(train_arguments, tmp_path, layout):
     common = [*train_arguments, "--train_sampling_strategy", "sequential", "--load_best_model_at_end", "False"]
+    common += ["--prompt_layout", layout]
     common += ["--hidden_dropout_prob", "0", "--attention_probs_dropout_prob", "0"]
     one, two = tmp_path / "one", tmp_path / "two"
     launch(*common, "--output_dir", str(one))
