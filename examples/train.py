@@ -248,6 +248,11 @@ def check_sharding(training: KeptTrainingArguments, arguments: ModelArguments) -
         raise SystemExit(
             f"peft={arguments.peft!r} is not supported with FSDP; pass examples/accelerate/ddp_1node.yaml."
         )
+    if arguments.prompt_layout == "isolated":
+        # Processes call the layers as often as their notes need, and would wait for each other's shards for ever.
+        raise SystemExit(
+            "prompt_layout='isolated' is not supported with FSDP; pass examples/accelerate/ddp_1node.yaml."
+        )
     return True
 
 

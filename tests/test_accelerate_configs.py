@@ -201,16 +201,21 @@ def test_global_batch_that_does_not_divide(train, world_size, per_device, global
 
 
 @pytest.mark.parametrize(
-    ("distributed_type", "peft", "expected"),
-    [("MULTI_CPU", None, "accelerate shards on GPUs only"), ("MULTI_GPU", "lora", "peft='lora' is not supported")],
+    ("distributed_type", "peft", "layout", "expected"),
+    [
+        ("MULTI_CPU", None, "joint", "accelerate shards on GPUs only"),
+        ("MULTI_GPU", "lora", "joint", "peft='lora' is not supported"),
+        ("MULTI_GPU", None, "isolated", "prompt_layout='isolated' is not supported"),
+    ],
 )
-def test_sharding_that_would_not_happen(train, monkeypatch, distributed_type, peft, expected):  # noqa: F811
+def test_sharding_that_would_not_happen(train, monkeypatch, distributed_type, peft, layout, expected):  # noqa: F811
     training = SimpleNamespace(fsdp=None, distributed_state=SimpleNamespace(distributed_type=distributed_type))
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
-    assert train.check_sharding(training, SimpleNamespace(peft=peft)) is False
+    arguments = SimpleNamespace(peft=peft, prompt_layout=layout)
+    assert train.check_sharding(training, arguments) is False
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(SystemExit, match=expected):
-        train.check_sharding(training, SimpleNamespace(peft=peft))
+        train.check_sharding(training, arguments)
 
 
 @pytest.fixture(scope="module")
