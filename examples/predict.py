@@ -74,6 +74,8 @@ def main() -> None:
         parser.error(f"--input {arguments.input}: {error}")
     if not Path(arguments.output).absolute().parent.is_dir():
         parser.error(f"--output {arguments.output}: there is no such folder")
+    if Path(arguments.output).exists():
+        parser.error(f"--output {arguments.output}: the file exists; pass another one, or delete it")
     if arguments.batch_size < 1:
         parser.error(f"--batch_size {arguments.batch_size} is less than 1")
     coder = pipeline("icd-coding", model=arguments.model, batch_size=arguments.batch_size)

@@ -195,6 +195,7 @@ def test_predict_names_the_bad_line(trained, tmp_path, content):
         ("note.txt", " \n", [], "the note is empty"),
         ("notes.jsonl", '{"note_id": 7, "text": "a"}\n{"note_id": "7", "text": "b"}\n', [], "line 2: the note_id has"),
         ("note.txt", "Fever", ["--output", "nowhere/out.jsonl"], "there is no such folder"),
+        ("note.txt", "Fever", ["--output", __file__], "the file exists; pass another one, or delete it"),
         ("note.txt", "Fever", ["--batch_size", "0"], "--batch_size 0 is less than 1"),
     ],
 )
