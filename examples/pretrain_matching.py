@@ -60,6 +60,9 @@ class ModelArguments(EncoderArguments):
     preset: str = field(default="kept-50", metadata={"help": f"Prompt preset: {', '.join(PRESETS)}."})
     global_attention_stride: int = field(default=1, metadata={"help": "Global attention on every n-th prompt token."})
     prompt_layout: str = field(default="joint", metadata={"help": f"One of: {', '.join(PROMPT_LAYOUTS)}."})
+    similarity_prior: bool = field(
+        default=False, metadata={"help": "Add the similarity of windows to the scores, in the isolated layout."}
+    )
     prompt_loss: str = field(default="two_way", metadata={"help": "two_way or full_vocabulary (published)."})
 
 
@@ -188,7 +191,9 @@ def main() -> None:
     graph = read_terms(terms.sources, terms)
     logger.info("%s", graph)
     sources += term_sources(graph)
-    model, tokenizer = load_base(KeptLongformerForICDPrompting, model_arguments)
+    model, tokenizer = load_base(
+        KeptLongformerForICDPrompting, model_arguments, similarity_prior=model_arguments.similarity_prior
+    )
     processor = KeptProcessor(
         tokenizer,
         None if corpus is None else corpus.code_set,

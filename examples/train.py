@@ -34,15 +34,22 @@ from datasets import Dataset
 from peft import LoraConfig, PeftConfig, PeftModel
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
 
-from kept_hf import DataCollatorForICDPrompting, ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor
+from kept_hf import (
+    DataCollatorForICDPrompting,
+    ICDCodeSet,
+    KeptLongformerForICDMatching,
+    KeptLongformerForICDPrompting,
+    KeptProcessor,
+)
 from kept_hf.adapters import PEFT_METHODS, adapter_config, add_adapter, loads_by_name, merged_model
-from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer
+from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer, converted_to
 from kept_hf.corpora import CORPORA, Corpus, load_corpus
 from kept_hf.corpora.selection import select_codes, training_counts
 from kept_hf.data_access import RESTRICTED
 from kept_hf.hardware import allowed_cores, bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
 from kept_hf.matching import carrier_sentences, matching_curriculum
 from kept_hf.metrics import icd_metrics, per_code_metrics
+from kept_hf.modeling_kept_longformer import KeptLongformerPreTrainedModel
 from kept_hf.prompting import PRESETS
 from kept_hf.report import (
     format_table,
@@ -57,12 +64,14 @@ from kept_hf.training import (
     KeepEvaluationOrder,
     checkpoint_to_resume,
     corpus_options,
+    fit_similarity_threshold,
     prompt_rows,
     train_only,
     weights_path,
 )
 
 logger = logging.getLogger("train")
+SCORERS = {"prompting": KeptLongformerForICDPrompting, "matching": KeptLongformerForICDMatching}
 CONFIGS = Path(__file__).parent / "configs"
 TRAINER_SETTINGS = (
     "num_train_epochs",
@@ -99,6 +108,13 @@ class ModelArguments:
         metadata={"help": "joint (published), or isolated: a note is read once for all codes, not for groups of them."},
     )
     prompt_loss: str = field(default="full_vocabulary", metadata={"help": "full_vocabulary (published) or two_way."})
+    scorer: str = field(
+        default="prompting",
+        metadata={"help": "prompting, or matching: late interaction, with the isolated layout (docs/isolated.md)."},
+    )
+    similarity_prior: bool = field(
+        default=False, metadata={"help": "Add late interaction to the masks' scores, in the isolated layout."}
+    )
     attention_window: int = field(default=512, metadata={"help": "Local attention of a converted model."})
     position_period: int | None = field(
         default=None, metadata={"help": "Repeat the first n positions of a converted model."}
@@ -279,12 +295,27 @@ def adapter_base(model, processor: KeptProcessor, training: KeptTrainingArgument
     return str(folder)
 
 
-def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLongformerForICDPrompting, KeptProcessor]:
+def check_scorer(arguments: ModelArguments) -> None:
+    """Stop at options that do not go together."""
+    if arguments.scorer not in SCORERS:
+        raise SystemExit(f"scorer={arguments.scorer!r} is unknown; pass one of {', '.join(SCORERS)}.")
+    for name, wanted in (("scorer", arguments.scorer == "matching"), ("similarity_prior", arguments.similarity_prior)):
+        if wanted and arguments.prompt_layout != "isolated":
+            raise SystemExit(
+                f"{name}={getattr(arguments, name)!r} compares descriptions and notes that are encoded apart; pass "
+                "--prompt_layout isolated."
+            )
+    if arguments.scorer == "matching" and arguments.peft:
+        raise SystemExit(f"peft={arguments.peft!r} is not supported with scorer='matching'; leave one of them out.")
+
+
+def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLongformerPreTrainedModel, KeptProcessor]:
     """The model to start from, and the processor of this task."""
     path = weights_path(arguments.model_name_or_path)
+    model_class = SCORERS[arguments.scorer]
     settings = {
         name: getattr(arguments, name)
-        for name in ("prompt_loss", "hidden_dropout_prob", "attention_probs_dropout_prob")
+        for name in ("prompt_loss", "similarity_prior", "hidden_dropout_prob", "attention_probs_dropout_prob")
         if getattr(arguments, name) is not None
     }
 
@@ -301,16 +332,13 @@ def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLong
 
     if AutoConfig.from_pretrained(path).model_type not in BERT_LIKE:
         processor = processor_of(AutoTokenizer.from_pretrained(path))
-        model = KeptLongformerForICDPrompting.from_pretrained(path, **processor.config_overrides(), **settings)
+        model = model_class.from_pretrained(path, **processor.config_overrides(), **settings)
     else:
         converted, tokenizer = convert_to_kept_longformer(
             path, arguments.max_length, arguments.attention_window, arguments.position_period
         )
         processor = processor_of(tokenizer)
-        for name, value in {**processor.config_overrides(), **settings}.items():
-            setattr(converted.config, name, value)
-        model = KeptLongformerForICDPrompting(converted.config)
-        model.load_state_dict(converted.state_dict())
+        model = converted_to(model_class, converted, **processor.config_overrides(), **settings)
     if arguments.max_length > model.config.max_sequence_length:
         raise SystemExit(
             f"max_length={arguments.max_length} is more than the {model.config.max_sequence_length} positions of "
@@ -400,6 +428,7 @@ def main() -> None:
         **dataclasses.asdict(data),
         **{name: getattr(training, name) for name in TRAINER_SETTINGS},
     }
+    check_scorer(model_arguments)
     lora = check_peft(model_arguments)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
 
@@ -451,6 +480,10 @@ def main() -> None:
             synthetic, asker = matching_rows(processor, data, corpus.dataset["train"]["text"], training.seed)
         match(model, synthetic, data, training, DataCollatorForICDPrompting(asker))
         logger.info("Stage 2: notes")
+    if getattr(model, "similarity", None) is not None and checkpoint is None:
+        collator = DataCollatorForICDPrompting(processor)
+        threshold = fit_similarity_threshold(model.to(training.device), rows["train"], collator)
+        logger.info("Similarities above %.3f speak for a code, to begin with.", threshold)
     if lora is not None:
         base = adapter_base(model, processor, training, changed=bool(data.matching_examples) and checkpoint is None)
         model = add_adapter(model, lora, base)

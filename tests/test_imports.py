@@ -19,11 +19,13 @@ PUBLISHED = (
     "longformer_attention",
     "mask_attention",
     "modeling_kept_longformer",
+    "modeling_kept_matching",
     "pipeline_icd_coding",
     "processing_kept",
     "prompt_caches",
     "prompting",
     "token_packing",
+    "window_similarity",
 )
 
 PUBLISHED_MSMN = ("auto_map_msmn", "configuration_msmn", "data_access", "modeling_msmn", "tokenization_msmn")

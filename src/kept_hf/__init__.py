@@ -7,10 +7,10 @@ import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .auto_map import auto_classes, pipeline_classes
+from .auto_map import auto_classes, matching_auto_classes, pipeline_classes
 from .auto_map_msmn import msmn_auto_classes
 from .code_set import ICDCodeSet
-from .configuration_kept_longformer import KeptLongformerConfig
+from .configuration_kept_longformer import KeptLongformerConfig, KeptLongformerMatchingConfig
 from .configuration_msmn import MSMNConfig
 from .data_collator import DataCollatorForICDPrompting
 from .metrics import ICD_METRIC_PATH
@@ -19,6 +19,7 @@ from .modeling_kept_longformer import (
     KeptLongformerForMaskedLM,
     KeptLongformerModel,
 )
+from .modeling_kept_matching import KeptLongformerForICDMatching
 from .modeling_msmn import MSMNForICDCoding
 from .pipeline_icd_coding import ICDCodingPipeline
 from .processing_kept import KeptProcessor
@@ -26,7 +27,7 @@ from .prompt_caches import CodeCache, NoteCache, StaleCacheError
 from .tokenization_msmn import MSMNTokenizer
 from .version import __version__
 
-for _classes in (auto_classes(), msmn_auto_classes()):
+for _classes in (auto_classes(), matching_auto_classes(), msmn_auto_classes()):
     for _name, _class in _classes.items():
         # The first makes saved folders self-contained, the second lets the Auto classes find these without remote code.
         _class.register_for_auto_class(_name)
@@ -48,8 +49,10 @@ __all__ = [
     "ICDCodeSet",
     "ICDCodingPipeline",
     "KeptLongformerConfig",
+    "KeptLongformerForICDMatching",
     "KeptLongformerForICDPrompting",
     "KeptLongformerForMaskedLM",
+    "KeptLongformerMatchingConfig",
     "KeptLongformerModel",
     "KeptProcessor",
     "MSMNConfig",

@@ -26,6 +26,20 @@ def auto_classes() -> dict[str, type]:
     }
 
 
+def matching_auto_classes() -> dict[str, type]:
+    """Auto class → class of this project, for late interaction."""
+    from .configuration_kept_longformer import KeptLongformerMatchingConfig
+    from .modeling_kept_matching import KeptLongformerForICDMatching
+    from .processing_kept import KeptProcessor
+
+    return {
+        "AutoConfig": KeptLongformerMatchingConfig,
+        "AutoModel": KeptLongformerForICDMatching,
+        "AutoModelForSequenceClassification": KeptLongformerForICDMatching,
+        "AutoProcessor": KeptProcessor,
+    }
+
+
 def pipeline_classes() -> dict[str, type]:
     """Pipeline task → class of this project."""
     from .pipeline_icd_coding import ICDCodingPipeline
@@ -33,10 +47,10 @@ def pipeline_classes() -> dict[str, type]:
     return {"icd-coding": ICDCodingPipeline}
 
 
-def remote_code() -> dict[str, dict]:
-    """The entries `auto_map` and `custom_pipelines` of a published `config.json`."""
+def remote_code(classes: dict[str, type]) -> dict[str, dict]:
+    """The entries `auto_map` and `custom_pipelines` of a published `config.json`, for these Auto classes."""
     return {
-        "auto_map": {name: _file_and_class(cls) for name, cls in auto_classes().items()},
+        "auto_map": {name: _file_and_class(cls) for name, cls in classes.items()},
         "custom_pipelines": {
             task: {"impl": _file_and_class(cls), "pt": ["AutoModelForSequenceClassification"], "type": "text"}
             for task, cls in pipeline_classes().items()

@@ -4,7 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.models.longformer.configuration_longformer import LongformerConfig
 from transformers.utils import logging
 
-from .auto_map import remote_code
+from .auto_map import auto_classes, matching_auto_classes, remote_code
 from .prompting import PROMPT_LAYOUTS
 
 logger = logging.get_logger(__name__)
@@ -37,6 +37,15 @@ class KeptLongformerConfig(LongformerConfig):
             The layout that the weights were trained with. `"joint"`: a prompt with all codes before the note, as
             published. `"isolated"`: each code in a block of its own, so that the note is read once for any number of
             codes and descriptions are read once for all notes (see [`KeptLongformerForICDPrompting`]).
+        similarity_prior (`bool`, defaults to `False`):
+            Add to each score of the isolated layout how like its description the likest windows of the note are:
+            scale · (similarity − threshold), both learnt (see [`kept_hf.window_similarity.WindowSimilarity`]).
+        similarity_window, similarity_step (`int`, default to 12 and 6):
+            Tokens of a window of the note, and between the beginnings of two.
+        similarity_temperature (`float`, defaults to 20):
+            Of the softmax that weighs the windows: the greater, the nearer to the maximum.
+        similarity_scale, similarity_threshold (`float`, default to 12 and 0.5):
+            From where training starts. `kept_hf.training.fit_similarity_threshold` finds a threshold for some notes.
         attention_backend (`str`, defaults to `"auto"`):
             How attention is computed; the numbers are the same. `"sdpa"`: blocks of queries through
             `torch.nn.functional.scaled_dot_product_attention`, nothing for padding. `"flex"`: likewise through
@@ -64,6 +73,7 @@ class KeptLongformerConfig(LongformerConfig):
     """
 
     model_type = "kept_longformer"
+    keys_to_ignore_at_inference = ["prior"]  # noqa: RUF012 (transformers' form)
 
     yes_token_id: int | None = None
     no_token_id: int | None = None
@@ -71,6 +81,12 @@ class KeptLongformerConfig(LongformerConfig):
     global_attention_stride: int = 1
     prompt_loss: str = "full_vocabulary"
     prompt_layout: str = "joint"
+    similarity_prior: bool = False
+    similarity_window: int = 12
+    similarity_step: int = 6
+    similarity_temperature: float | int = 20.0
+    similarity_scale: float | int = 12.0
+    similarity_threshold: float | int = 0.5
     attention_backend: str = "auto"
     threshold: float | int = 0.0
     data_license: str | None = None
@@ -91,7 +107,12 @@ class KeptLongformerConfig(LongformerConfig):
 
     def to_dict(self):
         """As in transformers, with the classes of this project for the Auto classes and pipelines."""
-        return {**super().to_dict(), **remote_code()}
+        return {**super().to_dict(), **remote_code(self.auto_classes())}
+
+    @staticmethod
+    def auto_classes() -> dict[str, type]:
+        """Auto class → class, for models of this configuration."""
+        return auto_classes()
 
     @property
     def max_sequence_length(self) -> int:
@@ -118,6 +139,7 @@ class KeptLongformerConfig(LongformerConfig):
         """
         self._check_attention()
         self._check_prompt()
+        self._check_similarity()
         self._check_labels()
 
     def _check_attention(self):
@@ -173,6 +195,16 @@ class KeptLongformerConfig(LongformerConfig):
                 f"{self.mask_token_id} must differ; KeptProcessor.config_overrides() reads them from the tokenizer."
             )
 
+    def _check_similarity(self):
+        for name in ("similarity_window", "similarity_step", "similarity_temperature", "similarity_scale"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} is not positive.")
+        if self.similarity_step > self.similarity_window:
+            raise ValueError(
+                f"similarity_step={self.similarity_step} is more than similarity_window={self.similarity_window}, so "
+                "that tokens between two windows would be in none."
+            )
+
     def _check_labels(self):
         if not self.id2label or not self.label2id:
             return
@@ -182,3 +214,24 @@ class KeptLongformerConfig(LongformerConfig):
                     f"id2label has {code!r} at {index}, label2id at {self.label2id.get(code)}; pass both in one order "
                     "(ICDCodeSet.id2label and ICDCodeSet.label2id), each code once."
                 )
+
+
+@strict
+class KeptLongformerMatchingConfig(KeptLongformerConfig):
+    r"""
+    Configuration of [`KeptLongformerForICDMatching`]: the fields of [`KeptLongformerConfig`].
+
+    Those of prompts mean nothing here, and `similarity_prior` is the whole score.
+
+    Examples:
+        >>> KeptLongformerMatchingConfig(similarity_window=16, similarity_step=8).model_type
+        'kept_longformer_matching'
+    """
+
+    model_type = "kept_longformer_matching"
+    prompt_layout: str = "isolated"
+
+    @staticmethod
+    def auto_classes() -> dict[str, type]:
+        """Auto class → class, for models of this configuration."""
+        return matching_auto_classes()

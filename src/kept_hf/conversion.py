@@ -7,6 +7,8 @@ Clinical-Longformer's 4,096 positions to 16,384 in the same way (Yang et al., ar
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
@@ -14,6 +16,8 @@ from transformers.models.longformer.configuration_longformer import LongformerCo
 
 from .configuration_kept_longformer import KeptLongformerConfig
 from .modeling_kept_longformer import KeptLongformerForMaskedLM, KeptLongformerPreTrainedModel
+
+ModelClass = TypeVar("ModelClass", bound=KeptLongformerPreTrainedModel)
 
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
 
@@ -195,3 +199,22 @@ def _head_state(source, has_head: bool, is_bert: bool, model: KeptLongformerForM
         state = {name: value for name, value in source.lm_head.state_dict().items() if not name.startswith("decoder.")}
     state |= {"decoder.weight": words, "decoder.bias": state["bias"]}
     return {f"lm_head.{name}": value.detach() for name, value in state.items()}
+
+
+def converted_to(model_class: type[ModelClass], converted: KeptLongformerForMaskedLM, **settings: object) -> ModelClass:
+    """Converted weights as another model of this package; what it has beside them is as new.
+
+    Args:
+        model_class: for example `KeptLongformerForICDPrompting`.
+        converted: what `convert_to_kept_longformer` returned.
+        settings: fields of the configuration.
+
+    Examples:
+        >>> model = converted_to(KeptLongformerForICDMatching, converted, similarity_window=16)  # doctest: +SKIP
+    """
+    config_class = model_class.config_class
+    fields = converted.config.to_dict() | settings | {"model_type": config_class.model_type}
+    model = model_class(config_class.from_dict(fields))
+    own = model.state_dict()
+    model.load_state_dict(own | {name: value for name, value in converted.state_dict().items() if name in own})
+    return model

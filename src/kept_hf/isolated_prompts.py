@@ -1,4 +1,4 @@
-"""The isolated prompt layout: encoding of descriptions and notes, and scoring, for the model of ICD prompting."""
+"""The isolated prompt layout: encoding of descriptions and notes apart from each other, and scoring."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from .prompt_caches import CodeCache, NoteCache, weights_fingerprint
 logger = logging.get_logger(__name__)
 
 
-class IsolatedPrompting:
-    """The isolated layout of `KeptLongformerForICDPrompting`, which describes it."""
+class IsolatedScoring:
+    """Encodes descriptions and notes apart from each other, each once, and scores pairs of them.
+
+    What is encoded, and how a pair is scored, is the models' own: `_encode` and `_scored`.
+    """
 
     _last_blocks: tuple | None = None
     """The blocks of the last evaluation batch: what they depend on, their tokens, and their states."""
@@ -53,6 +56,7 @@ class IsolatedPrompting:
                 [torch.cat(layer, dim=1) for layer in zip(*(getattr(part, name) for part in parts), strict=True)]
                 for name in ("keys", "values")
             ),
+            vectors=None if parts[0].vectors is None else torch.cat([part.vectors for part in parts]),
             lengths=[len(row) for row in rows],
             token_ids=[token for row in rows for token in row],
             weights=self.weights_fingerprint(),
@@ -86,7 +90,8 @@ class IsolatedPrompting:
         states = self._note_states(input_ids, attention_mask, global_attention_mask)
         tokens = input_ids if attention_mask is None else input_ids[attention_mask > 0]
         return NoteCache(
-            states.keys, states.values, states.lengths, tokens.flatten().tolist(), self.weights_fingerprint()
+            *(states.keys, states.values, states.lengths, tokens.flatten().tolist(), self.weights_fingerprint()),
+            vectors=states.vectors,
         )
 
     @torch.no_grad()
@@ -118,36 +123,31 @@ class IsolatedPrompting:
         for cache in (notes, codes):
             cache.check_weights(weights)
         rows = codes.rows_of(asked)
-        return torch.stack(
-            [
-                torch.cat([self._answers(states) for states in self._chunks(notes, note, codes, rows, chunk_size)])
-                for note in range(len(notes))
-            ]
-        )
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size={chunk_size} is less than 1.")
+        return torch.stack([self._scored(notes, note, codes, rows, chunk_size) for note in range(len(notes))])
 
     def weights_fingerprint(self) -> str:
         """See [`kept_hf.prompt_caches.weights_fingerprint`]."""
         return weights_fingerprint(self.longformer)
 
     def _check_encoding(self) -> None:
-        self._check_token_ids()
-        self._warn_of_layout("isolated")
         if self.training:
             raise ValueError("The model is in training mode, whose dropout would be cached; call model.eval() first.")
 
-    def _warn_of_layout(self, asked: str) -> None:
-        if asked != self.config.prompt_layout:
-            logger.warning_once(
-                f"The model was trained with prompt_layout={self.config.prompt_layout!r} and is asked in the layout "
-                f"{asked!r}: its scores mean little. Pass KeptProcessor(..., prompt_layout="
-                f"{self.config.prompt_layout!r}), or train it with config.prompt_layout={asked!r}."
-            )
+    def _encode(self, input_ids, attention_mask, global_attention_mask=None, is_note: bool = False) -> GlobalStates:
+        """States of notes, or of blocks."""
+        raise NotImplementedError
+
+    def _scored(self, notes: GlobalStates, note: int, codes: GlobalStates, rows, chunk_size) -> torch.Tensor:
+        """Scores of a note, `(len(rows),)`."""
+        raise NotImplementedError
 
     def _note_states(self, input_ids, attention_mask, global_attention_mask) -> GlobalStates:
         if global_attention_mask is None:
             global_attention_mask = torch.zeros_like(input_ids)
             global_attention_mask[:, 0] = 1 if attention_mask is None else attention_mask[:, 0]
-        return self.longformer.global_states(input_ids, attention_mask, global_attention_mask)
+        return self._encode(input_ids, attention_mask, global_attention_mask, is_note=True)
 
     def _block_states(self, input_ids, attention_mask) -> GlobalStates:
         if input_ids.shape[1] >= self.config.max_sequence_length:
@@ -155,7 +155,7 @@ class IsolatedPrompting:
                 f"A block has {input_ids.shape[1]} tokens and a mask, the model positions for "
                 f"{self.config.max_sequence_length}; shorten that description."
             )
-        return self.longformer.global_states(input_ids, attention_mask)
+        return self._encode(input_ids, attention_mask)
 
     def _batch_block_states(self, input_ids, attention_mask) -> GlobalStates:
         """The blocks of a batch; in evaluation those of the last batch, if they are the same."""
@@ -170,20 +170,7 @@ class IsolatedPrompting:
             self._last_blocks = state, tokens, self._block_states(input_ids, attention_mask)
         return self._last_blocks[2]
 
-    def _chunks(
-        self, notes: GlobalStates, note: int, codes: GlobalStates, rows: Sequence[int], chunk_size=None
-    ) -> Iterator[torch.Tensor]:
-        """States at the masks of one note, `(codes, hidden_size)`, some codes at a time."""
-        if chunk_size is None:
-            num_keys = notes.lengths[note] + max((codes.lengths[row] for row in rows), default=0) + 1
-            chunk_size = default_chunk_size(self.config.num_attention_heads, num_keys, self.device)
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size={chunk_size} is less than 1.")
-        for start in range(0, len(rows), chunk_size):
-            wanted = rows[start : start + chunk_size]
-            yield self.longformer.masks(notes, note, codes, wanted, self.config.mask_token_id)
-
-    def _isolated(
+    def _pairs(
         self,
         input_ids,
         attention_mask,
@@ -192,8 +179,9 @@ class IsolatedPrompting:
         code_attention_mask,
         code_indices,
         labels,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """States at the masks, `(batch_size, num_labels, hidden_size)`, and which of these slots hold a code."""
+    ) -> tuple[GlobalStates, GlobalStates, list[list[int]], torch.Tensor]:
+        """Notes and codes of a batch, the codes asked of each note, and which slots of `(batch_size, num_labels)` hold
+        one."""
         if code_attention_mask is None:
             code_attention_mask = torch.ones_like(code_input_ids)
         if code_indices is None:
@@ -202,15 +190,8 @@ class IsolatedPrompting:
         self._check_indices(code_indices, is_code, len(input_ids), len(code_input_ids), labels)
         notes = self._note_states(input_ids, attention_mask, global_attention_mask)
         codes = self._batch_block_states(code_input_ids, code_attention_mask)
-        at_codes = torch.cat(
-            [
-                states
-                for note, indices in enumerate(code_indices.tolist())
-                for states in self._chunks(notes, note, codes, [index for index in indices if index != -100])
-            ]
-        )
-        flat = at_codes.new_zeros(is_code.numel(), at_codes.shape[-1])
-        return flat.index_copy(0, is_code.flatten().nonzero()[:, 0], at_codes).unflatten(0, is_code.shape), is_code
+        asked = [[index for index in indices if index != -100] for indices in code_indices.tolist()]
+        return notes, codes, asked, is_code
 
     @staticmethod
     def _check_indices(code_indices, is_code, num_notes: int, num_blocks: int, labels) -> None:
@@ -229,6 +210,68 @@ class IsolatedPrompting:
                 f"labels of shape {tuple(labels.shape)} do not fit code_indices of shape {tuple(is_code.shape)}; pass "
                 "one label for each code asked, and -100 in both beyond the codes of a row."
             )
+
+
+def in_slots(flat: torch.Tensor, is_code: torch.Tensor) -> torch.Tensor:
+    """`(codes of all notes, …)` → `(batch_size, num_labels, …)`, zero where no code stands.
+
+    Examples:
+        >>> in_slots(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([[True, True], [True, False]])).tolist()
+        [[1.0, 2.0], [3.0, 0.0]]
+    """
+    slots = flat.new_zeros(is_code.numel(), *flat.shape[1:])
+    return slots.index_copy(0, is_code.flatten().nonzero()[:, 0], flat).unflatten(0, is_code.shape)
+
+
+class IsolatedPrompting(IsolatedScoring):
+    """The isolated layout of `KeptLongformerForICDPrompting`, which describes it."""
+
+    def _check_encoding(self) -> None:
+        self._check_token_ids()
+        self._warn_of_layout("isolated")
+        super()._check_encoding()
+
+    def _warn_of_layout(self, asked: str) -> None:
+        if asked != self.config.prompt_layout:
+            logger.warning_once(
+                f"The model was trained with prompt_layout={self.config.prompt_layout!r} and is asked in the layout "
+                f"{asked!r}: its scores mean little. Pass KeptProcessor(..., prompt_layout="
+                f"{self.config.prompt_layout!r}), or train it with config.prompt_layout={asked!r}."
+            )
+
+    def _encode(self, input_ids, attention_mask, global_attention_mask=None, is_note: bool = False) -> GlobalStates:
+        states, last = self.longformer.global_states(
+            input_ids, attention_mask, global_attention_mask, with_last=self.similarity is not None
+        )
+        if last is not None:
+            states.vectors = self.similarity.vectors(last, states.lengths, is_note)
+        return states
+
+    def _scored(self, notes: GlobalStates, note: int, codes: GlobalStates, rows, chunk_size) -> torch.Tensor:
+        scores = torch.cat([self._answers(states) for states in self._chunks(notes, note, codes, rows, chunk_size)])
+        return scores if self.similarity is None else scores + self.similarity(notes, note, codes, rows)
+
+    def _chunks(
+        self, notes: GlobalStates, note: int, codes: GlobalStates, rows: Sequence[int], chunk_size=None
+    ) -> Iterator[torch.Tensor]:
+        """States at the masks of one note, `(codes, hidden_size)`, some codes at a time."""
+        if chunk_size is None:
+            num_keys = notes.lengths[note] + max((codes.lengths[row] for row in rows), default=0) + 1
+            chunk_size = default_chunk_size(self.config.num_attention_heads, num_keys, self.device)
+        for start in range(0, len(rows), chunk_size):
+            wanted = rows[start : start + chunk_size]
+            yield self.longformer.masks(notes, note, codes, wanted, self.config.mask_token_id)
+
+    def _isolated(self, *inputs) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """States at masks `(batch_size, num_labels, hidden_size)`, the prior `(batch_size, num_labels)` or None, and
+        which of these slots hold a code."""
+        notes, codes, asked, is_code = self._pairs(*inputs)
+        at_codes = [states for note, rows in enumerate(asked) for states in self._chunks(notes, note, codes, rows)]
+        prior = None
+        if self.similarity is not None:
+            prior = torch.cat([self.similarity(notes, note, codes, rows) for note, rows in enumerate(asked)])
+            prior = in_slots(prior, is_code)
+        return in_slots(torch.cat(at_codes), is_code), prior, is_code
 
     def _answers(self, at_masks: torch.Tensor) -> torch.Tensor:
         """`(codes, hidden_size)` → scores `(codes,)`."""

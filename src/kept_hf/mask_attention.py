@@ -9,7 +9,7 @@ computed per pair.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -42,13 +42,15 @@ class GlobalStates:
     """Keys and values of some rows (notes, or descriptions) for global queries, one row's tokens after the other's.
 
     Attributes:
-        keys, values: for each layer `(num_heads, num_tokens, head_dim)`.
+        keys, values: for each layer `(num_heads, num_tokens, head_dim)`; no layers for late interaction alone.
         lengths: tokens of each row.
+        vectors: `(windows or descriptions, hidden_size)`, what the similarity of windows compares; None without it.
     """
 
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
     lengths: list[int]
+    vectors: torch.Tensor | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -74,6 +74,8 @@ _MODEL_SETTINGS = (
     "global_attention_stride",
     "codes_per_prompt",
     "prompt_layout",
+    "scorer",
+    "similarity_prior",
     "prompt_loss",
     "attention_window",
     "position_period",

@@ -33,6 +33,7 @@ from .isolated_prompts import IsolatedPrompting
 from .longformer_attention import FlexMasks, flex_product, longformer_attention
 from .mask_attention import GlobalStates, SeenByMasks, mask_attention
 from .token_packing import PackedTokens, Queries
+from .window_similarity import WindowSimilarity
 
 logger = logging.get_logger(__name__)
 
@@ -51,6 +52,8 @@ class ICDPromptingOutput(ModelOutput):
         logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
             Score of each code asked: logit of "yes" minus logit of "no" at its mask. `sigmoid` gives the probability.
             Slots beyond the codes of a row hold -100.
+        prior (`torch.FloatTensor` of shape `(batch_size, num_labels)`, returned with `config.similarity_prior`):
+            The part of the scores that comes from the similarity of description and windows; 0 in slots beyond.
         hidden_states (`tuple(torch.FloatTensor)`, returned when `output_hidden_states=True`):
             One of shape `(batch_size, sequence_length, hidden_size)` for the embeddings and for each layer.
         attentions, global_attentions (`tuple(torch.FloatTensor)`, returned when `output_attentions=True`):
@@ -59,6 +62,7 @@ class ICDPromptingOutput(ModelOutput):
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
+    prior: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
     global_attentions: tuple[torch.FloatTensor, ...] | None = None
@@ -233,30 +237,46 @@ class KeptLongformerEncoder(LongformerEncoder):
             hidden_states=tuple(map(tokens.unpack, states)) if output_hidden_states else None,
         )
 
-    def global_states(self, hidden_states: torch.Tensor, tokens: PackedTokens, with_flex: bool = False):
+    def global_states(
+        self,
+        hidden_states: torch.Tensor,
+        tokens: PackedTokens,
+        with_flex: bool = False,
+        with_keys: bool = True,
+        with_last: bool = False,
+    ) -> tuple[GlobalStates, torch.Tensor | None]:
         """Keys and values for the masks of the isolated layout, which see what each layer is given.
 
         Args:
             hidden_states: `(1, num_tokens, hidden_size)`, the embeddings.
             tokens: what stands where.
             with_flex: whether to take FlexAttention.
+            with_keys: whether keys and values are wanted.
+            with_last: whether the last hidden states are wanted. Else nothing but keys and values of the last layer is
+                computed.
 
         Returns:
-            [`GlobalStates`] of the rows. Nothing else of the last layer is computed.
+            [`GlobalStates`] of the rows, and with `with_last` the last hidden states `(num_tokens, hidden_size)`, one
+            row's tokens after the other's.
         """
         every = tokens.all_queries()
         masks = FlexMasks(tokens, every) if with_flex else None
         # Row by row: packed tokens are so unless several rows have global ones.
         order = torch.from_numpy(np.argsort(tokens.rows, kind="stable")).to(tokens.device)
-        keys, values = [], []
+        pairs = []
         for layer in self.layer:
-            queries = None if layer is self.layer[-1] else every
-            hidden_states, key, value = layer(
-                hidden_states, tokens=tokens, queries=queries, flex_masks=masks, order=order
+            queries = every if with_last or layer is not self.layer[-1] else None
+            hidden_states, *pair = layer(
+                hidden_states,
+                tokens=tokens,
+                queries=queries,
+                flex_masks=masks,
+                order=order if with_keys else None,
             )
-            keys.append(key)
-            values.append(value)
-        return GlobalStates(keys, values, (tokens.global_counts + tokens.local_counts).tolist())
+            pairs.append(pair)
+        keys, values = ([pair[which] for pair in pairs] if with_keys else [] for which in (0, 1))
+        lengths = (tokens.global_counts + tokens.local_counts).tolist()
+        return GlobalStates(keys, values, lengths), hidden_states[0, order] if with_last else None
 
 
 def _at(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -298,8 +318,15 @@ class KeptLongformerPreTrainedModel(PublicationMixin, LongformerPreTrainedModel)
 
     config_class = KeptLongformerConfig
     config: KeptLongformerConfig
+    _keys_to_ignore_on_load_missing = [r"similarity\."]  # noqa: RUF012 (transformers' form)
     _no_split_modules = ["KeptLongformerLayer"]  # noqa: RUF012 (transformers' form)
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$", r"pooler\."]  # noqa: RUF012 (transformers' form)
+
+    def _init_weights(self, module):
+        if isinstance(module, WindowSimilarity):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)
 
 
 class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
@@ -435,7 +462,14 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         )
         return tokens, embeddings
 
-    def global_states(self, input_ids, attention_mask=None, global_attention_mask=None) -> GlobalStates:
+    def global_states(
+        self,
+        input_ids,
+        attention_mask=None,
+        global_attention_mask=None,
+        with_keys: bool = True,
+        with_last: bool = False,
+    ) -> tuple[GlobalStates, torch.Tensor | None]:
         """Keys and values of each layer for the masks of the isolated layout.
 
         Args:
@@ -443,9 +477,12 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
                 Notes, or code blocks without their mask.
             attention_mask, global_attention_mask (`(batch_size, sequence_length)`, *optional*):
                 As in `forward`.
+            with_keys, with_last (`bool`, *optional*):
+                Whether keys and values are wanted, and whether the last hidden states are.
 
         Returns:
-            [`GlobalStates`] of the rows, without padding.
+            [`GlobalStates`] of the rows, without padding; with `with_last` also the last hidden states
+            `(num_tokens, hidden_size)`, one row's tokens after the other's.
 
         Raises:
             ValueError: the sequence is longer than the position table, or the backend cannot do what is asked.
@@ -453,7 +490,7 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         self._check_length(input_ids)
         backend = choose_backend(self.config, input_ids.device, self.training, output_attentions=False)
         tokens, embeddings = self._embedded(input_ids, attention_mask, global_attention_mask)
-        return self.encoder.global_states(embeddings, tokens, with_flex=backend == "flex")
+        return self.encoder.global_states(embeddings, tokens, backend == "flex", with_keys, with_last)
 
     def masks(self, notes: GlobalStates, note: int, codes: GlobalStates, wanted: Sequence[int], mask_token_id: int):
         """Last hidden states of the masks that ask a note about some codes.
@@ -511,7 +548,8 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
     description sees itself, the note sees itself, and the mask sees its description and the whole note, through the
     projections of global attention. Both are encoded by the same layers, once, and can be kept: `encode_codes`,
     `encode_note` and `score`. The score of a code does not depend on the others asked. `attention_backend="eager"`
-    computes this layout as `"sdpa"`.
+    computes this layout as `"sdpa"`. With `config.similarity_prior` its scores have a second part: how like the
+    description the likest windows of the note are.
 
     Source: Yang et al., Findings of EMNLP 2022, section 3 (arXiv 2210.03304).
 
@@ -542,6 +580,7 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
     def __init__(self, config: KeptLongformerConfig):
         super().__init__(config)
         self.config = config
+        self.similarity = WindowSimilarity(config) if config.similarity_prior else None
 
     def forward(
         self,
@@ -606,13 +645,18 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
             asked |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
             if given := [name for name, value in asked.items() if value is not None and value is not False]:
                 raise ValueError(f"{', '.join(given)}: the isolated prompt layout has no use for it; leave it out.")
-            at_masks, is_code = self._isolated(
+            at_masks, prior, is_code = self._isolated(
                 *(input_ids, attention_mask, global_attention_mask),
                 *(code_input_ids, code_attention_mask, code_indices, labels),
             )
-            loss, scores = self._read_out(at_masks, is_code, labels, num_items_in_batch)
-            result = ICDPromptingOutput(loss=loss, logits=scores.masked_fill(~is_code, PADDED_SCORE))
+            loss, scores = self._read_out(at_masks, is_code, labels, num_items_in_batch, prior)
+            result = ICDPromptingOutput(loss=loss, logits=scores.masked_fill(~is_code, PADDED_SCORE), prior=prior)
             return result if return_dict else result.to_tuple()
+        if self.similarity is not None:
+            raise ValueError(
+                "code_input_ids=None with similarity_prior=True: the prior belongs to the isolated layout; pass rows "
+                "of KeptProcessor(..., prompt_layout='isolated')."
+            )
         is_mask = input_ids == self.config.mask_token_id
         if attention_mask is not None:
             is_mask = is_mask & (attention_mask > 0)
@@ -674,16 +718,23 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
         positions = is_mask.int().sort(dim=1, descending=True, stable=True).indices[:, :num_slots]
         return positions, is_code
 
-    def _read_out(self, at_masks, is_code, labels, num_items_in_batch):
-        """Loss and scores `(batch_size, num_labels)` from the hidden states at the masks."""
+    def _read_out(self, at_masks, is_code, labels, num_items_in_batch, prior=None):
+        """Loss and scores `(batch_size, num_labels)` from the hidden states at the masks, and the prior."""
         yes_no = self._yes_no(at_masks.device)
         if labels is not None and self.config.prompt_loss == "full_vocabulary":
             vocabulary_logits = self.lm_head(at_masks)
             answers = vocabulary_logits[..., yes_no]
+            if prior is not None:
+                # Added to the logit of "yes", so that it is a part of the score.
+                is_yes = torch.arange(vocabulary_logits.shape[-1], device=yes_no.device) == yes_no[0]
+                vocabulary_logits = vocabulary_logits + is_yes * prior[..., None]
+                answers = vocabulary_logits[..., yes_no]
             targets = yes_no[(labels != 1).long()]
         else:
             # Without the published loss only two rows of the vocabulary are needed.
-            answers = self._yes_and_no(at_masks)
+            answers = self._yes_and_no(at_masks).float()
+            if prior is not None:
+                answers = torch.stack([answers[..., 0] + prior, answers[..., 1]], dim=-1)
             vocabulary_logits, targets = answers, None if labels is None else (labels != 1).long()
         scores = (answers[..., 0] - answers[..., 1]).float()
         if labels is None:

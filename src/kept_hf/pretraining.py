@@ -23,7 +23,7 @@ from transformers import (
     set_seed,
 )
 
-from .conversion import BERT_LIKE, convert_to_kept_longformer
+from .conversion import BERT_LIKE, convert_to_kept_longformer, converted_to
 from .hardware import allowed_cores, bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
 from .knowledge import SOURCES, TermGraph, load_term_graph
 from .modeling_kept_longformer import KeptLongformerForMaskedLM
@@ -189,7 +189,7 @@ def load_base(
     Args:
         model_class: with the parameters of [`KeptLongformerForMaskedLM`].
         arguments: what to load. Without a `model_max_length`, a converted model gets 1,024 positions.
-        options: further arguments of the model.
+        options: further fields of its configuration.
     """
     path = weights_path(arguments.model_name_or_path)
     dropout = {
@@ -203,11 +203,7 @@ def load_base(
     converted, tokenizer = convert_to_kept_longformer(
         path, arguments.model_max_length or 1024, arguments.attention_window, arguments.position_period
     )
-    for name, value in dropout.items():
-        setattr(converted.config, name, value)
-    model = model_class(converted.config, **options)
-    model.load_state_dict(converted.state_dict())
-    return model, tokenizer
+    return converted_to(model_class, converted, **dropout, **options), tokenizer
 
 
 def train_and_judge(

@@ -34,6 +34,7 @@ def weights_fingerprint(encoder: nn.Module) -> str:
     """
     config = encoder.config
     settings = [config.attention_window, config.layer_norm_eps, config.hidden_act, config.num_attention_heads]
+    settings += [config.similarity_prior, config.similarity_window, config.similarity_step]
     # peft's layers, which can be switched without a change of parameters.
     adapted = (module for module in encoder.modules() if isinstance(getattr(module, "disable_adapters", None), bool))
     settings += [(module.disable_adapters, list(module.active_adapters)) for module in adapted]
@@ -59,6 +60,7 @@ class NoteCache(GlobalStates):
 
     Attributes:
         keys, values: for each layer `(num_heads, num_tokens, head_dim)`, one note's tokens after the other's.
+        vectors: `(windows, hidden_size)`, with the similarity of windows.
         lengths: tokens of each note.
         token_ids: all of them.
         weights: fingerprint of the encoder that made it ([`weights_fingerprint`]).
@@ -74,14 +76,16 @@ class NoteCache(GlobalStates):
 
     @property
     def num_bytes(self) -> int:
-        """Size of the keys and values."""
-        return sum(states.nbytes for states in (*self.keys, *self.values))
+        """Size of the keys and values, and of the vectors."""
+        return sum(states.nbytes for states in self._tensors().values())
 
     def to(self, device=None, dtype: torch.dtype | None = None):
         """Move this cache to a device, or to less memory: `torch.bfloat16` halves it and costs some accuracy."""
         self.keys, self.values = (
             [states.to(device=device, dtype=dtype) for states in both] for both in (self.keys, self.values)
         )
+        if self.vectors is not None:
+            self.vectors = self.vectors.to(device=device)  # small, and differences between them are, too
         return self
 
     def check_weights(self, weights: str) -> None:
@@ -98,11 +102,7 @@ class NoteCache(GlobalStates):
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a safetensors file."""
-        tensors = {
-            f"{name}.{layer}": states.contiguous()
-            for name in ("keys", "values")
-            for layer, states in enumerate(getattr(self, name))
-        }
+        tensors = {name: states.contiguous() for name, states in self._tensors().items()}
         about = {**self._description(), "num_layers": len(self.keys), "fingerprint": self.fingerprint}
         metadata = {"format": FORMAT, "kind": type(self).__name__, "about": json.dumps(about)}
         save_file(tensors, path, metadata=metadata)
@@ -125,10 +125,17 @@ class NoteCache(GlobalStates):
             about = json.loads(metadata["about"])
             layers, fingerprint = range(about.pop("num_layers")), about.pop("fingerprint")
             keys, values = ([file.get_tensor(f"{name}.{layer}") for layer in layers] for name in ("keys", "values"))
-        cache = cls(keys=keys, values=values, **about)
+            vectors = file.get_tensor("vectors") if "vectors" in file.keys() else None  # noqa: SIM118 (no mapping)
+        cache = cls(keys=keys, values=values, vectors=vectors, **about)
         if cache.fingerprint != fingerprint:
             raise ValueError(f"path={os.fspath(path)!r}: its tokens are not those it was made of; {cls._remedy()}")
         return cache
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {} if self.vectors is None else {"vectors": self.vectors}
+        for name in ("keys", "values"):
+            tensors |= {f"{name}.{layer}": states for layer, states in enumerate(getattr(self, name))}
+        return tensors
 
     def _description(self) -> dict:
         return {"weights": self.weights, "lengths": self.lengths, "token_ids": self.token_ids}
@@ -218,6 +225,8 @@ class CodeCache(NoteCache):
             for layer, states in enumerate(others):
                 chosen = states[:, is_new.to(states.device)].to(own[layer])
                 own[layer] = torch.cat([own[layer], chosen], dim=1)
+        if self.vectors is not None:
+            self.vectors = torch.cat([self.vectors, other.vectors[new].to(self.vectors)])
         self.token_ids = self.token_ids + [token for row in new for token in blocks[other.codes[row]]]
         self.lengths = self.lengths + [other.lengths[row] for row in new]
         self.codes = self.codes + [other.codes[row] for row in new]

@@ -9,8 +9,10 @@ import random
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 import yaml
 from datasets import Dataset
 from torch import nn
@@ -20,6 +22,11 @@ from transformers.trainer_utils import get_last_checkpoint
 from .metrics import best_macro_f1_threshold, best_micro_f1_threshold, icd_metrics
 from .processing_kept import CUT_MESSAGE, KeptProcessor
 from .prompting import sample_codes
+
+if TYPE_CHECKING:
+    from .data_collator import DataCollatorForICDPrompting
+    from .modeling_kept_longformer import KeptLongformerForICDPrompting
+    from .modeling_kept_matching import KeptLongformerForICDMatching
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +81,47 @@ def prompt_rows(
     if cut[1:].any():
         logger.warning(CUT_MESSAGE, cut[1:].sum(), cut.sum(), processor.max_length, cut[1], cut[2])
     return result.remove_columns("cut")
+
+
+@torch.no_grad()
+def fit_similarity_threshold(
+    model: KeptLongformerForICDPrompting | KeptLongformerForICDMatching,
+    rows: Dataset,
+    collator: DataCollatorForICDPrompting,
+    max_rows: int = 64,
+    batch_size: int = 8,
+) -> float:
+    """Set the threshold of similarities so that as many pairs of note and code lie above it as apply.
+
+    A start for training: cosines of another encoder lie elsewhere, and the threshold itself learns slowly.
+
+    Args:
+        model: with similarities; `KeptLongformerForICDPrompting` with `config.similarity_prior`.
+        rows: of [`prompt_rows`] in the isolated layout.
+        collator: makes batches of them.
+        max_rows: so many of them are taken, evenly spread.
+        batch_size: at a time.
+
+    Returns:
+        The threshold, which is also set in the configuration.
+    """
+    was_training = model.training
+    model.eval()
+    chosen = np.linspace(0, len(rows) - 1, min(max_rows, len(rows))).astype(int)
+    similarities, gold = [], []
+    for start in range(0, len(chosen), batch_size):
+        batch = collator([rows[int(row)] for row in chosen[start : start + batch_size]])
+        labels = batch.pop("labels")
+        output = model(**{name: value.to(model.device) for name, value in batch.items()})
+        of_similarity = output.logits if output.prior is None else output.prior
+        similarities.append((of_similarity / model.similarity.scale + model.similarity.threshold)[labels != -100])
+        gold.append(labels[labels != -100])
+    share = torch.cat(gold).float().mean().item()
+    threshold = torch.quantile(torch.cat(similarities).float().cpu(), 1 - share).item()
+    model.similarity.threshold.fill_(threshold)
+    model.config.similarity_threshold = threshold
+    model.train(was_training)
+    return threshold
 
 
 class ICDMetrics:
