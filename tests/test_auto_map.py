@@ -17,7 +17,14 @@ from transformers import (
     AutoTokenizer,
 )
 
-from kept_hf import KeptProcessor, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
+from kept_hf import (
+    KeptLongformerForICDMatching,
+    KeptLongformerMatchingConfig,
+    KeptProcessor,
+    MSMNConfig,
+    MSMNForICDCoding,
+    MSMNTokenizer,
+)
 from kept_hf.auto_map import auto_classes
 from kept_hf.auto_map_msmn import msmn_auto_classes
 
@@ -67,6 +74,28 @@ print(json.dumps({
     "words": words.float().sum().item(),
     "coded": coder(note),
     "inferred": inferred([note], batch_size=2)[0],
+}))
+"""
+
+MATCHING_WITHOUT_PACKAGE = """
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor, pipeline
+
+source, note = sys.argv[1], sys.argv[2]
+config, processor, model, encoder = (
+    auto.from_pretrained(source, trust_remote_code=True)
+    for auto in (AutoConfig, AutoProcessor, AutoModelForSequenceClassification, AutoModel)
+)
+with torch.no_grad():
+    logits = model.eval()(**processor(note, return_tensors="pt")).logits
+coder = pipeline("icd-coding", model=source, trust_remote_code=True, device="cpu")
+assert "kept_hf" not in sys.modules
+if len(sys.argv) > 4:
+    model.save_pretrained(sys.argv[4])
+    processor.save_pretrained(sys.argv[4])
+print(json.dumps({
+    "classes": [type(thing).__name__ for thing in (config, processor, model, encoder, coder)],
+    "logits": logits.tolist(),
+    "coded": coder(note),
 }))
 """
 
@@ -131,6 +160,22 @@ def test_the_isolated_layout_without_the_package(tiny_model, roberta_tokenizer, 
     tiny_model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     expect(tiny_model, processor, load_without_package(tmp_path / "model", tmp_path))
+
+
+def test_late_interaction_without_the_package(tiny_config, roberta_tokenizer, code_set, tmp_path):
+    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
+    fields = tiny_config.to_dict() | {"model_type": "kept_longformer_matching", "prompt_layout": "isolated"}
+    model = KeptLongformerForICDMatching(KeptLongformerMatchingConfig.from_dict(fields)).eval()
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    again = tmp_path / "again"
+    read = load_without_package(tmp_path / "model", tmp_path, again=[again], script=MATCHING_WITHOUT_PACKAGE)
+    assert read["classes"] == [
+        *("KeptLongformerMatchingConfig", "KeptProcessor", "KeptLongformerForICDMatching"),
+        *("KeptLongformerForICDMatching", "ICDCodingPipeline"),
+    ]
+    expect(model, processor, read)
+    assert load_without_package(again, tmp_path, script=MATCHING_WITHOUT_PACKAGE)["logits"] == read["logits"]
 
 
 def test_without_the_package(saved, tiny_model, processor, tmp_path):

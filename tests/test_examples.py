@@ -130,9 +130,12 @@ def test_train_writes_the_model_and_the_report(trained):
     assert "training frequency" in printed and "this model" in printed
 
 
-def test_train_in_the_isolated_layout(train_arguments, tmp_path):
+@pytest.mark.parametrize(
+    "more", [(), ("--similarity_prior", "True"), ("--scorer", "matching")], ids=["masks", "prior", "matching"]
+)
+def test_train_in_the_isolated_layout(train_arguments, tmp_path, more):
     options = ("--prompt_layout", "isolated", "--matching_examples", "8", "--output_dir", str(tmp_path / "run"))
-    launch(*train_arguments, *options)
+    launch(*train_arguments, *options, *more)
     assert [name for name in REPORT if not (tmp_path / "run" / name).exists()] == []
     for name in ("config.json", "processor_config.json"):
         assert json.loads((tmp_path / "run" / name).read_text())["prompt_layout"] == "isolated"
@@ -221,10 +224,19 @@ def test_train_resumes_and_refuses_other_settings(trained, train_arguments):
     assert result.returncode != 0 and "learning_rate" in result.stderr
 
 
-@pytest.mark.parametrize("layout", ["joint", "isolated"])
-def test_two_processes_give_the_loss_of_one(train_arguments, tmp_path, layout):
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("joint",),
+        ("isolated", "--similarity_prior", "True"),
+        pytest.param(("isolated",), marks=pytest.mark.slow),
+        pytest.param(("isolated", "--scorer", "matching"), marks=pytest.mark.slow),
+    ],
+    ids=["joint", "prior", "masks", "matching"],
+)
+def test_two_processes_give_the_loss_of_one(train_arguments, tmp_path, more):
     common = [*train_arguments, "--train_sampling_strategy", "sequential", "--load_best_model_at_end", "False"]
-    common += ["--prompt_layout", layout]
+    common += ["--prompt_layout", *more]
     common += ["--hidden_dropout_prob", "0", "--attention_probs_dropout_prob", "0"]
     one, two = tmp_path / "one", tmp_path / "two"
     launch(*common, "--output_dir", str(one))
@@ -458,6 +470,20 @@ def test_an_adapter_in_two_processes_has_the_loss_of_one(adapted, train_argument
     for folder in (one, two):
         settings = json.loads((folder / "adapter" / "adapter_config.json").read_text())
         assert settings["base_model_name_or_path"] == str(adapted / "base") and not (folder / "base").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--scorer", "both"), "scorer='both' is unknown; pass one of prompting, matching"),
+        (("--scorer", "matching"), "scorer='matching' compares .*--prompt_layout isolated"),
+        (("--similarity_prior", "True"), "similarity_prior=True compares .*--prompt_layout isolated"),
+        (("--scorer", "matching", "--prompt_layout", "isolated", "--peft", "lora"), "peft='lora' is not supported"),
+    ],
+)
+def test_scorers_that_need_something_else(train, arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        train.check_scorer(train.parse_arguments([*arguments, "--use_cpu", "True"])[0])
 
 
 def test_peft_and_trainable_exclude_each_other(train):
