@@ -132,6 +132,68 @@ def attention_table(device: str = "cpu") -> str:
     return "\n".join([*lines, "", note])
 
 
+def isolated_table(device: str = "cpu") -> str:
+    """Markdown: the cost goals of the isolated layout, and for each number of codes times, arithmetic and shares."""
+    path = RESULTS / f"isolated_{device}.json"
+    if not path.exists():
+        return f"Not measured yet: `python benchmarks/bench_isolated.py --device {device}`."
+    report = json.loads(path.read_text(encoding="utf-8"))
+    runs, once = {run["codes"]: run for run in report["runs"]}, report["descriptions"]
+    isolated = {
+        codes: [sum(turn) for turn in zip(run["seconds"]["note"], run["seconds"]["codes"], strict=True)]
+        for codes, run in runs.items()
+    }
+
+    def ratio(over: list[float], under: list[float]) -> float:
+        return median(a / b for a, b in zip(over, under, strict=True))
+
+    goal = {"cpu": 10}.get(device, 15)
+    few, many = 300, once["codes"]
+    against, ours = (runs[few]["seconds"][side] for side in ("stock", "kept_hf"))
+    fewest, most = report["training"]
+    encoding, scoring = (once[f"{name}_bytes"] / 1e9 for name in ("encoding", "scoring"))
+    lines = [
+        "| | goal | measured | |",
+        "|---|---|---|---|",
+        f"| {few} codes, against the passes of the joint layout, transformers' encoder | {goal} times faster | "
+        f"**{ratio(against, isolated[few]):.1f}** | {median(against):.0f} s → {median(isolated[few]):.1f} s |",
+        f"| {many:,} codes, in joint rerankings of {few} codes, our encoder | at most 1 | "
+        f"**{ratio(isolated[many], ours):.2f}** | {median(isolated[many]):.1f} s, {median(ours):.1f} s |",
+        f"| peak memory, {many:,} codes, beyond the model | under 2 GB | **{max(encoding, scoring):.2f} GB** | "
+        f"encoding {encoding:.2f} GB, scoring {scoring:.2f} GB; file {once['file_bytes'] / 1e9:.1f} GB |",
+        f"| one more note | no description encoded | **none** | {many:,} descriptions, once: {once['seconds']:.0f} s |",
+        f"| training step, {most} codes, in steps with {fewest} | at most 2.5 | "
+        f"**{ratio(*(report['training'][codes] for codes in (most, fewest))):.2f}** | "
+        + ", ".join(f"{median(report['training'][codes]):.1f} s" for codes in (most, fewest))
+        + " |",
+        "",
+        "| codes | isolated: note + codes | GFLOP | joint, our encoder | joint, transformers | GFLOP | of the isolated "
+        "time: note | attention to the note | to the block | dense layers | descriptions, once |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for codes, run in runs.items():
+        seconds, operations = run["seconds"], run["operations"]
+        of_note, of_codes = median(seconds["note"]), median(seconds["codes"])
+        counted = sum(n for name, n in operations.items() if name not in ("joint", "descriptions"))
+        shares = [of_note, *(share * of_codes for share in run["shares"].values())]
+        shares = " | ".join(f"{100 * share / (of_note + of_codes):.0f}%" for share in shares)
+        mark = " x" * run["joint_multiplied"]
+        lines.append(
+            f"| {codes:,} | {of_note:.1f} + {of_codes:.1f} s | {counted / 1e9:,.0f} | "
+            f"{median(seconds['kept_hf']):.0f} s{mark} | {median(seconds['stock']):.0f} s{mark} | "
+            f"{operations['joint'] / 1e9:,.0f} | {shares} | {operations['descriptions'] / 1e9:,.0f} GFLOP |"
+        )
+    settings, versions = report["settings"], report["versions"]
+    note = (
+        f"{settings['layers']} layers of base width, a note of {settings['length']:,} tokens, descriptions of "
+        f"{settings['description']}, joint groups of {settings['group']} codes, {report['device']}, threads: "
+        f"{report['threads'] or 'all'}, torch {versions['torch']}, transformers {versions['transformers']}, revision "
+        f"{versions['git']}; {report['clock']} time, medians over {len(isolated[few])} turns taken in one process; x: "
+        f"{settings['groups']} group timed a turn and multiplied. Memory is anonymous memory, in a process of its own."
+    )
+    return "\n".join([*lines, "", note])
+
+
 def hsap_table() -> str:
     """Markdown: names linked to their concept, before HSAP and after each kept run."""
     paths = sorted(RESULTS.glob("hsap_*.json"), key=lambda path: (path.stem != "hsap_open_terms", path.stem))
@@ -216,6 +278,7 @@ TABLES = {
     ("docs/mimic.md", "corpora"): corpora_table,
     ("docs/adapters.md", "adapters"): adapters_table,
     ("docs/attention.md", "attention"): attention_table,
+    ("docs/isolated.md", "isolated"): isolated_table,
     ("docs/hsap.md", "hsap"): hsap_table,
     ("docs/mlm.md", "mlm"): mlm_table,
     ("docs/matching.md", "matching"): matching_table,

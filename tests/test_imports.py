@@ -24,6 +24,7 @@ PUBLISHED = (
     "processing_kept",
     "prompt_caches",
     "prompting",
+    "tensor_file",
     "token_packing",
     "window_similarity",
 )

@@ -8,6 +8,7 @@ from test_isolated_prompts import BLOCKS, CODES, NOTES, close, padded
 
 from kept_hf import KeptLongformerForICDPrompting
 from kept_hf.adapters import adapter_config, add_adapter
+from kept_hf.mask_attention import SeenByMasks, mask_attention
 from kept_hf.prompt_caches import CodeCache, NoteCache, StaleCacheError
 
 
@@ -167,3 +168,59 @@ def test_adding_what_is_there(model, notes, codes):
     with pytest.raises(StaleCacheError, match="other weights"):
         codes.add(model.encode_codes({"newer": [0]}))
     assert codes.codes == [*CODES, "new"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 256])
+def test_a_file_written_in_parts(model, notes, codes, tmp_path, batch_size):
+    written = model.encode_codes(BLOCKS, batch_size=batch_size, path=tmp_path / "parts.safetensors")
+    codes.save(tmp_path / "whole.safetensors")
+    whole = CodeCache.load(tmp_path / "whole.safetensors")
+    for cache in (written, CodeCache.load(tmp_path / "parts.safetensors")):
+        assert (cache.fingerprint, cache.blocks, cache.codes) == (whole.fingerprint, BLOCKS, CODES)
+        for ours, expected in zip([*cache.keys, *cache.values], [*whole.keys, *whole.values], strict=True):
+            assert ours.is_contiguous() and ours.dtype == expected.dtype
+            torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
+        close(model.score(notes, cache), model.score(notes, codes))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_parts_keep_the_precision(model, tmp_path):
+    model.to(torch.bfloat16)
+    written = model.encode_codes(BLOCKS, path=tmp_path / "codes.safetensors")
+    assert {states.dtype for states in (*written.keys, *written.values)} == {torch.bfloat16}
+    assert all(map(torch.equal, written.keys, model.encode_codes(BLOCKS).keys))
+
+
+def test_an_error_while_encoding_leaves_no_file(model, tmp_path):
+    too_long = {**BLOCKS, "long": [0] * model.config.max_position_embeddings}
+    with pytest.raises(ValueError, match="shorten that description"):
+        model.encode_codes(too_long, batch_size=2, path=tmp_path / "codes.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_codes_can_be_added_to_a_file_in_memory(model, notes, codes, tmp_path):
+    half = dict(list(BLOCKS.items())[:3])
+    written = model.encode_codes(half, path=tmp_path / "codes.safetensors")
+    before = (tmp_path / "codes.safetensors").read_bytes()
+    close(model.score(notes, written.add(codes)), model.score(notes, codes))
+    assert (tmp_path / "codes.safetensors").read_bytes() == before
+
+
+def test_codes_on_another_device_than_the_note(notes, codes):
+    elsewhere = NoteCache(
+        *([states.to("meta") for states in both] for both in (notes.keys, notes.values)),
+        notes.lengths, notes.token_ids, notes.weights,
+    )  # fmt: skip
+    seen = SeenByMasks.of(elsewhere, 0, codes, codes.slots([0, 1]), layer=0)
+    query = codes.keys[0][:, :2].to("meta")
+    assert mask_attention(query, query, query, seen).device.type == "meta"
+    assert codes.keys[0].device.type == "cpu"
+
+
+def test_parts_in_memory(model, codes):
+    parts = (model.encode_codes({code: block}) for code, block in BLOCKS.items())
+    about = {name: getattr(codes, name) for name in ("lengths", "token_ids", "weights", "codes")}
+    cache = CodeCache.of_parts(parts, **about)
+    for ours, expected in zip([*cache.keys, *cache.values], [*codes.keys, *codes.values], strict=True):
+        assert ours.is_contiguous()
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)

@@ -154,6 +154,8 @@ def test_caches_hold_what_is_compared(model, tmp_path):
     codes.save(tmp_path / "codes")
     notes, codes = NoteCache.load(tmp_path / "notes"), CodeCache.load(tmp_path / "codes")
     assert torch.equal(model.score(notes, codes), scores)
+    in_parts = model.encode_codes(BLOCKS, batch_size=2, path=tmp_path / "parts")
+    close(model.score(notes, in_parts), scores)
     few = model.encode_codes({code: BLOCKS[code] for code in CODES[:2]})
     few.add(model.encode_codes({code: BLOCKS[code] for code in CODES[1:]}))
     close(model.score(notes, few), scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -23,15 +24,20 @@ class IsolatedScoring:
     """The blocks of the last evaluation batch: what they depend on, their tokens, and their states."""
 
     @torch.no_grad()
-    def encode_codes(self, blocks: Mapping[str, Sequence[int]], batch_size: int = 256) -> CodeCache:
+    def encode_codes(
+        self, blocks: Mapping[str, Sequence[int]], batch_size: int = 128, path: str | os.PathLike | None = None
+    ) -> CodeCache:
         """Encode descriptions for the isolated layout, once for all notes.
 
         Args:
             blocks: code → token ids of `<s> description`: `KeptProcessor.code_blocks()`.
             batch_size: so many at a time.
+            path: a file to write them to as they are encoded, for more than the memory holds: at base size 8,900 of 13
+                tokens are 8.5 GB. By default they stay on the model's device.
 
         Returns:
-            [`CodeCache`], which can be saved, and to which codes can be added.
+            [`CodeCache`], which can be saved, and to which codes can be added. With `path` it is that of the file,
+            mapped into memory: `score` reads of it what it needs, to the notes' device.
 
         Raises:
             ValueError: no blocks, an empty or too long one, or a model in training mode.
@@ -43,20 +49,10 @@ class IsolatedScoring:
                 f"blocks has {len(blocks)} codes, {len(empty)} of them without tokens ({', '.join(empty[:5])}); pass "
                 "KeptProcessor.code_blocks()."
             )
-        rows, parts = list(map(list, blocks.values())), []
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
-            longest = max(map(len, batch))
-            padding = self.config.pad_token_id or 0
-            input_ids = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in batch], device=self.device)
-            mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch], device=self.device)
-            parts.append(self._block_states(input_ids, mask))
-        return CodeCache(
-            *(
-                [torch.cat(layer, dim=1) for layer in zip(*(getattr(part, name) for part in parts), strict=True)]
-                for name in ("keys", "values")
-            ),
-            vectors=None if parts[0].vectors is None else torch.cat([part.vectors for part in parts]),
+        rows = list(map(list, blocks.values()))
+        return CodeCache.of_parts(
+            self._block_parts(rows, batch_size),
+            path,
             lengths=[len(row) for row in rows],
             token_ids=[token for row in rows for token in row],
             weights=self.weights_fingerprint(),
@@ -156,6 +152,16 @@ class IsolatedScoring:
                 f"{self.config.max_sequence_length}; shorten that description."
             )
         return self._encode(input_ids, attention_mask)
+
+    def _block_parts(self, rows: Sequence[list[int]], batch_size: int) -> Iterator[GlobalStates]:
+        """States of some blocks at a time."""
+        padding = self.config.pad_token_id or 0
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            longest = max(map(len, batch))
+            input_ids = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in batch], device=self.device)
+            mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in batch], device=self.device)
+            yield self._block_states(input_ids, mask)
 
     def _batch_block_states(self, input_ids, attention_mask) -> GlobalStates:
         """The blocks of a batch; in evaluation those of the last batch, if they are the same."""

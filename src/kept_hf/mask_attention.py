@@ -88,7 +88,7 @@ class SeenByMasks:
 
     Attributes:
         note_key, note_value: `(num_heads, num_note_tokens, head_dim)`, seen by all.
-        block_key, block_value: `(num_heads, num_block_tokens, head_dim)`, of all blocks.
+        block_key, block_value: `(num_heads, num_block_tokens, head_dim)`, of all blocks; on any device.
         slots: `(num_masks, block_length)`, which of these belong to the block of each mask.
         bias: `(num_masks, block_length)`, 0 for a token of the block, minus infinity for none.
     """
@@ -136,7 +136,7 @@ def mask_attention(query, key, value, seen: SeenByMasks, dropout: float = 0.0) -
 
 def _mask_attention(query, key, value, seen: SeenByMasks, dropout: float) -> torch.Tensor:
     block_key, block_value = (
-        states.index_select(1, seen.slots.flatten()).unflatten(1, seen.slots.shape).to(query.dtype)
+        states.index_select(1, seen.slots.flatten()).unflatten(1, seen.slots.shape).to(query)
         for states in (seen.block_key, seen.block_value)
     )
     note_key, note_value = seen.note_key.to(query.dtype), seen.note_value.to(query.dtype)
@@ -144,7 +144,7 @@ def _mask_attention(query, key, value, seen: SeenByMasks, dropout: float) -> tor
     scores = torch.cat(
         [
             scaled @ note_key.transpose(1, 2),
-            (block_key @ scaled[..., None])[..., 0] + seen.bias.to(query.dtype),
+            (block_key @ scaled[..., None])[..., 0] + seen.bias.to(query),
             (scaled * key).sum(dim=-1, keepdim=True),
         ],
         dim=-1,

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .mask_attention import GlobalStates
+from .tensor_file import tensor_file
 
 FORMAT = "kept-hf 1"
 
@@ -77,7 +78,7 @@ class NoteCache(GlobalStates):
     @property
     def num_bytes(self) -> int:
         """Size of the keys and values, and of the vectors."""
-        return sum(states.nbytes for states in self._tensors().values())
+        return sum(states.nbytes for states in _tensors(self).values())
 
     def to(self, device=None, dtype: torch.dtype | None = None):
         """Move this cache to a device, or to less memory: `torch.bfloat16` halves it and costs some accuracy."""
@@ -102,10 +103,7 @@ class NoteCache(GlobalStates):
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a safetensors file."""
-        tensors = {name: states.contiguous() for name, states in self._tensors().items()}
-        about = {**self._description(), "num_layers": len(self.keys), "fingerprint": self.fingerprint}
-        metadata = {"format": FORMAT, "kind": type(self).__name__, "about": json.dumps(about)}
-        save_file(tensors, path, metadata=metadata)
+        save_file({name: states.contiguous() for name, states in _tensors(self).items()}, path, self._metadata())
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu"):
@@ -131,11 +129,9 @@ class NoteCache(GlobalStates):
             raise ValueError(f"path={os.fspath(path)!r}: its tokens are not those it was made of; {cls._remedy()}")
         return cache
 
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        tensors = {} if self.vectors is None else {"vectors": self.vectors}
-        for name in ("keys", "values"):
-            tensors |= {f"{name}.{layer}": states for layer, states in enumerate(getattr(self, name))}
-        return tensors
+    def _metadata(self) -> dict[str, str]:
+        about = {**self._description(), "num_layers": len(self.keys), "fingerprint": self.fingerprint}
+        return {"format": FORMAT, "kind": type(self).__name__, "about": json.dumps(about)}
 
     def _description(self) -> dict:
         return {"weights": self.weights, "lengths": self.lengths, "token_ids": self.token_ids}
@@ -171,6 +167,40 @@ class CodeCache(NoteCache):
             code: self.token_ids[end - length : end]
             for code, length, end in zip(self.codes, self.lengths, ends, strict=True)
         }
+
+    @classmethod
+    def of_parts(cls, parts: Iterable[GlobalStates], path: str | os.PathLike | None = None, **about) -> CodeCache:
+        """Put together what was encoded in parts, each of which is in memory once.
+
+        Args:
+            parts: of the descriptions, in the order of the codes.
+            path: a safetensors file to write them to. By default they stay in memory.
+            about: `lengths`, `token_ids`, `weights` and `codes`.
+
+        Returns:
+            The cache; with `path` that of the file, mapped into memory.
+        """
+        parts = iter(parts)
+        first = next(parts)
+        # Tensors of this shape without memory of their own.
+        keys, values = (
+            [states.new_empty(1).expand(states.shape[0], sum(about["lengths"]), states.shape[2]) for states in both]
+            for both in (first.keys, first.values)
+        )
+        vectors = first.vectors
+        if vectors is not None:
+            vectors = vectors.new_empty(1).expand(len(about["lengths"]), vectors.shape[1])
+        cache, parts = cls(keys=keys, values=values, vectors=vectors, **about), itertools.chain([first], parts)
+        del first
+        if path is None:
+            cache.keys, cache.values = (list(map(torch.empty_like, both)) for both in (keys, values))
+            cache.vectors = None if vectors is None else torch.empty_like(vectors)
+            _fill(_tensors(cache), parts)
+            return cache
+        kinds = {name: (states.shape, states.dtype) for name, states in _tensors(cache).items()}
+        with tensor_file(path, kinds, cache._metadata()) as tensors:
+            _fill(tensors, parts)
+        return cls.load(path)
 
     def rows_of(self, codes: Sequence[str] | Mapping[str, Sequence[int]] | None) -> list[int]:
         """Where some codes stand.
@@ -223,7 +253,8 @@ class CodeCache(NoteCache):
         is_new = is_new.repeat_interleave(torch.tensor(other.lengths))
         for own, others in ((self.keys, other.keys), (self.values, other.values)):
             for layer, states in enumerate(others):
-                chosen = states[:, is_new.to(states.device)].to(own[layer])
+                chosen = states if is_new.all() else states[:, is_new.to(states.device)]
+                chosen = chosen.to(own[layer])
                 own[layer] = torch.cat([own[layer], chosen], dim=1)
         if self.vectors is not None:
             self.vectors = torch.cat([self.vectors, other.vectors[new].to(self.vectors)])
@@ -235,3 +266,25 @@ class CodeCache(NoteCache):
 
     def _description(self) -> dict:
         return {**super()._description(), "codes": self.codes}
+
+
+def _fill(tensors: Mapping[str, torch.Tensor], parts: Iterable[GlobalStates]) -> None:
+    """Copy parts into the tensors of a cache, one after the other."""
+    row = token = 0
+    for part in parts:
+        next_row, next_token = row + len(part), token + sum(part.lengths)
+        for name, states in _tensors(part).items():
+            if name == "vectors":
+                tensors[name][row:next_row] = states
+            else:
+                tensors[name][:, token:next_token] = states
+        row, token = next_row, next_token
+        del part, states  # before the next one is encoded
+
+
+def _tensors(states: GlobalStates) -> dict[str, torch.Tensor]:
+    """What a file holds, by its names."""
+    tensors = {} if states.vectors is None else {"vectors": states.vectors}
+    for name in ("keys", "values"):
+        tensors |= {f"{name}.{layer}": of_layer for layer, of_layer in enumerate(getattr(states, name))}
+    return tensors

@@ -1,0 +1,58 @@
+"""Draw cost against number of codes, from `benchmarks/results/isolated_*.json` into `docs/isolated.png`.
+
+python benchmarks/isolated_figure.py
+"""
+
+from __future__ import annotations
+
+import json
+from statistics import median
+
+import matplotlib
+from results_table import RESULTS, ROOT
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+JOINT = {"stock": ("joint, transformers", "C1-o"), "kept_hf": ("joint, kept-hf", "C0-o")}
+
+
+def main() -> None:
+    """Two panels for the device measured last: seconds for one note, and the parts of the isolated layout's."""
+    path = max(RESULTS.glob("isolated_*.json"), key=lambda path: path.stat().st_mtime)
+    report = json.loads(path.read_text(encoding="utf-8"))
+    runs, once = report["runs"], report["descriptions"]
+    codes = [run["codes"] for run in runs]
+    parts = {"the note": [median(run["seconds"]["note"]) for run in runs]}
+    for name in runs[0]["shares"]:
+        parts[name] = [run["shares"][name] * median(run["seconds"]["codes"]) for run in runs]
+    isolated = [sum(run) for run in zip(*parts.values(), strict=True)]
+    first = [total + once["seconds"] * number / once["codes"] for total, number in zip(isolated, codes, strict=True)]
+    figure, (cost, spent) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for side, (label, style) in JOINT.items():
+        cost.plot(codes, [median(run["seconds"][side]) for run in runs], style, label=label)
+    cost.plot(codes, first, "C2--s", label="isolated, descriptions encoded too")
+    cost.plot(codes, isolated, "C2-o", label="isolated, one more note")
+    cost.set(title="seconds for one note", xlabel="codes asked", xscale="log", yscale="log")
+    cost.set_xticks(codes, [f"{number:,}" for number in codes], minor=False)
+    cost.legend(frameon=False)
+    bottom = [0.0] * len(runs)
+    for name, seconds in parts.items():
+        shares = [100 * part / total for part, total in zip(seconds, isolated, strict=True)]
+        spent.bar([f"{number:,}" for number in codes], shares, bottom=bottom, label=name)
+        bottom = [low + share for low, share in zip(bottom, shares, strict=True)]
+    spent.set(title="isolated, one more note: percent of the time", xlabel="codes asked")
+    spent.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    for axes in (cost, spent):
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+    settings = report["settings"]
+    figure.suptitle(
+        f"{settings['layers']} layers of base width, note of {settings['length']:,} tokens, descriptions of "
+        f"{settings['description']}, {report['device']}, threads: {report['threads'] or 'all'}"
+    )
+    figure.savefig(ROOT / "docs" / "isolated.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
