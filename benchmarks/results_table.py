@@ -273,6 +273,40 @@ def matching_table() -> str:
     return "\n\n".join(parts)
 
 
+def retrieval_table() -> str:
+    """Markdown: what first stages without training propose, and their F1 on rare codes."""
+    path = RESULTS / "retrieval.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/bench_retrieval.py path/to/codiesp`."
+    report = json.loads(path.read_text(encoding="utf-8"))
+    columns = {
+        "candidate_recall_at_50": "recall at 50",
+        "candidate_recall_at_100": "at 100",
+        "candidate_recall_at_300": "at 300",
+        "oracle_f1_micro_at_50": "ceiling of micro-F1 at 50",
+        "oracle_f1_micro_at_300": "at 300",
+        "map": "MAP",
+        "unseen_recall_at_50": "unseen, recall at 50",
+        "unseen_recall_at_300": "at 300",
+    }
+    rare = {"f1_macro": "rare50: macro-F1", "f1_micro": "micro-F1", "map": "MAP"}
+    lines = [
+        f"| system | {' | '.join([*columns.values(), *rare.values()])} |",
+        "|---" * (1 + len(columns) + len(rare)) + "|",
+    ]
+    for row, rare_row in zip(report["all"]["systems"], report["rare50"]["systems"], strict=True):
+        values = [100 * row[name] for name in columns] + [100 * rare_row[name] for name in rare]
+        lines.append(f"| {row['system']} | {' | '.join(f'{value:.1f}' for value in values)} |")
+    notes, versions = report["notes"], report["versions"]
+    note = (
+        f"{report['codes']['all']:,} codes, {notes['all']['train']} training and {notes['all']['validation']} "
+        f"validation notes; rare50: {notes['rare50']['train']} and {notes['rare50']['validation']}. Weights and "
+        f"thresholds are those of the other half of the validation notes. Encoder: {report['model']}; scikit-learn "
+        f"{versions['scikit-learn']}, revision {versions['git']}."
+    )
+    return "\n".join([*lines, "", note])
+
+
 TABLES = {
     ("README.md", "results"): results_table,
     ("docs/mimic.md", "corpora"): corpora_table,
@@ -282,6 +316,7 @@ TABLES = {
     ("docs/hsap.md", "hsap"): hsap_table,
     ("docs/mlm.md", "mlm"): mlm_table,
     ("docs/matching.md", "matching"): matching_table,
+    ("docs/retrieval.md", "retrieval"): retrieval_table,
 }
 """File and name of the place in it → the table."""
 

@@ -102,6 +102,13 @@ def test_metrics_imports_numpy_only():
     assert packages(names) == {"numpy"} and not [name for name in names if name.startswith(".")]
 
 
+@pytest.mark.parametrize("module", ["proposals", "fusion"])
+def test_proposals_import_arrays_only(module):
+    names = imports(PACKAGE / f"{module}.py")
+    assert packages(names) == {"numpy"}
+    assert {name for name in names if name.startswith(".")} <= {".code_set", ".metrics", ".proposals"}
+
+
 @pytest.mark.parametrize("module", ["prompting", "code_set"])
 def test_light_modules(module):
     names = imports(PACKAGE / f"{module}.py", module_level_only=True)

@@ -80,17 +80,7 @@ def icd_metrics(
     notes, codes = pairs.scores.shape
     counts = _count_codes(pairs, threshold)
 
-    metrics = {}
-    for average in ("macro", "micro"):
-        hit, predicted, support = counts if average == "macro" else (values.sum(keepdims=True) for values in counts)
-        precision, recall = _ratio(hit, predicted).mean(), _ratio(hit, support).mean()
-        metrics[f"accuracy_{average}"] = _ratio(hit, predicted + support - hit).mean()
-        metrics[f"precision_{average}"] = precision
-        metrics[f"recall_{average}"] = recall
-        metrics[f"f1_{average}"] = _harmonic_mean(precision, recall)
-        if average == "macro":
-            metrics["f1_macro_per_code"] = _f1_per_code(counts).mean()
-
+    metrics = metrics_of_counts(*counts)
     metrics["auc_macro"] = metrics["auc_micro"] = np.nan
     if notes > 1:
         areas = _auc_per_code(pairs, counts.support)
@@ -106,6 +96,35 @@ def icd_metrics(
         metrics[f"recall_at_{k}"] = recall
         metrics[f"f1_at_{k}"] = _harmonic_mean(precision, recall)
     metrics["map"] = average_precisions[golds > 0].mean() if golds.any() else np.nan
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def metrics_of_counts(hit: np.ndarray, predicted: np.ndarray, support: np.ndarray) -> dict[str, float]:
+    """Those of `icd_metrics` that count assigned codes, from the counts alone.
+
+    Args:
+        hit: (codes,) numbers of notes in which the code is gold and assigned.
+        predicted: (codes,) numbers of notes in which it is assigned.
+        support: (codes,) numbers of notes in which it is gold.
+
+    Returns:
+        `accuracy_`, `precision_`, `recall_` and `f1_`, each with `macro` and `micro`, and `f1_macro_per_code`.
+
+    Examples:
+        >>> metrics = metrics_of_counts(np.array([1, 0]), np.array([1, 1]), np.array([2, 0]))
+        >>> round(metrics["precision_micro"], 3), round(metrics["f1_macro"], 3), round(metrics["f1_macro_per_code"], 3)
+        (0.5, 0.333, 0.333)
+    """
+    counts, metrics = _Counts(hit, predicted, support), {}
+    for average in ("macro", "micro"):
+        hit, predicted, support = counts if average == "macro" else (values.sum(keepdims=True) for values in counts)
+        precision, recall = _ratio(hit, predicted).mean(), _ratio(hit, support).mean()
+        metrics[f"accuracy_{average}"] = _ratio(hit, predicted + support - hit).mean()
+        metrics[f"precision_{average}"] = precision
+        metrics[f"recall_{average}"] = recall
+        metrics[f"f1_{average}"] = _harmonic_mean(precision, recall)
+        if average == "macro":
+            metrics["f1_macro_per_code"] = _f1_per_code(counts).mean()
     return {name: float(value) for name, value in metrics.items()}
 
 

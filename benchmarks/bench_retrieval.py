@@ -1,0 +1,138 @@
+"""First stages that need no training, or little: what they propose, and how far they get by themselves.
+
+    python benchmarks/bench_retrieval.py path/to/codiesp
+
+Candidate recall, ceiling and mean average precision over all codes of CodiEsp; then F1 on its rare codes. Judged on the
+validation notes; whatever is tuned (weights, threshold) is tuned on one half of them and judged on the other, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+
+import numpy as np
+from provenance import RESULTS, keep, provenance
+from transformers import AutoModel, AutoTokenizer
+
+from kept_hf.corpora import Corpus, load_corpus
+from kept_hf.corpora.selection import select_codes
+from kept_hf.fusion import fuse_reciprocal_rank, fuse_weighted, tune_weights
+from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
+from kept_hf.proposals import Proposals
+from kept_hf.report import format_table
+from kept_hf.retrieval import DenseRetriever, SparseRetriever, TextClassifierProposer
+from kept_hf.training import PACKAGED_WEIGHTS, weights_path
+
+KS = (50, 100, 300)
+SPARSE, DENSE, CLASSIFIER = "names, sparse", "names, dense", "classifier"
+
+
+def first_stages(corpus: Corpus, texts: list[str], model: str, depth: int) -> dict[str, tuple[Proposals, float]]:
+    """Proposals of each for the validation notes, and seconds."""
+    train, notes = corpus.dataset["train"], corpus.dataset["validation"]
+    encoder, tokenizer = (auto.from_pretrained(weights_path(model)) for auto in (AutoModel, AutoTokenizer))
+    makers = {
+        f"{SPARSE}, weights of terms from names only": lambda: SparseRetriever(corpus.code_set),
+        SPARSE: lambda: SparseRetriever(corpus.code_set, texts),
+        DENSE: lambda: DenseRetriever(corpus.code_set, encoder, tokenizer),
+        CLASSIFIER: lambda: TextClassifierProposer(corpus.code_set).fit(train["text"], train["codes"]),
+    }
+    found = {}
+    for name, make in makers.items():
+        start = time.perf_counter()
+        proposals = make().propose(notes["text"], depth)
+        seconds = time.perf_counter() - start
+        found[name] = Proposals(proposals.codes, proposals.indices, proposals.scores, notes["note_id"]), seconds
+        print(f"{name}: {seconds:.0f} s", flush=True)
+    return found
+
+
+def halves(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Places to tune on and places to judge on, in turn."""
+    even, odd = np.arange(0, number, 2), np.arange(1, number, 2)
+    return [(even, odd), (odd, even)]
+
+
+def with_fused(single: dict[str, Proposals], gold: list[list[str]]) -> tuple[dict[str, list[Proposals]], dict]:
+    """The single stages and what joins them, each for the two turns of `halves`; and the weights of both."""
+    systems, weights = {name: [proposals] * 2 for name, proposals in single.items()}, {}
+    for names in ((SPARSE, DENSE), (SPARSE, CLASSIFIER), (DENSE, CLASSIFIER), (SPARSE, DENSE, CLASSIFIER)):
+        parts, label = [single[name] for name in names], " + ".join(names)
+        for k in (60, 10):
+            systems[f"{label}: reciprocal rank, k = {k}"] = [fuse_reciprocal_rank(parts, k=k)] * 2
+        weights[label] = [
+            tune_weights([part.take(tune) for part in parts], [gold[note] for note in tune])
+            for tune, _ in halves(len(gold))
+        ]
+        systems[f"{label}: weights"] = [fuse_weighted(parts, of_turn) for of_turn in weights[label]]
+    return systems, weights
+
+
+def judge_candidates(turns: list[Proposals], gold: list[list[str]], seen: set[str]) -> dict[str, float]:
+    """Candidate metrics, those of codes without a training note apart."""
+    judged = [proposals.take(judge) for proposals, (_, judge) in zip(turns, halves(len(gold)), strict=True)]
+    proposals = Proposals.concatenate(judged).for_notes(turns[0].note_ids)
+    unseen = [[code for code in codes if code not in seen] for codes in gold]
+    return {
+        **proposals.candidate_metrics(gold, KS),
+        "map": proposals.mean_average_precision(gold),
+        **{f"unseen_recall_at_{k}": proposals.candidate_recall(unseen, k) for k in KS},
+    }
+
+
+def judge_assignment(turns: list[Proposals], gold: list[list[str]], corpus: Corpus) -> dict[str, float]:
+    """Metrics of all notes, each at the best threshold of the other half."""
+    labels = np.array([corpus.code_set.multi_hot(codes) for codes in gold])
+    margins = np.empty(labels.shape)
+    for proposals, (tune, judge) in zip(turns, halves(len(gold)), strict=True):
+        scores = proposals.scores_matrix(fill=-np.inf)
+        margins[judge] = scores[judge] - best_micro_f1_threshold(scores[tune], labels[tune])
+    metrics = icd_metrics(margins, labels, ks=())
+    return {name: metrics[name] for name in ("f1_macro", "f1_macro_per_code", "f1_micro", "map")}
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_dir", help="CodiEsp in its published layout")
+    parser.add_argument("--model", default=PACKAGED_WEIGHTS, help="encoder of the dense retriever")
+    parser.add_argument("--output", default=RESULTS / "retrieval.json", help="'none' keeps nothing")
+    options = parser.parse_args(arguments)
+    logging.getLogger("kept_hf").setLevel(logging.ERROR)
+    corpus = load_corpus("codiesp", options.data_dir)
+    rare = select_codes(corpus, "rare50")
+    texts = corpus.dataset["train"]["text"]
+    report = {
+        **provenance("benchmarks/bench_retrieval.py", arguments, ["torch", "transformers", "scikit-learn"]),
+        "model": options.model,
+        "codes": {"all": len(corpus.code_set), "rare50": len(rare.code_set)},
+        "notes": {
+            name: {s: len(rows) for s, rows in c.dataset.items()} for name, c in (("all", corpus), ("rare50", rare))
+        },
+    }
+    report["command"] = "python benchmarks/bench_retrieval.py path/to/codiesp"
+    for name, data, depth in (("all", corpus, max(KS)), ("rare50", rare, len(rare.code_set))):
+        gold = list(data.dataset["validation"]["codes"])
+        seen = {code for codes in data.dataset["train"]["codes"] for code in codes}
+        found = first_stages(data, texts, options.model, depth)
+        systems, weights = with_fused({label: proposals for label, (proposals, _) in found.items()}, gold)
+        rows = []
+        for label, turns in systems.items():
+            judged = judge_candidates(turns, gold, seen) if name == "all" else judge_assignment(turns, gold, rare)
+            rows.append({"system": label, **judged})
+        report[name] = {
+            "systems": rows,
+            "weights": weights,
+            "seconds": {label: seconds for label, (_, seconds) in found.items()},
+        }
+        print(
+            f"\n{name}, {report['codes'][name]} codes, {len(gold)} notes\n{format_table(rows, digits=3)}\n", flush=True
+        )
+    if options.output != "none":
+        keep(report, options.output)
+    return report
+
+
+if __name__ == "__main__":
+    main()
