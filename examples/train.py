@@ -24,7 +24,6 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -46,18 +45,11 @@ from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer, converted_
 from kept_hf.corpora import CORPORA, Corpus, load_corpus
 from kept_hf.corpora.selection import select_codes, training_counts
 from kept_hf.data_access import RESTRICTED
-from kept_hf.hardware import allowed_cores, bf16_helps, keep_freed_memory, peak_memory_gb, use_all_cores
+from kept_hf.hardware import bf16_helps, keep_freed_memory, use_all_cores
 from kept_hf.matching import carrier_sentences, matching_curriculum
-from kept_hf.metrics import icd_metrics, per_code_metrics
 from kept_hf.modeling_kept_longformer import KeptLongformerPreTrainedModel
 from kept_hf.prompting import PRESETS
-from kept_hf.report import (
-    format_table,
-    plot_f1_by_frequency,
-    plot_precision_recall,
-    write_per_code,
-    write_predictions,
-)
+from kept_hf.run_report import write_report
 from kept_hf.training import (
     PACKAGED_WEIGHTS,
     ICDMetrics,
@@ -67,6 +59,7 @@ from kept_hf.training import (
     fit_similarity_threshold,
     prompt_rows,
     train_only,
+    validation_threshold,
     weights_path,
 )
 
@@ -85,7 +78,6 @@ TRAINER_SETTINGS = (
     "bf16",
     "fp16",
 )
-TABLE_METRICS = ("f1_macro", "f1_macro_per_code", "f1_micro", "auc_macro", "auc_micro", "map", "precision_at_5")
 
 
 @dataclass
@@ -392,23 +384,6 @@ def match(model, rows: Dataset, data: DataArguments, training: KeptTrainingArgum
     Trainer(model, arguments, data_collator=collator, train_dataset=rows).train()
 
 
-def score(trainer: Trainer, processor: KeptProcessor, rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and labels, `(notes, codes)`."""
-    prediction = trainer.predict(rows)
-    return processor.merge_logits(prediction.predictions), processor.merge_logits(prediction.label_ids).astype(int)
-
-
-def validation_threshold(trainer: Trainer) -> float:
-    """The threshold of the epoch that is kept, as its evaluation on the validation split found it."""
-    evaluations = [entry for entry in trainer.state.log_history if "eval_threshold" in entry]
-    best = [entry for entry in evaluations if entry["step"] == trainer.state.best_global_step]
-    if trainer.args.load_best_model_at_end and best:
-        return best[0]["eval_threshold"]
-    if evaluations and evaluations[-1]["step"] == trainer.state.global_step:
-        return evaluations[-1]["eval_threshold"]
-    return trainer.evaluate()["eval_threshold"]
-
-
 def main() -> None:
     """Run all stages."""
     started = time.time()
@@ -523,17 +498,7 @@ def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, tr
     """Evaluate, write the model and the report, print the closing table."""
     split = "test" if "test" in rows else "validation"
     threshold = validation_threshold(trainer)
-    scores, labels = score(trainer, processor, rows[split])
-    metrics = icd_metrics(scores, labels, threshold=threshold)
-    frequency = np.array([counts[code] for code in corpus.code_set], dtype=np.float32)
-    validation_labels = np.array([corpus.code_set.multi_hot(codes) for codes in notes["validation"]["codes"]])
-    guess = icd_metrics(
-        np.tile(frequency, (len(scores), 1)),
-        labels,
-        threshold=trainer.compute_metrics.find_threshold(
-            np.tile(frequency, (len(validation_labels), 1)), validation_labels
-        ),
-    )
+    scores, labels = trainer.compute_metrics.scores_and_labels(trainer.predict(rows[split]))
     folder = Path(trainer.args.output_dir)
     trainer.model.config.threshold = threshold
     adapted = isinstance(trainer.model, PeftModel)
@@ -546,46 +511,24 @@ def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, tr
         if Path(trainer.model.peft_config["default"].base_model_name_or_path) == folder / "base":
             trainer.model.config.save_pretrained(folder / "base")  # peft saves no threshold with the adapter
     processor.save_pretrained(folder)
-    results = {
-        **{f"{split}_{name}": value for name, value in metrics.items()},
-        **{f"frequency_{name}": value for name, value in guess.items()},
-        "threshold": threshold,
-        "evaluated_on": split,
-        "threshold_and_epoch_chosen_on": "validation",
-        "notes": {name: len(d) for name, d in corpus.dataset.items()},
-        "codes": len(corpus.code_set),
-        "corpus": {name: getattr(corpus.card, name) for name in ("title", "summary", "source", "license", "language")},
-        "trainable_parameters": trainable,
-        "world_size": trainer.args.world_size,
-        "seconds": round(time.time() - started, 1),
-        "peak_memory_gb": peak_memory_gb(),
-        "cores": allowed_cores(),
-        "device": str(trainer.args.device),
-        "command": " ".join(["examples/train.py", *sys.argv[1:]]),
-        "settings": settings,
-        "versions": {package: version(package) for package in ("kept-hf", "torch", "transformers", "datasets")},
-    }
-    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     order = {note_id: row for row, note_id in enumerate(notes[split]["note_id"])}
-    note_ids = corpus.dataset[split]["note_id"]
-    given = [order[note_id] for note_id in note_ids]
-    write_predictions(
-        folder / "predictions.jsonl", note_ids, scores[given], labels[given], corpus.code_set, threshold, max_codes=None
+    given = [order[note_id] for note_id in corpus.dataset[split]["note_id"]]
+    write_report(
+        trainer.args,
+        corpus,
+        counts,
+        split,
+        scores[given],
+        labels[given],
+        threshold,
+        trainer.compute_metrics.find_threshold,
+        {
+            "trainable_parameters": trainable,
+            "command": " ".join(["examples/train.py", *sys.argv[1:]]),
+            "settings": settings,
+        },
+        started,
     )
-    write_per_code(folder / "per_code.csv", scores, labels, corpus.code_set, counts, threshold)
-    plot_precision_recall(folder / "precision_recall.png", scores, labels, threshold)
-    per_code = per_code_metrics(scores, labels, threshold)
-    f1 = np.where(per_code["support"] > 0, per_code["f1"], np.nan)
-    plot_f1_by_frequency(folder / "f1_by_frequency.png", f1, frequency.astype(int))
-    table = [
-        {"system": name, **{key: values[key] for key in TABLE_METRICS if key in values}}
-        for name, values in (("training frequency", guess), ("this model", metrics))
-    ]
-    print(f"\n{split} split, {len(scores)} notes, {len(corpus.code_set)} codes, threshold {threshold:.3f} (validation)")
-    if split == "validation":
-        print("No test split: threshold and epoch were chosen on the notes they are judged on, so this is optimistic.")
-    print(format_table(table))
-    print(f"Wrote the model, its predictions and the report to {folder} in {time.time() - started:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -181,6 +181,13 @@ def run_settings(training: TrainingArguments, *arguments: object) -> dict[str, o
     return settings
 
 
+def write_settings(training: TrainingArguments, settings: Mapping[str, object]) -> None:
+    """Write `settings.json`, which `checkpoint_to_resume` reads. Call this on the first process."""
+    folder = Path(training.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
 def load_base(
     model_class: type[KeptLongformerForMaskedLM], arguments: EncoderArguments, **options: object
 ) -> tuple[KeptLongformerForMaskedLM, PreTrainedTokenizerBase]:
@@ -228,9 +235,7 @@ def train_and_judge(
     training = trainer.args
     training.eval_on_start = checkpoint is None
     if training.should_save:
-        folder = Path(training.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        write_settings(training, settings)
     clock = time.monotonic()
     trainer.train(resume_from_checkpoint=checkpoint)
     limits = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, TimeLimit)]

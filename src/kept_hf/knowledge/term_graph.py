@@ -368,11 +368,4 @@ class TermGraph:
             [['Acute kidney failure', 'Renal failure', 'AKI', 'Acute kidney failure'],
              ['I10', 'I10', 'I10', 'I10']]
         """
-        if max_synonyms < 1:
-            raise ValueError(f"max_synonyms={max_synonyms!r}; pass at least 1.")
-        named, table = code_set.with_synonyms(self), []
-        for code in named:
-            names = [named.describe(code), *named.synonyms.get(code, ())]
-            names = list({name.lower(): name for name in reversed(names)}.values())[::-1]
-            table.append([names[place % len(names)] for place in range(max_synonyms)])
-        return table
+        return code_set.with_synonyms(self).synonym_table(max_synonyms)
