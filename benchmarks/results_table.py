@@ -33,12 +33,22 @@ def results_table() -> str:
         split = run["evaluated_on"]
         data = f"{run['settings']['corpus']}, {run['settings']['codes']}: {run['codes']} codes, "
         data += f"{run['notes'][split]} {split} notes"
-        name = "kept-hf" + ", match-pretrained" * (run["settings"]["model_name_or_path"] == "outputs/matching")
+        name = system_name(run["settings"])
         for system, prefix in (("training frequency", "frequency"), (name, split)):
             values = " | ".join(f"{100 * run[f'{prefix}_{name}']:.1f}" for name in COLUMNS)
             lines.append(f"| {data} | {system} | {values} |")
     lines = list(dict.fromkeys(lines))  # the same guess, for several runs on the same notes
     return "\n".join(lines)
+
+
+def system_name(settings: dict) -> str:
+    """What was trained, in a few words."""
+    name = "kept-hf"
+    if settings.get("scorer") == "matching":
+        name += ", late interaction"
+    elif settings.get("prompt_layout") == "isolated":
+        name += ", isolated layout" + " and similarity prior" * settings.get("similarity_prior", False)
+    return name + ", match-pretrained" * (settings["model_name_or_path"] == "outputs/matching")
 
 
 def corpora_table() -> str:

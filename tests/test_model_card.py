@@ -202,6 +202,31 @@ def test_settings_of_what_was_not_used_are_left_out(tmp_path):
     assert "matching_" not in card.text and "`draws`" not in card.text and "In two stages" not in card.text
 
 
+@pytest.mark.parametrize(
+    ("settings", "said", "not_said"),
+    [
+        ({"prompt_layout": "joint"}, "written before the note, a mask token behind each", "isolated layout"),
+        ({"prompt_layout": "isolated"}, "A note may have 768 tokens. **Not", "together"),
+        (
+            {"prompt_layout": "isolated", "similarity_prior": False},
+            "in the isolated layout: a mask token",
+            "To it is added",
+        ),
+        (
+            {"prompt_layout": "isolated", "similarity_prior": True},
+            "others asked. To it is added how like",
+            "prompts of 15",
+        ),
+        ({"prompt_layout": "isolated", "scorer": "matching"}, "the likest windows of the note are (late", "yes"),
+    ],
+)
+def test_it_says_how_codes_are_scored(tmp_path, settings, said, not_said):
+    card = make_model_card(make_run(tmp_path, settings=settings))
+    text = body(card).partition("## Intended")[0]
+    assert said in text and not_said not in text
+    assert "\n\n\n" not in card.text
+
+
 def test_adapter(tmp_path):
     lora = {"lora_r": 8, "lora_alpha": 16}
     assert "lora" not in make_model_card(make_run(tmp_path / "a", settings={"peft": None, **lora})).text

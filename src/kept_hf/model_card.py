@@ -246,6 +246,7 @@ def make_model_card(
             max_length=settings["max_length"],
             shape=_shape(config),
             codes_per_prompt=settings.get("codes_per_prompt"),
+            **{name: settings.get(name) for name in ("scorer", "prompt_layout", "similarity_prior")},
             median=f"{statistics.median_low(per_code['train_notes'])}",
             base=base,
             base_link=f"[{base_id}](https://huggingface.co/{base_id})" if base_id else f"`{base}`",
