@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 import kept_hf.modeling_msmn as modeling
 from kept_hf import ICDCodeSet, MSMNConfig, MSMNForICDCoding
 from kept_hf.data_access import CREDENTIALED
-from kept_hf.modeling_msmn import PUBLIC_NAMES, convert_msmn_state_dict, in_chunks, rdrop_loss
+from kept_hf.modeling_msmn import PUBLIC_NAMES, convert_msmn_state_dict, in_chunks, rdrop_loss, read_both_ways
 
 VOCAB, CODES = 30, 5
 
@@ -228,14 +228,14 @@ def test_rdrop_loss():
 
 
 def test_rdrop_reads_the_notes_twice_and_the_codes_once(monkeypatch):
-    model, seen, read = tiny(output_dropout=0.0, lstm_dropout=0.0, embedding_dropout=0.5).train(), [], []
+    model, seen = tiny(output_dropout=0.0, lstm_dropout=0.0, embedding_dropout=0.5).train(), []
 
     def spy(first, second, labels, alpha):
         seen.append((first, second, alpha))
         return rdrop_loss(first, second, labels, alpha)
 
     monkeypatch.setattr(modeling, "rdrop_loss", spy)
-    model.lstm.register_forward_hook(lambda module, inputs, output: read.append(int(inputs[0].batch_sizes[0])))
+    read = count_reads(model, monkeypatch)
     output = model(**BATCH, labels=LABELS)
     assert sorted(read) == [2 * len(NOTES), 2 * CODES]
     (first, second, alpha) = seen[0]
@@ -286,20 +286,25 @@ def test_chunks_save_memory():
         assert output.loss.requires_grad  # so that nothing is freed before it is counted
         return sum(kept.values())
 
+    def growth(chunk, codes=600):
+        return kept_bytes(chunk, 200, codes) - kept_bytes(chunk, 100, codes)
+
     attention = 4 * 600 * 2 * 100 * 4  # readings of notes × codes × M × words: bytes of 100 more words
-    assert kept_bytes(0, 200) - kept_bytes(0, 100) > attention
-    assert kept_bytes(5, 200) - kept_bytes(5, 100) < attention / 4
+    of_notes = growth(0, codes=1)  # the LSTM's
+    assert growth(0) - of_notes > attention
+    assert growth(5) - of_notes < attention / 4
 
 
-def count_reads(model):
-    reads = []
-    model.lstm.register_forward_hook(lambda module, inputs, output: reads.append(int(inputs[0].batch_sizes[0])))
+def count_reads(model, monkeypatch):
+    """Grows by the rows that the LSTM reads."""
+    reads, read = [], model._read
+    monkeypatch.setattr(model, "_read", lambda ids, lengths: reads.append(len(ids)) or read(ids, lengths))
     return reads
 
 
-def test_codes_are_read_once_an_evaluation():
+def test_codes_are_read_once_an_evaluation(monkeypatch):
     model = tiny().eval()
-    reads = count_reads(model)
+    reads = count_reads(model, monkeypatch)
 
     def read_again():
         reads.clear()
@@ -335,11 +340,11 @@ def test_codes_are_read_once_an_evaluation():
     assert read_again()[0] == 1, "in another precision"
 
 
-def test_codes_have_gradients_in_evaluation_mode():
+def test_codes_have_gradients_in_evaluation_mode(monkeypatch):
     model = tiny().eval()
     with torch.no_grad():
         model(**BATCH)
-    reads = count_reads(model)
+    reads = count_reads(model, monkeypatch)
     for _ in range(2):
         model.zero_grad()
         model(**BATCH, labels=LABELS).loss.backward()
@@ -561,6 +566,34 @@ def test_published_defaults():
     )
     assert (config.num_synonyms, config.rdrop_alpha, config.max_words, config.max_term_words) == (4, 5.0, 4000, 30)
     assert (config.embedding_dropout, config.lstm_dropout, config.output_dropout) == (0.2, 0.1, 0.2)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_without_packing_the_lstm_reads_as_with_it(layers):
+    torch.manual_seed(0)
+    lstm = nn.LSTM(3, 4, layers, bidirectional=True, batch_first=True)
+    inputs, lengths = torch.randn(4, 6, 3), torch.tensor([4, 6, 1, 3])
+    packed = nn.utils.rnn.pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
+    expected = nn.utils.rnn.pad_packed_sequence(lstm(packed)[0], batch_first=True)[0]
+    weights = torch.randn_like(expected)
+    (expected * weights).sum().backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in lstm.named_parameters()}
+    lstm.zero_grad()
+    found = read_both_ways(lstm, inputs, lengths)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    (found * weights).sum().backward()
+    for name, parameter in lstm.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_without_packing_dropout_is_between_the_layers():
+    torch.manual_seed(0)
+    lstm = nn.LSTM(3, 400, 2, bidirectional=True, batch_first=True, dropout=1.0)
+    inputs, lengths = torch.randn(2, 5, 3), torch.tensor([5, 2])
+    whole = read_both_ways(lstm.eval(), inputs, lengths)
+    dropped = read_both_ways(lstm.train(), inputs, lengths)
+    # Nothing of the first layer is left, so that all rows begin alike.
+    assert torch.equal(dropped[0, 0, :400], dropped[1, 0, :400]) and not torch.equal(whole[0, 0], whole[1, 0])
 
 
 def test_in_chunks():
