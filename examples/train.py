@@ -49,9 +49,11 @@ from kept_hf.hardware import bf16_helps, keep_freed_memory, use_all_cores
 from kept_hf.matching import carrier_sentences, matching_curriculum
 from kept_hf.modeling_kept_longformer import KeptLongformerPreTrainedModel
 from kept_hf.prompting import PRESETS
+from kept_hf.proposals import Proposals
 from kept_hf.run_report import write_report
 from kept_hf.training import (
     PACKAGED_WEIGHTS,
+    CandidatePrompts,
     ICDMetrics,
     KeepEvaluationOrder,
     checkpoint_to_resume,
@@ -152,6 +154,18 @@ class DataArguments:
         metadata={"help": "Train on prompts of this many codes drawn at random, all gold ones among them."},
     )
     draws: int = field(default=1, metadata={"help": "With sampled_codes: prompts drawn for each training note."})
+    proposals: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Files that Proposals.save wrote, written split=file. train=...: with sampled_codes hard negatives "
+            "come from them, else the candidates are asked in groups of codes_per_prompt. validation=..., test=...: "
+            "notes are asked about these candidates only."
+        },
+    )
+    hard_negatives: float = field(
+        default=0.5,
+        metadata={"help": "With sampled_codes and proposals: the share of the other codes drawn from the candidates."},
+    )
     matching_examples: int = field(
         default=0,
         metadata={"help": "Before the notes, train on so many synthetic prompts made of ICD-10-CM names."},
@@ -218,6 +232,18 @@ def read_corpus(data: DataArguments) -> Corpus:
     """The corpus that the arguments name, with the codes that they choose."""
     options = corpus_options(data.corpus_options)
     return select_codes(load_corpus(data.corpus, data.data_dir, data.cache_dir, **options), data.codes)
+
+
+def read_proposals(data: DataArguments) -> dict[str, Proposals]:
+    """Split → candidates of a first stage."""
+    files = dict(option.partition("=")[::2] for option in data.proposals)
+    if unknown := sorted(split for split in files if split not in ("train", "validation", "test") or not files[split]):
+        raise SystemExit(f"proposals names {', '.join(unknown)}; write train=FILE, validation=FILE or test=FILE.")
+    proposals = {split: Proposals.load(file) for split, file in files.items()}
+    for split, proposed in proposals.items():
+        if proposed.note_ids is None:
+            raise SystemExit(f"proposals of {split} have no note_ids; make them with the ids of the notes.")
+    return proposals
 
 
 def keep_global_batch(training: KeptTrainingArguments, data: DataArguments) -> None:
@@ -406,6 +432,7 @@ def main() -> None:
     check_scorer(model_arguments)
     lora = check_peft(model_arguments)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
+    proposals = read_proposals(data)
 
     with training.main_process_first(desc="building the corpus"):
         corpus = read_corpus(data)
@@ -431,17 +458,24 @@ def main() -> None:
     # Weights keep what they were made of.
     if model.config.data_license not in RESTRICTED or corpus.card.license in RESTRICTED:
         model.config.data_license = corpus.card.license
-    judge = ICDMetrics(processor, model_arguments.threshold_metric)  # here, so that a wrong name costs no training
     # Neighbours of like length make full batches; the report restores the order.
     notes = {
         split: d if split == "train" else d.select(np.argsort([len(text) for text in d["text"]], kind="stable"))
         for split, d in corpus.dataset.items()
     }
+    candidates = {
+        split: CandidatePrompts(notes[split], processor, proposed)
+        for split, proposed in proposals.items()
+        if split in notes and split != "train"
+    }
+    # Before the training, so that a wrong name costs none.
+    judge = ICDMetrics(processor, model_arguments.threshold_metric, candidates.get("validation"))
+    drawing = (data.sampled_codes, data.draws, training.seed, proposals.get("train"), data.hard_negatives)
     with training.main_process_first(desc="writing the prompts"):
         rows = {
-            split: prompt_rows(split_notes, processor, data.sampled_codes, data.draws, training.seed)
+            split: prompt_rows(split_notes, processor, *drawing)
             if split == "train"
-            else prompt_rows(split_notes, processor)
+            else prompt_rows(candidates[split].notes if split in candidates else split_notes, processor)
             for split, split_notes in notes.items()
         }
     if sharded:
@@ -479,7 +513,7 @@ def main() -> None:
         os.makedirs(training.output_dir, exist_ok=True)
         Path(training.output_dir, "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     trainer.train(resume_from_checkpoint=checkpoint)
-    report(trainer, processor, corpus, notes, rows, counts, settings, trainable, started)
+    report(trainer, processor, corpus, notes, rows, candidates, counts, settings, trainable, started)
 
 
 def save_model(trainer: Trainer, folder: Path) -> None:
@@ -494,11 +528,14 @@ def save_model(trainer: Trainer, folder: Path) -> None:
         whole.save_pretrained(folder)
 
 
-def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, trainable, started) -> None:
+def report(trainer, processor, corpus: Corpus, notes, rows, candidates, counts, settings, trainable, started) -> None:
     """Evaluate, write the model and the report, print the closing table."""
     split = "test" if "test" in rows else "validation"
     threshold = validation_threshold(trainer)
-    scores, labels = trainer.compute_metrics.scores_and_labels(trainer.predict(rows[split]))
+    trainer.compute_metrics, judge = None, trainer.compute_metrics  # made for the validation split
+    prediction = trainer.predict(rows[split])
+    trainer.compute_metrics = judge
+    scores, labels = ICDMetrics(processor, candidates=candidates.get(split)).scores_and_labels(prediction)
     folder = Path(trainer.args.output_dir)
     trainer.model.config.threshold = threshold
     adapted = isinstance(trainer.model, PeftModel)
@@ -521,7 +558,7 @@ def report(trainer, processor, corpus: Corpus, notes, rows, counts, settings, tr
         scores[given],
         labels[given],
         threshold,
-        trainer.compute_metrics.find_threshold,
+        judge.find_threshold,
         {
             "trainable_parameters": trainable,
             "command": " ".join(["examples/train.py", *sys.argv[1:]]),

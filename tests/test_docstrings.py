@@ -25,6 +25,7 @@ def test_the_main_modules_have_examples():
     finder = doctest.DocTestFinder()
     for name in (
         "code_set",
+        "comparison",
         "configuration_kept_longformer",
         "configuration_msmn",
         "fusion",
@@ -48,6 +49,7 @@ def test_the_main_modules_have_examples():
         "pretraining_text",
         "prompting",
         "proposals",
+        "reranking",
         "retrieval",
         "term_families",
         "tokenization_msmn",

@@ -290,7 +290,7 @@ def test_chunks_save_memory():
         return kept_bytes(chunk, 200, codes) - kept_bytes(chunk, 100, codes)
 
     attention = 4 * 600 * 2 * 100 * 4  # readings of notes × codes × M × words: bytes of 100 more words
-    of_notes = growth(0, codes=1)  # the LSTM's
+    of_notes = growth(0, codes=CODES)  # the LSTM's, and next to nothing else
     assert growth(0) - of_notes > attention
     assert growth(5) - of_notes < attention / 4
 

@@ -188,28 +188,45 @@ def select_sections(text: str, headers: Collection[str] = SECTION_HEADERS) -> st
 
 
 def sample_codes(
-    gold_codes: Collection[str], candidates: Sequence[str], num_codes: int, generator: random.Random
+    gold_codes: Collection[str],
+    candidates: Sequence[str],
+    num_codes: int,
+    generator: random.Random,
+    proposed: Collection[str] = (),
+    hard_negatives: float = 0.5,
 ) -> list[str]:
-    """Codes to ask in one training prompt: the gold codes and random others, shuffled.
+    """Codes to ask in one training prompt: the gold codes and others, shuffled.
 
     Args:
         gold_codes: the codes of the note.
         candidates: all codes of the task.
         num_codes: how many to ask. If there are more gold codes than that, a random part of them.
         generator: the source of randomness.
+        proposed: what a first stage proposed for the note: those that are not gold are its hard negatives.
+        hard_negatives: the share of the others that is drawn from these, as far as there are so many; the rest is drawn
+            from all others.
 
     Raises:
-        ValueError: `num_codes` is less than 1.
+        ValueError: `num_codes` is less than 1, or `hard_negatives` is no share.
 
     Examples:
         >>> sorted(sample_codes(["A", "B"], ["A", "B", "C", "D"], 3, random.Random(0)))[:2]
         ['A', 'B']
+        >>> sorted(sample_codes(["A"], ["A", "B", "C", "D"], 2, random.Random(0), ["A", "D"], hard_negatives=1.0))
+        ['A', 'D']
     """
     if num_codes < 1:
         raise ValueError(f"num_codes={num_codes} is less than 1; pass how many codes a prompt asks.")
-    gold = [code for code in candidates if code in set(gold_codes)]
-    others = [code for code in candidates if code not in set(gold_codes)]
-    gold = generator.sample(gold, min(len(gold), num_codes))
-    codes = gold + generator.sample(others, min(len(others), num_codes - len(gold)))
+    if not 0 <= hard_negatives <= 1:
+        raise ValueError(f"hard_negatives={hard_negatives} is no share; pass a number from 0 to 1.")
+    wanted, hard = set(gold_codes), set(proposed)
+    gold = [code for code in candidates if code in wanted]
+    codes = generator.sample(gold, min(len(gold), num_codes))
+    if hard:
+        hard = [code for code in candidates if code in hard and code not in wanted]
+        codes += generator.sample(hard, min(len(hard), round(hard_negatives * (num_codes - len(codes)))))
+        wanted.update(codes)
+    others = [code for code in candidates if code not in wanted]
+    codes += generator.sample(others, min(len(others), num_codes - len(codes)))
     generator.shuffle(codes)
     return codes

@@ -193,7 +193,7 @@ def plot_precision_recall(
     precision, recall, _ = micro_precision_recall_curve(scores, labels)
     assigned, gold = np.asarray(scores) > threshold, np.asarray(labels) != 0
     hit, assigned, gold = (np.count_nonzero(mask) for mask in (assigned & gold, assigned, gold))
-    figure, axes = _new_figure(6.4, 5.2)
+    figure, axes = new_figure(6.4, 5.2)
     for f1 in (0.2, 0.4, 0.6, 0.8):
         # Recall at which precision is 1, up to 1.
         x = np.linspace(f1 / (2 - f1), 1, 200)
@@ -250,7 +250,7 @@ def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train
     band_of = np.searchsorted(_BANDS, train_counts, side="right") - 1
     present = np.unique(band_of)
 
-    figure, axes = _new_figure(max(4.8, 1.6 + 0.95 * present.size), 5.0)
+    figure, axes = new_figure(max(4.8, 1.6 + 0.95 * present.size), 5.0)
     # Seeded, so that the same run draws the same picture.
     generator = np.random.default_rng(0)
     names = []
@@ -418,7 +418,8 @@ def _band_name(band: int, bands: Sequence[int] = _BANDS) -> str:
     return str(first) if first == last else f"{first}–{last}"
 
 
-def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty picture of that many inches, in the style of this project."""
     # Importing matplotlib takes a second, and pyplot would choose a window system and keep every figure alive.
     from matplotlib.figure import Figure
 

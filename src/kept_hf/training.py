@@ -22,6 +22,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from .metrics import best_macro_f1_threshold, best_micro_f1_threshold, icd_metrics
 from .processing_kept import CUT_MESSAGE, KeptProcessor
 from .prompting import sample_codes
+from .proposals import Proposals
+from .reranking import in_code_set, label_matrix, mixed_order, published_fill
 
 if TYPE_CHECKING:
     from .data_collator import DataCollatorForICDPrompting
@@ -43,6 +45,9 @@ def prompt_rows(
     sampled_codes: int | None = None,
     draws: int = 1,
     seed: int = 0,
+    proposals: Proposals | None = None,
+    hard_negatives: float = 0.5,
+    add_gold: bool = True,
 ) -> Dataset:
     """Turn notes into rows for the Trainer.
 
@@ -51,26 +56,54 @@ def prompt_rows(
         processor: its code set is the task.
         sampled_codes: for training: ask a random part of the codes, this many, all gold codes among them. By default
             every code of the code set is asked, in the processor's groups.
-        draws: rows per note with `sampled_codes`, each with codes drawn anew.
+        draws: rows per note with `sampled_codes`, sets of groups with `proposals` alone, each with codes drawn or
+            shuffled anew.
         seed: of the draws.
+        proposals: for training: what a first stage proposes for these notes, or for more of them, then with `note_ids`
+            as in the column `note_id`. With `sampled_codes` hard negatives come from them. Without, the candidates are
+            shuffled and asked in groups of `processor.codes_per_prompt`, as published; in the isolated layout all in
+            one row. For evaluation see [`CandidatePrompts`].
+        hard_negatives: see [`kept_hf.prompting.sample_codes`].
+        add_gold: without `sampled_codes`: ask the gold codes that were not proposed, too. The published training does
+            not.
 
     Returns:
         Rows with the model's inputs, `labels` and `length`, in the order of the notes. How many notes were cut is
         logged.
 
     Raises:
-        ValueError: no notes.
+        ValueError: no notes, or proposals that do not fit them.
     """
     if not len(notes):
         raise ValueError("notes has no rows; choose codes that its split has, or pass another split.")
     codes = list(processor.code_set) if processor.code_set is not None else []
+    if proposals is not None:
+        proposals = in_code_set(_for_notes(proposals, notes), processor.code_set)
+
+    def drawn(gold: Sequence[str], index: int, draw: int) -> list[str]:
+        generator = random.Random(f"{seed} {index} {draw}")
+        proposed = () if proposals is None else proposals.codes_of(index)
+        if sampled_codes is not None:
+            return sample_codes(gold, codes, sampled_codes, generator, proposed, hard_negatives)
+        missed = [code for code in gold if code in processor.code_set] if add_gold else []
+        group = list(dict.fromkeys([*proposed, *missed]))
+        generator.shuffle(group)
+        return group
+
+    if proposals is not None and sampled_codes is None:
+        # A note without candidates has nothing to teach.
+        numbers = proposals.num_candidates
+        taught = [note for note, gold in enumerate(notes["codes"]) if numbers[note] or drawn(gold, note, 0)]
+        notes, proposals = notes.select(taught), proposals.take(taught)
+        if not taught:
+            raise ValueError("proposals has no candidate for any of these notes.")
 
     def rows(batch: dict, indices: Sequence[int]) -> dict:
         texts, gold, asked = batch["text"], batch["codes"], batch.get("asked")
-        if sampled_codes is not None:
+        if sampled_codes is not None or proposals is not None:
             texts, gold = ([value for value in values for _ in range(draws)] for values in (texts, gold))
-            generators = (random.Random(f"{seed} {index} {draw}") for index in indices for draw in range(draws))
-            asked = [sample_codes(g, codes, sampled_codes, rng) for g, rng in zip(gold, generators, strict=True)]
+            places = [(index, draw) for index in indices for draw in range(draws)]
+            asked = [drawn(of_note, *place) for of_note, place in zip(gold, places, strict=True)]
         features = processor(texts, codes=asked, gold_codes=gold, return_cut=True)
         return {**features, "length": [len(ids) for ids in features["input_ids"]]}
 
@@ -124,6 +157,78 @@ def fit_similarity_threshold(
     return threshold
 
 
+class CandidatePrompts:
+    """Evaluation with the Trainer where each note is asked about candidates of its own.
+
+    The codes that were not proposed are not asked, gold or not: they get the published fill value, and count.
+
+    Args:
+        notes: columns `text` and `codes`.
+        processor: in the joint layout with `codes_per_prompt`.
+        proposals: for these notes, or for more of them, then with `note_ids` as in the column `note_id`.
+
+    Attributes:
+        notes: those that have candidates, with the column `asked`: for [`prompt_rows`].
+        labels: `(notes, codes)` of 0 and 1, of all notes.
+
+    Raises:
+        ValueError: proposals that do not fit the notes or the code set, or that are empty.
+
+    Examples:
+        >>> prompts = CandidatePrompts(validation_notes, processor, proposals.top(300))  # doctest: +SKIP
+        >>> trainer = Trainer(
+        ...     eval_dataset=prompt_rows(prompts.notes, processor),
+        ...     compute_metrics=ICDMetrics(processor, candidates=prompts),
+        ... )  # doctest: +SKIP
+    """
+
+    def __init__(self, notes: Dataset, processor: KeptProcessor, proposals: Proposals):
+        self.code_set = processor.code_set
+        proposals = in_code_set(_for_notes(proposals, notes), self.code_set)
+        asked = [mixed_order(proposals.codes_of(note)) for note in range(len(notes))]
+        self.labels = label_matrix(notes["codes"], self.code_set.codes)
+        self._note = np.repeat(np.arange(len(asked)), [len(codes) for codes in asked])
+        self._code = np.array([self.code_set.index(code) for codes in asked for code in codes], dtype=np.int64)
+        self._sizes = [len(group) for codes in asked if codes for group in processor.code_groups(codes)]
+        with_candidates = [note for note, codes in enumerate(asked) if codes]
+        if not with_candidates:
+            raise ValueError("proposals has no candidate for any of these notes.")
+        notes = notes.select(with_candidates)
+        self.notes = notes.add_column("asked", [asked[note] for note in with_candidates])
+
+    def merge_logits(self, logits: np.ndarray) -> np.ndarray:
+        """Put the scores of all prompts into one matrix.
+
+        Args:
+            logits: `(prompts, longest)` in the order of the rows of `notes`.
+
+        Returns:
+            `(notes, codes)` float32.
+
+        Raises:
+            ValueError: another number of prompts.
+        """
+        if len(logits) != len(self._sizes):
+            raise ValueError(f"logits has {len(logits)} rows for {len(self._sizes)} prompts.")
+        logits = np.asarray(logits, dtype=np.float32)
+        asked = logits[np.arange(logits.shape[1]) < np.array(self._sizes)[:, None]]
+        matrix = np.full(self.labels.shape, published_fill(asked), dtype=np.float32)
+        matrix[self._note, self._code] = asked
+        return matrix
+
+
+def _for_notes(proposals: Proposals, notes: Dataset) -> Proposals:
+    """The proposals of these notes: by their ids, or by their place where there are none."""
+    if proposals.note_ids is not None and "note_id" in notes.column_names:
+        return proposals.for_notes(notes["note_id"])
+    if len(proposals) != len(notes):
+        raise ValueError(
+            f"proposals has {len(proposals)} rows for {len(notes)} notes; pass the same notes, or proposals with "
+            "note_ids and notes with a column note_id."
+        )
+    return proposals
+
+
 class ICDMetrics:
     """`compute_metrics` for the Trainer: a row of scores per note, threshold tuned on the split that is evaluated.
 
@@ -134,17 +239,24 @@ class ICDMetrics:
         processor: the processor that made the rows, which merges a note's prompts. None where the model scores all
             codes of a note at once.
         threshold_metric: what the threshold maximises: "f1_micro" (as published) or "f1_macro".
+        candidates: what made the notes of the rows, if each is asked about candidates of its own.
 
     Raises:
         ValueError: another `threshold_metric`.
     """
 
-    def __init__(self, processor: KeptProcessor | None = None, threshold_metric: str = "f1_micro"):
+    def __init__(
+        self,
+        processor: KeptProcessor | None = None,
+        threshold_metric: str = "f1_micro",
+        candidates: CandidatePrompts | None = None,
+    ):
         if threshold_metric not in THRESHOLD_SEARCHES:
             raise ValueError(
                 f"threshold_metric={threshold_metric!r} is unknown; pass one of {', '.join(THRESHOLD_SEARCHES)}."
             )
         self.processor = processor
+        self.candidates = candidates
         self.find_threshold = THRESHOLD_SEARCHES[threshold_metric]
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
@@ -155,6 +267,8 @@ class ICDMetrics:
 
     def scores_and_labels(self, prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray]:
         """Scores and labels of what the Trainer predicted, `(notes, codes)` each."""
+        if self.candidates is not None:
+            return self.candidates.merge_logits(prediction.predictions), self.candidates.labels
         scores, labels = prediction.predictions, prediction.label_ids
         if self.processor is not None:
             scores, labels = self.processor.merge_logits(scores), self.processor.merge_logits(labels)

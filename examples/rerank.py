@@ -1,0 +1,366 @@
+"""Two stages on a full code set: a first stage proposes codes, KEPT scores them anew, both are evaluated and fused.
+
+    accelerate launch examples/rerank.py --corpus codiesp --data_dir path/to/codiesp --output_dir outputs/two-stages \\
+        --proposals sparse=outputs/sparse dense=outputs/dense --seeds 42 43 44 --prompt_layout isolated
+
+`outputs/sparse` holds the proposals of each split: `train.npz`, `validation.npz`, `test.npz` (`Proposals.save`), or the
+published files `*_train_predtop50.txt`, `*_dev_predtop50.txt`, `*_test_predtop50.txt`. The first one named is scored
+anew; the others stand beside it in the table. Options that are not listed here go to `train.py`, a recipe file too.
+With `--model` nothing is trained.
+
+The stages leave files in `output_dir`: `proposals/{split}.npz`, `model-{seed}/`, `reranked/…`, `all_results.json`. What
+is there and was made with the same settings from the same files is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+import train  # examples/train.py, which lies beside this file
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from transformers import AutoModelForSequenceClassification
+
+from kept_hf import KeptProcessor
+from kept_hf.comparison import compare_by_band, halves, judge, plot_by_band
+from kept_hf.corpora import CORPORA, Corpus
+from kept_hf.corpora.selection import training_counts
+from kept_hf.metrics import per_code_metrics
+from kept_hf.proposals import Proposals, read_predtop
+from kept_hf.report import format_table
+from kept_hf.reranking import (
+    FUSION_METRICS,
+    GROUP_SIZE,
+    fuse,
+    in_code_set,
+    label_matrix,
+    published_fill,
+    rerank,
+    rerank_all,
+    tune_fusion,
+)
+
+logger = logging.getLogger("rerank")
+PUBLISHED_NAMES = {"train": "train", "validation": "dev", "test": "test"}
+TABLE_METRICS = ("map", "f1_micro", "f1_macro", "f1_macro_per_code", "precision_at_8", "precision_at_15")
+MODEL_FILES = ("*.safetensors", "config.json", "processor_config.json", "tokenizer.json")
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The arguments of this command, and those for `train.py`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--corpus", default="demo", help=f"one of: {', '.join(CORPORA)}")
+    parser.add_argument("--corpus_options", nargs="*", default=[], help="further options of the corpus: name=value")
+    parser.add_argument("--codes", default="all", help="all, top50, rare50, or a file with one code a line")
+    parser.add_argument("--data_dir", help="folder of the corpus")
+    parser.add_argument("--cache_dir", help="where built corpora are kept")
+    parser.add_argument("--proposals", nargs="+", required=True, metavar="NAME=FOLDER", help="first stages; see above")
+    parser.add_argument("--top_k", type=int, default=300, help="candidates of a note")
+    parser.add_argument("--model", nargs="*", default=[], help="trained models with their processors: train none")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="train a model with each")
+    parser.add_argument("--group_size", type=int, default=GROUP_SIZE, help="joint layout: candidates of a prompt")
+    parser.add_argument("--batch_size", type=int, default=8, help="prompts (isolated: notes) at a time")
+    parser.add_argument("--all_codes", action="store_true", help="isolated layout: score all codes, too")
+    parser.add_argument(
+        "--fusion_metric", choices=FUSION_METRICS, default=FUSION_METRICS[0], help="what the fusion's weight maximises"
+    )
+    parser.add_argument("--output_dir", default="outputs/rerank", help="where everything is written")
+    arguments, for_train = parser.parse_known_args(argv)
+    arguments.proposals = dict(option.partition("=")[::2] for option in arguments.proposals)
+    if not all(arguments.proposals.values()):
+        parser.error("--proposals: write NAME=FOLDER, such as sparse=outputs/sparse")
+    if arguments.model and for_train:
+        parser.error(f"--model was given, so nothing is trained, but there is {for_train[0]}: leave one of them out")
+    return arguments, for_train
+
+
+def is_made(path: Path, settings: dict) -> bool:
+    """Whether an output is there that was made with these settings."""
+    record = path.with_name(path.name + ".settings.json")
+    made = path.exists() and record.exists() and json.loads(record.read_text(encoding="utf-8")) == settings
+    if made:
+        logger.info("%s is there already.", path)
+    return made
+
+
+def keep_settings(path: Path, settings: dict) -> None:
+    """Note what an output was made with; once it is complete."""
+    record = path.with_name(path.name + ".settings.json")
+    record.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def digest(*parts: object) -> str:
+    """Short hash of texts, bytes and the content of files."""
+    result = hashlib.sha256()
+    for part in parts:
+        content = (
+            part.read_bytes() if isinstance(part, Path) else part if isinstance(part, bytes) else str(part).encode()
+        )
+        result.update(len(content).to_bytes(8, "little") + content)
+    return result.hexdigest()[:16]
+
+
+def digest_of_proposals(proposals: Proposals) -> str:
+    """Short hash of all that proposals hold."""
+    return digest(proposals.codes, proposals.note_ids, proposals.indices.tobytes(), proposals.scores.tobytes())
+
+
+def digest_of_model(path: str) -> str:
+    """Short hash of a model's folder; the name of one on the Hub."""
+    if not Path(path).is_dir():
+        return path
+    files = sorted(file for pattern in MODEL_FILES for file in Path(path).glob(pattern))
+    return digest(*(part for file in files for part in (file.name, file)))
+
+
+def read_proposals(folder: str, corpus: Corpus) -> dict[str, Proposals]:
+    """Split → the candidates of its notes, in the order of the corpus."""
+    found = {}
+    for split, notes in corpus.dataset.items():
+        note_ids, saved = notes["note_id"], Path(folder, f"{split}.npz")
+        published = sorted(Path(folder).glob(f"*_{PUBLISHED_NAMES[split]}_predtop50.txt"))
+        if saved.exists():
+            proposals = Proposals.load(saved)
+            if proposals.note_ids is None:
+                raise SystemExit(f"{saved} has no note_ids; make it with the ids of the notes.")
+            proposals = in_code_set(proposals.for_notes(note_ids), corpus.code_set, skip_unknown=True)
+        elif published:
+            proposals = read_predtop(published[0], corpus.code_set, note_ids=list(note_ids), skip_unknown=True)
+        else:
+            continue
+        found[split] = proposals
+    missing = [split for split in corpus.dataset if split not in found and split != "train"]
+    if missing:
+        raise SystemExit(f"{folder} has no proposals of {', '.join(missing)}: write {missing[0]}.npz there.")
+    return found
+
+
+def propose(proposals: dict[str, Proposals], top_k: int, folder: Path) -> dict[str, Path]:
+    """Write the candidates that the next stages read."""
+    proposals = {split: of_split.top(top_k) for split, of_split in proposals.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {split: folder / f"{split}.npz" for split in proposals}
+    for split, path in files.items():
+        settings = {"proposals": digest_of_proposals(proposals[split])}
+        if not is_made(path, settings):
+            proposals[split].save(path)
+            keep_settings(path, settings)
+    return files
+
+
+def train_model(arguments: argparse.Namespace, for_train: list[str], files: dict[str, Path], seed: int) -> str:
+    """Train with `examples/train.py`, on prompts of the candidates."""
+    if "train" not in files:
+        raise SystemExit("Training needs proposals of the train split: write train.npz, or pass --model.")
+    folder = Path(arguments.output_dir, f"model-{seed}")
+    recipe, options = for_train[:1], for_train[1:]
+    if not recipe or not recipe[0].endswith((".yaml", ".yml", ".json")):
+        recipe, options = [], for_train
+    command = [*recipe, "--corpus", arguments.corpus, "--codes", arguments.codes]
+    for name in ("data_dir", "cache_dir"):
+        if getattr(arguments, name):
+            command += [f"--{name}", getattr(arguments, name)]
+    if arguments.corpus_options:
+        command += ["--corpus_options", *arguments.corpus_options]
+    command += ["--proposals", *(f"{split}={path}" for split, path in files.items())]
+    command += ["--codes_per_prompt", str(arguments.group_size), *options]
+    command += ["--seed", str(seed), "--output_dir", str(folder)]
+    settings = {"command": command, "proposals": {split: digest(path) for split, path in files.items()}}
+    made = is_made(folder, settings)
+    PartialState().wait_for_everyone()
+    if not made:
+        own, sys.argv = sys.argv, ["examples/train.py", *command]
+        train.main()
+        sys.argv = own
+        if PartialState().is_main_process:
+            keep_settings(folder, settings)
+    return str(folder)
+
+
+def predict(arguments: argparse.Namespace, path: str, number: int, corpus: Corpus, files: dict[str, Path]) -> dict:
+    """Score the candidates, and all codes if asked; the files by system and split."""
+    found: dict[str, dict[str, Path]] = {}
+    state, model, weights = PartialState(), None, digest_of_model(path)
+    systems = ("reranked", "all_codes") if arguments.all_codes else ("reranked",)
+    for split in (split for split in files if split != "train"):
+        notes = corpus.dataset[split]
+        for system in systems:
+            output = Path(arguments.output_dir, "reranked", f"{system}-{number}-{split}.npz")
+            found.setdefault(system, {})[split] = output
+            settings = {
+                "system": system,
+                "model": weights,
+                "notes": digest(*notes["text"]),
+                "codes": digest(corpus.code_set.to_dict()),
+                "proposals": digest(files[split]) if system == "reranked" else arguments.top_k,
+                "group_size": arguments.group_size,
+            }
+            made = is_made(output, settings)
+            state.wait_for_everyone()
+            if made:
+                continue
+            if model is None:
+                processor = KeptProcessor.from_pretrained(path, code_set=corpus.code_set)
+                model = AutoModelForSequenceClassification.from_pretrained(path).to(state.device)
+            places = list(range(state.process_index, len(notes), state.num_processes))
+            texts, proposals = notes.select(places)["text"][:], Proposals.load(files[split])
+            common = {"batch_size": arguments.batch_size, "progress": state.is_main_process}
+            if system == "reranked":
+                part = rerank(model, processor, texts, proposals.take(places), arguments.group_size, **common)
+            else:
+                part = rerank_all(model, processor, texts, arguments.top_k, **common)
+            parts = gather_object([(places, part)])
+            if state.is_main_process:
+                order = np.argsort([place for of_one, _ in parts for place in of_one])
+                scored = Proposals.concatenate(part for _, part in parts).take(order)
+                output.parent.mkdir(parents=True, exist_ok=True)
+                replace(scored, note_ids=notes["note_id"][:]).save(output)
+                keep_settings(output, settings)
+    return found
+
+
+def matrix_of(proposals: Proposals) -> np.ndarray:
+    """One matrix over all codes, with the published fill value."""
+    return proposals.scores_matrix(published_fill(proposals.scores))
+
+
+class Judge:
+    """Judges systems on the test split by what was tuned on validation; without one, each half of validation by what
+    was tuned on the other."""
+
+    def __init__(self, corpus: Corpus, fusion_metric: str):
+        self.split = "test" if "test" in corpus.dataset else "validation"
+        self.codes, self.fusion_metric = corpus.code_set.codes, fusion_metric
+        self.gold = {split: corpus.dataset[split]["codes"][:] for split in {"validation", self.split}}
+        whole = {split: (split, np.arange(len(codes))) for split, codes in self.gold.items()}
+        self.turns = [(whole["validation"], whole[self.split])]
+        self.tuned_on = "validation"
+        if self.split == "validation":
+            one, other = ((self.split, half) for half in halves(len(self.gold["validation"])))
+            self.turns = [(one, other), (other, one)]
+            self.tuned_on = "the other half of the validation notes, in turn"
+
+    def __call__(self, first: dict[str, Proposals], second: dict[str, Proposals] | None = None) -> dict:
+        """Metrics of one stage, or of two that are fused."""
+        folds, weights = [], []
+        for turn in self.turns:
+            gold = [[self.gold[split][row] for row in rows] for split, rows in turn]
+            stages = [first[split].take(rows) for split, rows in turn]
+            if second is not None:
+                anew = [second[split].take(rows) for split, rows in turn]
+                fusion = tune_fusion(stages[0], anew[0], gold[0], self.fusion_metric)
+                stages = [fuse(*both, fusion) for both in zip(stages, anew, strict=True)]
+                weights.append(round(fusion.weight, 4))
+            (tuned, judged), labels = map(matrix_of, stages), [label_matrix(codes, self.codes) for codes in gold]
+            folds.append((tuned, labels[0], judged, labels[1]))
+        metrics, per_code = judge(folds)
+        return {"metrics": metrics, "f1": per_code["f1"], "fusion_weights": weights}
+
+
+def bands_of(
+    judge_system: Judge, corpus: Corpus, results: dict[str, list[dict]], first: Proposals, name: str
+) -> list[dict]:
+    """F1 by code frequency of each system, and of an oracle that assigns exactly the proposed gold codes."""
+    labels = label_matrix(judge_system.gold[judge_system.split], corpus.code_set.codes)
+    ceiling = per_code_metrics(labels * (first.scores_matrix(-np.inf) > -np.inf), labels, 0.5)
+    f1 = {system: np.mean([run["f1"] for run in runs], axis=0) for system, runs in results.items()}
+    counts = list(training_counts(corpus).values())
+    bands = compare_by_band({**f1, f"ceiling of {name}": ceiling["f1"]}, counts, labels.sum(axis=0))
+    # JSON has no NaN.
+    return [{column: None if value != value else value for column, value in row.items()} for row in bands]
+
+
+def evaluate(arguments, corpus: Corpus, first_stages: dict[str, dict[str, Proposals]], predicted: list[dict]) -> None:
+    """Write `all_results.json`, the tables and the picture."""
+    judge_system = Judge(corpus, arguments.fusion_metric)
+    split, gold = judge_system.split, judge_system.gold[judge_system.split]
+    candidates = [
+        {"first stage": name, **proposals[split].candidate_metrics(gold)} for name, proposals in first_stages.items()
+    ]
+    asked = {
+        name: {of_split: proposals.top(arguments.top_k) for of_split, proposals in stage.items()}
+        for name, stage in first_stages.items()
+    }
+    runs = [
+        {system: {split: Proposals.load(path) for split, path in files.items()} for system, files in of_run.items()}
+        for of_run in predicted
+    ]
+    (name, first), *_ = asked.items()
+    results = {stage: [judge_system(proposals)] for stage, proposals in asked.items()}
+    results[f"KEPT on {name}"] = [judge_system(run["reranked"]) for run in runs]
+    results[f"{name} + KEPT"] = [judge_system(first, run["reranked"]) for run in runs]
+    if arguments.all_codes:
+        results["KEPT on all codes"] = [judge_system(run["all_codes"]) for run in runs]
+    bands = bands_of(judge_system, corpus, results, first[split], name)
+    table = [
+        {
+            "system": system,
+            "runs": len(of_system),
+            # A code set of ten has no P@15.
+            **{
+                metric: mean(run["metrics"][metric] for run in of_system)
+                for metric in TABLE_METRICS
+                if metric in of_system[0]["metrics"]
+            },
+        }
+        for system, of_system in results.items()
+    ]
+    content = {
+        "evaluated_on": split,
+        "thresholds_and_weights_tuned_on": judge_system.tuned_on,
+        "notes": {split: len(notes) for split, notes in corpus.dataset.items()},
+        "codes": len(corpus.code_set),
+        "candidates": candidates,
+        "systems": table,
+        "runs": {
+            system: [{key: run[key] for key in ("metrics", "fusion_weights")} for run in of_system]
+            for system, of_system in results.items()
+        },
+        "bands": bands,
+        "settings": vars(arguments),
+        "command": " ".join(["examples/rerank.py", *sys.argv[1:]]),
+        "versions": {package: version(package) for package in ("kept-hf", "torch", "transformers", "datasets")},
+    }
+    folder = Path(arguments.output_dir)
+    (folder / "all_results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    plot_by_band(folder / "f1_by_frequency.png", bands)
+    print(f"\n{split} split, {len(gold)} notes, {len(corpus.code_set)} codes; tuned on {judge_system.tuned_on}")
+    for rows in (candidates, table, bands):
+        print("\n" + format_table(rows))
+    print(f"\nWrote all_results.json and f1_by_frequency.png to {folder}.")
+
+
+def main() -> None:
+    """Make what is missing."""
+    arguments, for_train = parse_arguments(sys.argv[1:])
+    state = PartialState(cpu=not torch.cuda.is_available())
+    logging.basicConfig(format="%(message)s", level=logging.INFO if state.is_main_process else logging.ERROR)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    with state.main_process_first():
+        corpus = train.read_corpus(arguments)
+        first_stages = {name: read_proposals(folder, corpus) for name, folder in arguments.proposals.items()}
+        # The first to come here is the main process; the others find the files.
+        first = next(iter(first_stages.values()))
+        files = propose(first, arguments.top_k, Path(arguments.output_dir, "proposals"))
+    models = arguments.model or [train_model(arguments, for_train, files, seed) for seed in arguments.seeds]
+    predicted = [predict(arguments, path, number, corpus, files) for number, path in enumerate(models)]
+    if PartialState().is_main_process:
+        evaluate(arguments, corpus, first_stages, predicted)
+    PartialState().wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main()

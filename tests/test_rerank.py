@@ -1,0 +1,267 @@
+"""`examples/rerank.py`: its stages, what it makes again, and its figures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from datasets import DatasetDict
+from test_examples import ROOT, launch, tiny_checkpoint  # noqa: F401 (a fixture)
+
+from kept_hf import KeptLongformerForICDPrompting, KeptProcessor
+from kept_hf.conversion import convert_to_kept_longformer
+from kept_hf.corpora import load_corpus
+from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
+from kept_hf.proposals import Proposals, write_predtop
+from kept_hf.reranking import label_matrix, published_fill, rerank
+
+SPLITS = {"train": 24, "validation": 21, "test": 20}
+TRAINING = {
+    "max_length": 512,
+    "attention_window": 16,
+    "position_period": 32,
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "matching_examples": 0,
+    "sampled_codes": 4,
+    "draws": 1,
+    "hard_negatives": 1.0,
+    "bf16": "False",
+    "use_cpu": "True",
+}
+
+
+def options(values):
+    return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def small_corpus(tmp_path_factory):
+    """Some notes of the demo."""
+    cache = tmp_path_factory.mktemp("corpus")
+    corpus = load_corpus("demo", cache_dir=cache)
+    splits = {split: corpus.dataset[split].select(range(number)) for split, number in SPLITS.items()}
+    return SimpleNamespace(cache=cache, all=corpus, small=replace(corpus, dataset=DatasetDict(splits)))
+
+
+@pytest.fixture(scope="module")
+def folders(small_corpus, tmp_path_factory):
+    """Two first stages: one knows something, names its notes, more than there are, in another order; one is published
+    files, with a line for each note."""
+    named, published = tmp_path_factory.mktemp("named"), tmp_path_factory.mktemp("published")
+    corpus = small_corpus.all
+    codes = corpus.code_set.codes
+    for number, (split, notes) in enumerate(corpus.dataset.items()):
+        generator = np.random.default_rng(number)
+        labels = label_matrix(notes["codes"], codes)
+        scores = generator.normal(size=labels.shape) + 1.5 * labels
+        scores[3] = -np.inf  # a note without candidates
+        order = generator.permutation(len(notes))
+        best = Proposals.from_scores(scores, codes, 12, notes["note_id"][:])
+        best.take(order).save(named / f"{split}.npz")
+        name = {"validation": "dev"}.get(split, split)
+        random = Proposals.from_scores(generator.random((SPLITS[split], len(codes))), codes, 6)
+        write_predtop(published / f"demo_{name}_predtop50.txt", random)
+    return {"named": named, "published": published}
+
+
+@pytest.fixture(scope="module")
+def models(small_corpus, tiny_checkpoint, tmp_path_factory):  # noqa: F811
+    """A model of each layout with random weights."""
+    import torch
+
+    found = {}
+    for layout in ("joint", "isolated"):
+        torch.manual_seed(0)
+        converted, tokenizer = convert_to_kept_longformer(str(tiny_checkpoint), 512, 16, 32)
+        processor = KeptProcessor(tokenizer, small_corpus.all.code_set, max_length=512, prompt_layout=layout)
+        for name, value in processor.config_overrides().items():
+            setattr(converted.config, name, value)
+        model = KeptLongformerForICDPrompting(converted.config)
+        model.load_state_dict(converted.state_dict())
+        for parameter in model.parameters():
+            parameter.data.add_(0.3 * torch.randn(parameter.shape))
+        found[layout] = tmp_path_factory.mktemp(layout)
+        model.save_pretrained(found[layout])
+        processor.save_pretrained(found[layout])
+    return found
+
+
+@pytest.fixture
+def script(monkeypatch, small_corpus):
+    """The script as a module, on the small corpus; `run(options)` is its command."""
+    import importlib.util
+
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    spec = importlib.util.spec_from_file_location("rerank_example", ROOT / "examples" / "rerank.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module.train, "read_corpus", lambda arguments: small_corpus.small)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["rerank.py", *map(str, arguments)])
+        module.main()
+
+    module.run = run
+    yield module
+    sys.modules.pop("train", None)
+
+
+def results_of(folder):
+    return json.loads((folder / "all_results.json").read_text())
+
+
+def test_all_stages_from_one_command(script, folders, tiny_checkpoint, tmp_path, capsys, monkeypatch):  # noqa: F811
+    arguments = ["--proposals", f"named={folders['named']}", "--top_k", 10, "--group_size", 4]
+    arguments += ["--output_dir", tmp_path, "--seeds", 1, 2]
+    arguments += [*options(TRAINING), "--model_name_or_path", tiny_checkpoint]
+    script.run(*arguments)
+    results = results_of(tmp_path)
+    assert [row["system"] for row in results["systems"]] == ["named", "KEPT on named", "named + KEPT"]
+    assert [row["runs"] for row in results["systems"]] == [1, 2, 2]
+    assert "candidate_recall_at_50" not in results["candidates"][0], "twelve were proposed"
+    assert results["evaluated_on"] == "test" and results["thresholds_and_weights_tuned_on"] == "validation"
+    for system in ("KEPT on named", "named + KEPT"):
+        runs = [run["metrics"]["map"] for run in results["runs"][system]]
+        (row,) = (row for row in results["systems"] if row["system"] == system)
+        assert row["map"] == pytest.approx(np.mean(runs))
+    trained = json.loads((tmp_path / "model-2" / "settings.json").read_text())
+    assert trained["codes_per_prompt"] == 4 and trained["seed"] == 2 and len(trained["proposals"]) == 3
+    evaluated = json.loads((tmp_path / "model-1" / "all_results.json").read_text())
+    direct = next(run["metrics"] for run in results["runs"]["KEPT on named"])
+    assert evaluated["test_map"] == pytest.approx(direct["map"], abs=1e-4), "train.py evaluates on the same candidates"
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("precision_at_15", "train_notes", "ceiling of named", "test split"))
+    assert (tmp_path / "f1_by_frequency.png").exists()
+
+    def refuse(*_, **__):
+        raise AssertionError("made again")
+
+    with monkeypatch.context() as patch:
+        for name in ("rerank", "rerank_all"):
+            patch.setattr(script, name, refuse)
+        patch.setattr(script.train, "main", refuse)
+        script.run(*arguments)
+        assert results_of(tmp_path)["systems"] == results["systems"]
+        with pytest.raises(AssertionError, match="made again"):
+            script.run(*arguments, "--learning_rate", "0.5")
+        (tmp_path / "reranked" / "reranked-1-test.npz").unlink()
+        with pytest.raises(AssertionError, match="made again"):
+            script.run(*arguments)
+
+
+@pytest.mark.parametrize("layout", ["joint", "isolated"])
+def test_figures_of_a_trained_model(script, small_corpus, folders, models, tmp_path, layout):
+    arguments = ["--proposals", *(f"{name}={folder}" for name, folder in folders.items()), "--model", models[layout]]
+    arguments += ["--output_dir", tmp_path, "--group_size", 5] + ["--all_codes"] * (layout == "isolated")
+    script.run(*arguments)
+    results = results_of(tmp_path)
+    corpus = small_corpus.small
+    codes = corpus.code_set.codes
+    expected = {}
+    model, processor = (kind.from_pretrained(models[layout]) for kind in (KeptLongformerForICDPrompting, KeptProcessor))
+    for split in ("validation", "test"):
+        notes = corpus.dataset[split]
+        first = Proposals.load(folders["named"] / f"{split}.npz").for_notes(notes["note_id"])
+        second = rerank(model, processor, notes["text"], first, 5)
+        for name, stage in (("named", first), ("KEPT on named", second)):
+            expected[name, split] = stage.scores_matrix(published_fill(stage.scores))
+        labels = label_matrix(notes["codes"], codes)
+        expected["labels", split] = labels
+        if split == "test":
+            (row,) = (row for row in results["candidates"] if row["first stage"] == "named")
+            assert row == {"first stage": "named", **first.candidate_metrics(notes["codes"])}
+    for name in ("named", "KEPT on named"):
+        threshold = best_micro_f1_threshold(expected[name, "validation"], expected["labels", "validation"])
+        wanted = icd_metrics(expected[name, "test"], expected["labels", "test"], threshold=threshold)
+        (row,) = (row for row in results["systems"] if row["system"] == name)
+        for metric in ("map", "f1_micro", "f1_macro", "precision_at_8"):
+            assert row[metric] == pytest.approx(wanted[metric], abs=1e-4), (name, metric)
+    systems = [row["system"] for row in results["systems"]]
+    assert systems == ["named", "published", "KEPT on named", "named + KEPT"] + ["KEPT on all codes"] * (
+        layout == "isolated"
+    )
+
+
+def test_without_a_test_split_each_half_is_judged_by_the_other(script, small_corpus, folders, models, tmp_path):
+    dataset = DatasetDict({split: small_corpus.small.dataset[split] for split in ("train", "validation")})
+    script.train.read_corpus = lambda _: replace(small_corpus.small, dataset=dataset)
+    named = folders["named"]
+    script.run("--proposals", f"named={named}", "--model", models["joint"], "--output_dir", tmp_path)
+    results = results_of(tmp_path)
+    assert results["evaluated_on"] == "validation" and "other half" in results["thresholds_and_weights_tuned_on"]
+    assert len(results["runs"]["named + KEPT"][0]["fusion_weights"]) == 2
+    assert "auc_micro" not in results["runs"]["named"][0]["metrics"]
+
+
+def test_weights_are_tuned_on_validation(script, small_corpus):
+    """On validation the second stage knows all, on test the first: the weight has to be that of validation."""
+    corpus, found = small_corpus.small, {"knows": {}, "guesses": {}}
+    codes = corpus.code_set.codes
+    for split in ("validation", "test"):
+        labels = label_matrix(corpus.dataset[split]["codes"], codes)
+        noise = np.random.default_rng(0).normal(size=labels.shape)
+        for name, share in (("knows", 9), ("guesses", 0)):
+            found[name][split] = Proposals.from_scores(share * labels + noise, codes, len(codes))
+    first = {"validation": found["guesses"]["validation"], "test": found["knows"]["test"]}
+    second = {"validation": found["knows"]["validation"], "test": found["guesses"]["test"]}
+    judge_system = script.Judge(corpus, "map")
+    (weight,) = judge_system(first, second)["fusion_weights"]
+    assert weight > 0.6
+    (weight,) = judge_system(second, first)["fusion_weights"]
+    assert weight < 0.4
+
+
+def test_what_changed_is_made_again(script, folders, models, tmp_path):
+    model = shutil.copytree(models["joint"], tmp_path / "model")
+    arguments = ["--proposals", f"named={folders['named']}", "--model", model, "--output_dir", tmp_path / "out"]
+    file = tmp_path / "out" / "reranked" / "reranked-0-test.npz"
+    times = []
+    for change in ([], [], ["--top_k", 5], ["--group_size", 7]):
+        script.run(*arguments, *change)
+        times.append(file.stat().st_mtime_ns)
+    assert times[0] == times[1] < times[2] < times[3]
+    assert Proposals.load(file).top_k == 12
+    other = models["isolated"] / "model.safetensors"
+    (model / "model.safetensors").write_bytes(other.read_bytes()[:-4] + b"\x00\x00\x00\x3f")
+    script.run(*arguments, "--group_size", 7)
+    assert file.stat().st_mtime_ns > times[3], "other weights"
+
+
+def test_errors(script, folders, models, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        script.run("--proposals", folders["named"])
+    assert "NAME=FOLDER" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.run("--proposals", f"a={folders['named']}", "--model", models["joint"], "--learning_rate", "1")
+    assert "--learning_rate: leave one of them out" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"has no proposals of validation, test: write validation\.npz there"):
+        script.run("--proposals", f"a={tmp_path}", "--model", models["joint"])
+    for split in ("validation", "test"):
+        shutil.copy(folders["named"] / f"{split}.npz", tmp_path)
+    with pytest.raises(SystemExit, match="needs proposals of the train split"):
+        script.run("--proposals", f"a={tmp_path}", "--output_dir", tmp_path / "out")
+    proposals = Proposals.load(tmp_path / "test.npz")
+    replace(proposals, note_ids=None).save(tmp_path / "test.npz")
+    with pytest.raises(SystemExit, match=r"test\.npz has no note_ids"):
+        script.run("--proposals", f"a={tmp_path}", "--model", models["joint"])
+
+
+def test_two_processes_train_and_predict(small_corpus, folders, tiny_checkpoint, tmp_path):  # noqa: F811
+    arguments = ["--proposals", f"named={folders['named']}", "--top_k", "4", "--cache_dir", str(small_corpus.cache)]
+    arguments += ["--output_dir", str(tmp_path), *options(TRAINING), "--model_name_or_path", str(tiny_checkpoint)]
+    launch("examples/rerank.py", *arguments, processes=2)
+    assert json.loads((tmp_path / "model-42" / "settings.json").read_text())["world_size"] == 2
+    notes = small_corpus.all.dataset["test"]
+    first = Proposals.load(folders["named"] / "test.npz").for_notes(notes["note_id"]).top(4)
+    path = tmp_path / "model-42"
+    model, processor = (kind.from_pretrained(path) for kind in (KeptLongformerForICDPrompting, KeptProcessor))
+    expected = rerank(model, processor, notes["text"], first)
+    found = Proposals.load(tmp_path / "reranked" / "reranked-0-test.npz")
+    assert np.array_equal(found.indices, expected.indices) and found.note_ids == expected.note_ids
+    assert np.allclose(found.scores, expected.scores, atol=1e-5)
