@@ -35,7 +35,7 @@ def main() -> None:
     cost.plot(codes, isolated, "C2-o", label="isolated, one more note")
     cost.set(title="seconds for one note", xlabel="codes asked", xscale="log", yscale="log")
     cost.set_xticks(codes, [f"{number:,}" for number in codes], minor=False)
-    cost.legend(frameon=False)
+    cost.legend(fontsize="small", frameon=False)
     bottom = [0.0] * len(runs)
     for name, seconds in parts.items():
         shares = [100 * part / total for part, total in zip(seconds, isolated, strict=True)]

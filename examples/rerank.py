@@ -3,7 +3,7 @@
     accelerate launch examples/rerank.py --corpus codiesp --data_dir path/to/codiesp --output_dir outputs/two-stages \\
         --proposals sparse=outputs/sparse dense=outputs/dense --seeds 42 43 44 --prompt_layout isolated
 
-`outputs/sparse` holds the proposals of each split: `train.npz`, `validation.npz`, `test.npz` (`Proposals.save`), or the
+`outputs/sparse` holds the proposals of each split: `{split}_proposals.npz` (`Proposals.save`, `train_msmn.py`), or the
 published files `*_train_predtop50.txt`, `*_dev_predtop50.txt`, `*_test_predtop50.txt`. The first one named is scored
 anew; the others stand beside it in the table. Options that are not listed here go to `train.py`, a recipe file too.
 With `--model` nothing is trained.
@@ -130,7 +130,7 @@ def read_proposals(folder: str, corpus: Corpus) -> dict[str, Proposals]:
     """Split → the candidates of its notes, in the order of the corpus."""
     found = {}
     for split, notes in corpus.dataset.items():
-        note_ids, saved = notes["note_id"], Path(folder, f"{split}.npz")
+        note_ids, saved = notes["note_id"], Path(folder, f"{split}_proposals.npz")
         published = sorted(Path(folder).glob(f"*_{PUBLISHED_NAMES[split]}_predtop50.txt"))
         if saved.exists():
             proposals = Proposals.load(saved)
@@ -144,7 +144,7 @@ def read_proposals(folder: str, corpus: Corpus) -> dict[str, Proposals]:
         found[split] = proposals
     missing = [split for split in corpus.dataset if split not in found and split != "train"]
     if missing:
-        raise SystemExit(f"{folder} has no proposals of {', '.join(missing)}: write {missing[0]}.npz there.")
+        raise SystemExit(f"{folder} has no proposals of {', '.join(missing)}: write {missing[0]}_proposals.npz there.")
     return found
 
 
@@ -164,7 +164,7 @@ def propose(proposals: dict[str, Proposals], top_k: int, folder: Path) -> dict[s
 def train_model(arguments: argparse.Namespace, for_train: list[str], files: dict[str, Path], seed: int) -> str:
     """Train with `examples/train.py`, on prompts of the candidates."""
     if "train" not in files:
-        raise SystemExit("Training needs proposals of the train split: write train.npz, or pass --model.")
+        raise SystemExit("Training needs proposals of the train split: write train_proposals.npz, or pass --model.")
     folder = Path(arguments.output_dir, f"model-{seed}")
     recipe, options = for_train[:1], for_train[1:]
     if not recipe or not recipe[0].endswith((".yaml", ".yml", ".json")):

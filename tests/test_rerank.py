@@ -63,7 +63,7 @@ def folders(small_corpus, tmp_path_factory):
         scores[3] = -np.inf  # a note without candidates
         order = generator.permutation(len(notes))
         best = Proposals.from_scores(scores, codes, 12, notes["note_id"][:])
-        best.take(order).save(named / f"{split}.npz")
+        best.take(order).save(named / f"{split}_proposals.npz")
         name = {"validation": "dev"}.get(split, split)
         random = Proposals.from_scores(generator.random((SPLITS[split], len(codes))), codes, 6)
         write_predtop(published / f"demo_{name}_predtop50.txt", random)
@@ -167,7 +167,7 @@ def test_figures_of_a_trained_model(script, small_corpus, folders, models, tmp_p
     model, processor = (kind.from_pretrained(models[layout]) for kind in (KeptLongformerForICDPrompting, KeptProcessor))
     for split in ("validation", "test"):
         notes = corpus.dataset[split]
-        first = Proposals.load(folders["named"] / f"{split}.npz").for_notes(notes["note_id"])
+        first = Proposals.load(folders["named"] / f"{split}_proposals.npz").for_notes(notes["note_id"])
         second = rerank(model, processor, notes["text"], first, 5)
         for name, stage in (("named", first), ("KEPT on named", second)):
             expected[name, split] = stage.scores_matrix(published_fill(stage.scores))
@@ -240,15 +240,15 @@ def test_errors(script, folders, models, tmp_path, capsys):
     with pytest.raises(SystemExit):
         script.run("--proposals", f"a={folders['named']}", "--model", models["joint"], "--learning_rate", "1")
     assert "--learning_rate: leave one of them out" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match=r"has no proposals of validation, test: write validation\.npz there"):
+    with pytest.raises(SystemExit, match=r"no proposals of validation, test: write validation_proposals\.npz there"):
         script.run("--proposals", f"a={tmp_path}", "--model", models["joint"])
     for split in ("validation", "test"):
-        shutil.copy(folders["named"] / f"{split}.npz", tmp_path)
+        shutil.copy(folders["named"] / f"{split}_proposals.npz", tmp_path)
     with pytest.raises(SystemExit, match="needs proposals of the train split"):
         script.run("--proposals", f"a={tmp_path}", "--output_dir", tmp_path / "out")
-    proposals = Proposals.load(tmp_path / "test.npz")
-    replace(proposals, note_ids=None).save(tmp_path / "test.npz")
-    with pytest.raises(SystemExit, match=r"test\.npz has no note_ids"):
+    proposals = Proposals.load(tmp_path / "test_proposals.npz")
+    replace(proposals, note_ids=None).save(tmp_path / "test_proposals.npz")
+    with pytest.raises(SystemExit, match=r"test_proposals\.npz has no note_ids"):
         script.run("--proposals", f"a={tmp_path}", "--model", models["joint"])
 
 
@@ -258,7 +258,7 @@ def test_two_processes_train_and_predict(small_corpus, folders, tiny_checkpoint,
     launch("examples/rerank.py", *arguments, processes=2)
     assert json.loads((tmp_path / "model-42" / "settings.json").read_text())["world_size"] == 2
     notes = small_corpus.all.dataset["test"]
-    first = Proposals.load(folders["named"] / "test.npz").for_notes(notes["note_id"]).top(4)
+    first = Proposals.load(folders["named"] / "test_proposals.npz").for_notes(notes["note_id"]).top(4)
     path = tmp_path / "model-42"
     model, processor = (kind.from_pretrained(path) for kind in (KeptLongformerForICDPrompting, KeptProcessor))
     expected = rerank(model, processor, notes["text"], first)
