@@ -207,14 +207,15 @@ def converted_to(model_class: type[ModelClass], converted: KeptLongformerForMask
     Args:
         model_class: for example `KeptLongformerForICDPrompting`.
         converted: what `convert_to_kept_longformer` returned.
-        settings: fields of the configuration.
+        settings: fields of the configuration, and arguments of the model, as `from_pretrained` takes them.
 
     Examples:
         >>> model = converted_to(KeptLongformerForICDMatching, converted, similarity_window=16)  # doctest: +SKIP
     """
     config_class = model_class.config_class
-    fields = converted.config.to_dict() | settings | {"model_type": config_class.model_type}
-    model = model_class(config_class.from_dict(fields))
+    fields = converted.config.to_dict() | {"model_type": config_class.model_type}
+    config, arguments = config_class.from_dict(fields, return_unused_kwargs=True, **settings)
+    model = model_class(config, **arguments)
     own = model.state_dict()
     model.load_state_dict(own | {name: value for name, value in converted.state_dict().items() if name in own})
     return model

@@ -196,7 +196,7 @@ def load_base(
     Args:
         model_class: with the parameters of [`KeptLongformerForMaskedLM`].
         arguments: what to load. Without a `model_max_length`, a converted model gets 1,024 positions.
-        options: further fields of its configuration.
+        options: further fields of its configuration, and arguments of the model.
     """
     path = weights_path(arguments.model_name_or_path)
     dropout = {
