@@ -1,21 +1,21 @@
 """Two stages on a full code set: a first stage proposes codes, KEPT scores them anew, both are evaluated and fused.
 
     accelerate launch examples/rerank.py --corpus codiesp --data_dir path/to/codiesp --output_dir outputs/two-stages \\
-        --proposals sparse=outputs/sparse dense=outputs/dense --seeds 42 43 44 --prompt_layout isolated
+        --proposals fused sparse dense msmn=outputs/msmn --seeds 42 43 44 --prompt_layout isolated
 
-`outputs/sparse` holds the proposals of each split: `{split}_proposals.npz` (`Proposals.save`, `train_msmn.py`), or the
-published files `*_train_predtop50.txt`, `*_dev_predtop50.txt`, `*_test_predtop50.txt`. The first one named is scored
-anew; the others stand beside it in the table. Options that are not listed here go to `train.py`, a recipe file too.
-With `--model` nothing is trained.
+`sparse`, `dense`, `classifier` and `fused` are made here, as by `examples/propose.py`. `outputs/msmn` holds the
+proposals of each split: `{split}_proposals.npz` (`Proposals.save`, `train_msmn.py`), or the published files
+`*_train_predtop50.txt`, `*_dev_predtop50.txt`, `*_test_predtop50.txt`. The first one named is scored anew; the others
+stand beside it in the table. Options that are not listed here go to `train.py`, a recipe file too. With `--model`
+nothing is trained.
 
-The stages leave files in `output_dir`: `proposals/{split}.npz`, `model-{seed}/`, `reranked/…`, `all_results.json`. What
-is there and was made with the same settings from the same files is not made again.
+The stages leave files in `output_dir`: `first-stages/…`, `proposals/{split}.npz`, `model-{seed}/`, `reranked/…`,
+`all_results.json`. What is there and was made with the same settings from the same files is not made again.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import sys
@@ -30,11 +30,12 @@ import torch
 import train  # examples/train.py, which lies beside this file
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from propose import STAGES, FirstStages, add_corpus_arguments, add_retrieval_arguments
 from transformers import AutoModelForSequenceClassification
 
 from kept_hf import KeptProcessor
 from kept_hf.comparison import compare_by_band, halves, judge, plot_by_band
-from kept_hf.corpora import CORPORA, Corpus
+from kept_hf.corpora import Corpus
 from kept_hf.corpora.selection import training_counts
 from kept_hf.metrics import per_code_metrics
 from kept_hf.proposals import Proposals, read_predtop
@@ -50,11 +51,11 @@ from kept_hf.reranking import (
     rerank_all,
     tune_fusion,
 )
+from kept_hf.stage_files import digest, digest_of_model, digest_of_proposals, is_made, keep_settings
 
 logger = logging.getLogger("rerank")
 PUBLISHED_NAMES = {"train": "train", "validation": "dev", "test": "test"}
 TABLE_METRICS = ("map", "f1_micro", "f1_macro", "f1_macro_per_code", "precision_at_8", "precision_at_15")
-MODEL_FILES = ("*.safetensors", "config.json", "processor_config.json", "tokenizer.json")
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -62,13 +63,11 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--corpus", default="demo", help=f"one of: {', '.join(CORPORA)}")
-    parser.add_argument("--corpus_options", nargs="*", default=[], help="further options of the corpus: name=value")
-    parser.add_argument("--codes", default="all", help="all, top50, rare50, or a file with one code a line")
-    parser.add_argument("--data_dir", help="folder of the corpus")
-    parser.add_argument("--cache_dir", help="where built corpora are kept")
-    parser.add_argument("--proposals", nargs="+", required=True, metavar="NAME=FOLDER", help="first stages; see above")
-    parser.add_argument("--top_k", type=int, default=300, help="candidates of a note")
+    add_corpus_arguments(parser)
+    add_retrieval_arguments(parser)
+    parser.add_argument(
+        "--proposals", nargs="+", required=True, metavar="NAME[=FOLDER]", help="first stages; see above"
+    )
     parser.add_argument("--model", nargs="*", default=[], help="trained models with their processors: train none")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="train a model with each")
     parser.add_argument("--group_size", type=int, default=GROUP_SIZE, help="joint layout: candidates of a prompt")
@@ -80,50 +79,14 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     parser.add_argument("--output_dir", default="outputs/rerank", help="where everything is written")
     arguments, for_train = parser.parse_known_args(argv)
     arguments.proposals = dict(option.partition("=")[::2] for option in arguments.proposals)
-    if not all(arguments.proposals.values()):
-        parser.error("--proposals: write NAME=FOLDER, such as sparse=outputs/sparse")
+    for name, folder in arguments.proposals.items():
+        if not folder and name not in STAGES:
+            parser.error(
+                f"--proposals {name}: write one of {', '.join(STAGES)}, or NAME=FOLDER, such as msmn=outputs/msmn"
+            )
     if arguments.model and for_train:
         parser.error(f"--model was given, so nothing is trained, but there is {for_train[0]}: leave one of them out")
     return arguments, for_train
-
-
-def is_made(path: Path, settings: dict) -> bool:
-    """Whether an output is there that was made with these settings."""
-    record = path.with_name(path.name + ".settings.json")
-    made = path.exists() and record.exists() and json.loads(record.read_text(encoding="utf-8")) == settings
-    if made:
-        logger.info("%s is there already.", path)
-    return made
-
-
-def keep_settings(path: Path, settings: dict) -> None:
-    """Note what an output was made with; once it is complete."""
-    record = path.with_name(path.name + ".settings.json")
-    record.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-
-
-def digest(*parts: object) -> str:
-    """Short hash of texts, bytes and the content of files."""
-    result = hashlib.sha256()
-    for part in parts:
-        content = (
-            part.read_bytes() if isinstance(part, Path) else part if isinstance(part, bytes) else str(part).encode()
-        )
-        result.update(len(content).to_bytes(8, "little") + content)
-    return result.hexdigest()[:16]
-
-
-def digest_of_proposals(proposals: Proposals) -> str:
-    """Short hash of all that proposals hold."""
-    return digest(proposals.codes, proposals.note_ids, proposals.indices.tobytes(), proposals.scores.tobytes())
-
-
-def digest_of_model(path: str) -> str:
-    """Short hash of a model's folder; the name of one on the Hub."""
-    if not Path(path).is_dir():
-        return path
-    files = sorted(file for pattern in MODEL_FILES for file in Path(path).glob(pattern))
-    return digest(*(part for file in files for part in (file.name, file)))
 
 
 def read_proposals(folder: str, corpus: Corpus) -> dict[str, Proposals]:
@@ -351,8 +314,12 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with state.main_process_first():
         corpus = train.read_corpus(arguments)
-        first_stages = {name: read_proposals(folder, corpus) for name, folder in arguments.proposals.items()}
         # The first to come here is the main process; the others find the files.
+        made_here = FirstStages(corpus, Path(arguments.output_dir, "first-stages"), arguments)
+        first_stages = {
+            name: read_proposals(folder, corpus) if folder else made_here.make(name)
+            for name, folder in arguments.proposals.items()
+        }
         first = next(iter(first_stages.values()))
         files = propose(first, arguments.top_k, Path(arguments.output_dir, "proposals"))
     models = arguments.model or [train_model(arguments, for_train, files, seed) for seed in arguments.seeds]

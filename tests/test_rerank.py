@@ -109,7 +109,8 @@ def script(monkeypatch, small_corpus):
 
     module.run = run
     yield module
-    sys.modules.pop("train", None)
+    for name in ("train", "propose"):
+        sys.modules.pop(name, None)
 
 
 def results_of(folder):
@@ -235,8 +236,8 @@ def test_what_changed_is_made_again(script, folders, models, tmp_path):
 
 def test_errors(script, folders, models, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        script.run("--proposals", folders["named"])
-    assert "NAME=FOLDER" in capsys.readouterr().err
+        script.run("--proposals", "msmn")
+    assert "--proposals msmn: write one of sparse, dense, classifier, fused, or NAME=FOLDER" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script.run("--proposals", f"a={folders['named']}", "--model", models["joint"], "--learning_rate", "1")
     assert "--learning_rate: leave one of them out" in capsys.readouterr().err

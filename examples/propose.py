@@ -1,0 +1,185 @@
+"""Propose codes for the notes of a corpus by retrieval: first stages for `examples/rerank.py`, which also calls this.
+
+    python examples/propose.py --corpus codiesp --data_dir path/to/codiesp --output_dir outputs/first-stages
+
+- `sparse`, `dense`: windows of the note against the names of the codes (`kept_hf.retrieval`); no label is looked at.
+- `classifier`: a linear classifier on the words of the training notes. What it proposes for these notes comes from
+  classifiers that did not see them (nor others of the same patient), so that it looks as it will for new notes.
+- `fused`: these three, by weights that were tuned on the proposals for training notes.
+
+Each writes `output_dir/NAME/{split}_proposals.npz`. What is there and was made from the same notes with the same
+settings is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from train import read_corpus  # examples/train.py, which lies beside this file
+from transformers import AutoModel, AutoTokenizer
+
+from kept_hf.corpora import CORPORA, Corpus
+from kept_hf.fusion import fuse_weighted, tune_weights
+from kept_hf.proposals import Proposals
+from kept_hf.report import format_table
+from kept_hf.retrieval import DenseRetriever, SparseRetriever, TextClassifierProposer, propose_out_of_fold
+from kept_hf.stage_files import digest, digest_of_model, digest_of_proposals, is_made, keep_settings
+from kept_hf.training import PACKAGED_WEIGHTS, weights_path
+
+logger = logging.getLogger("propose")
+SINGLE = ("sparse", "dense", "classifier")
+STAGES = (*SINGLE, "fused")
+TUNING_NOTES = 2_000
+DEPTH = 300
+"""Candidates of a note at least: what they are fused of, and how deep recall is told."""
+
+
+def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which notes and codes, as `train.read_corpus` takes them."""
+    parser.add_argument("--corpus", default="demo", help=f"one of: {', '.join(CORPORA)}")
+    parser.add_argument("--corpus_options", nargs="*", default=[], help="further options of the corpus: name=value")
+    parser.add_argument("--codes", default="all", help="all, top50, rare50, or a file with one code a line")
+    parser.add_argument("--data_dir", help="folder of the corpus")
+    parser.add_argument("--cache_dir", help="where built corpora are kept")
+
+
+def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the stages of this command propose."""
+    parser.add_argument("--encoder", default=PACKAGED_WEIGHTS, help="dense: folder or model id of any encoder")
+    parser.add_argument("--top_k", type=int, default=300, help="candidates of a note")
+    parser.add_argument(
+        "--folds", type=int, default=5, help="classifier: parts of the training notes, each left out once"
+    )
+
+
+class FirstStages:
+    """Makes the proposals of the stages that are asked for, and those that they are fused of.
+
+    Args:
+        corpus: its notes and codes.
+        folder: where a folder for each stage is written.
+        arguments: those of `add_retrieval_arguments`.
+    """
+
+    def __init__(self, corpus: Corpus, folder: Path, arguments: argparse.Namespace):
+        self.corpus, self.folder, self.arguments = corpus, folder, arguments
+        self.train, self.seconds = corpus.dataset["train"], {}
+        parts = [part for notes in corpus.dataset.values() for part in (*notes["text"], *notes["note_id"])]
+        codes = [",".join(codes) for codes in self.train["codes"]]
+        self._common = {"notes": digest(*parts, *codes), "codes": digest(corpus.code_set.to_dict())}
+        self._common["top_k"] = self.top_k = max(arguments.top_k, DEPTH)
+
+    def make(self, name: str) -> dict[str, Proposals]:
+        """Split → the proposals of a stage, made or read."""
+        return self._fused() if name == "fused" else getattr(self, f"_{name}")()
+
+    def _sparse(self) -> dict[str, Proposals]:
+        def proposals_of() -> Callable[[str, Dataset], Proposals]:
+            retriever = SparseRetriever(self.corpus.code_set, self.train["text"])
+            return lambda split, notes: retriever.propose(notes["text"], self.top_k)
+
+        return self._made("sparse", {}, proposals_of)
+
+    def _dense(self) -> dict[str, Proposals]:
+        path = weights_path(self.arguments.encoder)
+
+        def proposals_of() -> Callable[[str, Dataset], Proposals]:
+            model, tokenizer = (auto.from_pretrained(path) for auto in (AutoModel, AutoTokenizer))
+            if torch.cuda.is_available():
+                model = model.to("cuda")
+            retriever = DenseRetriever(self.corpus.code_set, model, tokenizer)
+            return lambda split, notes: retriever.propose(notes["text"], self.top_k)
+
+        return self._made("dense", {"encoder": digest_of_model(str(path))}, proposals_of)
+
+    def _classifier(self) -> dict[str, Proposals]:
+        def fitted(texts: Sequence[str], codes: Sequence[Sequence[str]]) -> TextClassifierProposer:
+            return TextClassifierProposer(self.corpus.code_set).fit(texts, codes)
+
+        def proposals_of() -> Callable[[str, Dataset], Proposals]:
+            texts, codes = self.train["text"][:], self.train["codes"][:]
+            classifier = fitted(texts, codes)
+            patients = self.train["subject_id"][:] if "subject_id" in self.train.column_names else None
+
+            def propose(split: str, notes: Dataset) -> Proposals:
+                if split == "train":
+                    return propose_out_of_fold(fitted, texts, codes, self.top_k, patients, self.arguments.folds)
+                return classifier.propose(notes["text"], self.top_k)
+
+            return propose
+
+        return self._made("classifier", {"folds": self.arguments.folds}, proposals_of)
+
+    def _fused(self) -> dict[str, Proposals]:
+        stages = [self.make(name) for name in SINGLE]
+        inputs = [digest_of_proposals(stage[split]) for stage in stages for split in self.corpus.dataset]
+
+        def proposals_of() -> Callable[[str, Dataset], Proposals]:
+            tuned_on = range(min(TUNING_NOTES, len(self.train)))
+            parts = [stage["train"].take(tuned_on) for stage in stages]
+            weights = tune_weights(parts, self.train.select(tuned_on)["codes"][:])
+            content = {"stages": SINGLE, "weights": weights, "tuned_on": f"{len(tuned_on)} training notes"}
+            (self.folder / "fused" / "weights.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            return lambda split, notes: fuse_weighted([stage[split] for stage in stages], weights)
+
+        return self._made("fused", {"inputs": inputs}, proposals_of)
+
+    def _made(
+        self, name: str, settings: dict, proposals_of: Callable[[], Callable[[str, Dataset], Proposals]]
+    ) -> dict[str, Proposals]:
+        """Read what is there already; make the rest."""
+        settings, propose, found = {**self._common, **settings}, None, {}
+        started = time.monotonic()
+        for split, notes in self.corpus.dataset.items():
+            path = self.folder / name / f"{split}_proposals.npz"
+            if not is_made(path, settings):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                propose = propose or proposals_of()
+                replace(propose(split, notes), note_ids=notes["note_id"][:]).save(path)
+                keep_settings(path, settings)
+            found[split] = Proposals.load(path)
+        if propose is not None:
+            logger.info("%s: %.0f s", name, time.monotonic() - started)
+        return found
+
+
+def main() -> None:
+    """Make the stages, and say what they find."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add_corpus_arguments(parser)
+    add_retrieval_arguments(parser)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="what to make")
+    parser.add_argument("--output_dir", default="outputs/first-stages", help="where everything is written")
+    arguments = parser.parse_args(sys.argv[1:])
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    corpus = read_corpus(arguments)
+    stages = FirstStages(corpus, Path(arguments.output_dir), arguments)
+    made = {name: stages.make(name) for name in arguments.stages}
+    for split, notes in corpus.dataset.items():
+        gold = notes["codes"][:]
+        rows = [
+            {
+                "stage": name,
+                **proposals[split].candidate_metrics(gold),
+                "map": proposals[split].mean_average_precision(gold),
+            }
+            for name, proposals in made.items()
+        ]
+        print(f"\n{split}, {len(gold)} notes, {len(corpus.code_set)} codes\n{format_table(rows)}")
+    print(f"\nWrote {', '.join(f'{name}/' for name in made)} to {arguments.output_dir}.")
+
+
+if __name__ == "__main__":
+    main()
