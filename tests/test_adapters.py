@@ -1,6 +1,5 @@
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from datasets import Dataset
 from hub_server import HubServer
 from peft import AutoPeftModelForSequenceClassification, PeftModel
+from processes import run_program
 from transformers import Trainer, TrainingArguments
 
 from kept_hf import DataCollatorForICDPrompting, KeptLongformerConfig, KeptLongformerForICDPrompting
@@ -333,9 +333,7 @@ def test_the_docs_push_what_loads_by_its_name(lora_run):
     def run(code, home):
         environment = hub.environment(lora_run / home, "token-of-the-reader")
         command = [sys.executable, "-c", code]
-        done = subprocess.run(command, cwd=lora_run, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
+        return run_program(command, cwd=lora_run, env=environment).stdout
 
     load = snippet("Load and merge") + "print(logits.tolist())"
     with HubServer(tokens={"token-of-the-reader": "your-name"}) as hub:

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 import torch
+from processes import run_program
 from test_imports import PUBLISHED, PUBLISHED_MSMN
 from transformers import (
     AutoConfig,
@@ -126,15 +126,11 @@ print(json.dumps({
 
 def load_without_package(source, folder, again=(), environment=None, script=WITHOUT_PACKAGE, **options):
     """What a process that cannot import kept_hf reads from a folder or model id."""
-    done = subprocess.run(
-        [sys.executable, "-c", NO_PACKAGE + script, str(source), NOTE, json.dumps(options), *map(str, again)],
+    done = run_program(
+        [sys.executable, "-c", NO_PACKAGE + script, source, NOTE, json.dumps(options), *again],
         env={**os.environ, "HF_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1", **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=300,
         cwd=folder,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 

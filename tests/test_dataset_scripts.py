@@ -1,12 +1,12 @@
 import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from datasets import DatasetDict, load_dataset
+from processes import run_program
 from test_corpora_codiesp import write_codiesp
 
 from kept_hf.code_set import ICDCodeSet
@@ -111,6 +111,5 @@ def test_bad_arguments_end_with_a_message(tmp_path, capsys, script, arguments, m
 def test_runs_as_a_command(tmp_path):
     command = [sys.executable, str(SCRIPTS / "demo.py"), "--out", str(tmp_path / "out"), "--seed", "7"]
     command += ["--cache_dir", str(tmp_path / "cache")]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr
+    run_program(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert (tmp_path / "out" / "all" / "test.parquet").is_file()

@@ -1,12 +1,12 @@
 import doctest
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from processes import run_program
 
 evaluate = pytest.importorskip("evaluate")
 
@@ -121,5 +121,5 @@ except ImportError as error:
 """
     command = [sys.executable, "-c", code]
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+    done = run_program(command, env=environment, cwd=tmp_path)
     assert "kept_hf" in done.stdout and "pip install" in done.stdout

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import run_program
 
 ROOT = Path(__file__).parent.parent
 CODES = ("401.9", "428.0", "038.9", "584.9", "486")
@@ -39,17 +40,8 @@ def launch(*arguments: str, processes: int = 1, check: bool = True) -> subproces
     ]
     script = ["-m", "accelerate.commands.launch", "--mixed_precision", "no", "--num_machines", "1"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    result = subprocess.run(
-        [sys.executable, *script, "--dynamo_backend", "no", *options, *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    if check:
-        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    return result
+    command = [sys.executable, *script, "--dynamo_backend", "no", *options, *arguments]
+    return run_program(command, check=check, cwd=ROOT, env=environment)
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hub_server import HubServer
+from processes import run_program
 from test_auto_map import MSMN_WITHOUT_PACKAGE, expect, load_without_package, msmn  # noqa: F401 (a fixture)
 from test_examples import launch, tiny_checkpoint, train_arguments  # noqa: F401 (fixtures)
 
@@ -56,17 +56,7 @@ def run_folder(marked_run, tmp_path) -> Path:
 
 def client(hub, home, *command, token=TOKEN, check=True):
     """Run a Python program as a client of the Hub."""
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        env=hub.environment(home, token),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    if check:
-        assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    return run_program([sys.executable, *command], check=check, env=hub.environment(home, token), cwd=ROOT)
 
 
 def push(hub, home, *arguments, **options):
@@ -89,10 +79,7 @@ def test_the_commands_of_the_readme(hub, run_folder, marked_run, tmp_path):
     (tmp_path / "dataset_scripts").symlink_to(ROOT / "dataset_scripts")
     environment = {**hub.environment(tmp_path / "home"), "TOKEN": TOKEN}
     environment["PATH"] = os.path.dirname(sys.executable) + os.pathsep + environment["PATH"]
-    done = subprocess.run(
-        ["bash", "-euxc", readme("bash")], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    done = run_program(["bash", "-euxc", readme("bash")], cwd=tmp_path, env=environment)
     printed = client(hub, tmp_path / "reader", "-c", readme("python")).stdout
     assert len(printed.splitlines()) == 3 and "%" in printed
 

@@ -14,6 +14,7 @@ import hub_server
 import pyarrow
 import pytest
 from hub_server import HubServer
+from processes import run_program
 from pyarrow import parquet
 
 ICD_CODING = Path(hub_server.__file__).parents[1] / "src" / "kept_hf" / "evaluate_modules" / "icd_coding"
@@ -35,14 +36,11 @@ def client(server, tmp_path):
     def run(script, *arguments):
         report = tmp_path / "report.json"
         head = f"import json, sys\nreport = lambda value: json.dump(value, open({str(report)!r}, 'w'))\n"
-        done = subprocess.run(
-            [sys.executable, "-c", head + textwrap.dedent(script), *map(str, arguments)],
+        run_program(
+            [sys.executable, "-c", head + textwrap.dedent(script), *arguments],
             env=server.environment(tmp_path / "hf_home", ALICE),
             cwd=tmp_path,
-            capture_output=True,
-            text=True,
         )
-        assert done.returncode == 0, done.stderr
         return json.loads(report.read_text())
 
     return run

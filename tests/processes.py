@@ -1,0 +1,38 @@
+"""Programs that tests start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+
+import psutil
+import pytest
+
+
+def run_program(command: Sequence[object], timeout: float = 240, check: bool = True, **options):
+    """`subprocess.run` with its texts captured.
+
+    What takes too long fails the test with what each of its processes was doing, and no process stays behind:
+    `subprocess.run` ends the program alone, and then waits for those that it had started.
+    """
+    environment = {**(options.pop("env", None) or os.environ), "PYTHONFAULTHANDLER": "1"}
+    command = list(map(str, command))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment, **pipes, **options)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for number in (signal.SIGABRT, signal.SIGKILL):  # the first makes Python write its stacks
+            for one in family:
+                if one.is_running():
+                    one.send_signal(number)
+            psutil.wait_procs(family, timeout=10)
+        out, err = process.communicate()
+        pytest.fail(f"{command[:6]} took more than {timeout} s.\n{out[-2000:]}\n{err[-10000:]}")
+    done = subprocess.CompletedProcess(command, process.returncode, out, err)
+    if check:
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
