@@ -9,7 +9,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from transformers import BertConfig, BertModel
 
 from kept_hf import ICDCodeSet, KeptLongformerModel
-from kept_hf.retrieval import DenseRetriever, SparseRetriever, TextClassifierProposer, word_windows
+from kept_hf.retrieval import (
+    DenseRetriever,
+    SparseRetriever,
+    TextClassifierProposer,
+    propose_out_of_fold,
+    word_windows,
+)
 
 NOTES = [
     "The patient was admitted with sepsis, chief complaint fever and cough. Acute kidney failure of the patient.",
@@ -228,6 +234,37 @@ def test_what_cannot_be_learnt(code_set):
         proposer.fit(["cough"], [[]])
     with pytest.raises(KeyError, match="Z99"):
         proposer.fit(["cough"], [["Z99"]])
+
+
+def test_notes_of_a_group_are_left_out_together(code_set):
+    notes, codes = coded_notes(12)
+    patients = ["a", "b", "c", "a", "b", "c", "d", "d", "d", "e", "f", "a"]
+    seen = []
+
+    class Remembers(TextClassifierProposer):
+        def propose(self, texts, top_k):
+            seen.append((self.known, tuple(texts)))
+            return super().propose(texts, top_k)
+
+    def fit(texts, codes):
+        proposer = Remembers(code_set).fit(texts, codes)
+        proposer.known = tuple(texts)
+        return proposer
+
+    patient_of = {note: [p for other, p in zip(notes, patients, strict=True) if other == note] for note in notes}
+    proposals = propose_out_of_fold(fit, notes, codes, 6, groups=patients, folds=4)
+    assert len(seen) == 4 and sorted(note for _, asked in seen for note in asked) == sorted(notes)
+    for known, asked in seen:
+        of_known, of_asked = ({p for note in part for p in patient_of[note]} for part in (known, asked))
+        assert not of_known & of_asked
+        alone = TextClassifierProposer(code_set).fit(known, [codes[notes.index(note)] for note in known])
+        for note, expected in zip(asked, alone.propose(asked, 6).indices, strict=True):
+            assert np.array_equal(proposals.indices[notes.index(note)][: len(expected)], expected), "in another order"
+    assert len(propose_out_of_fold(fit, notes, codes, 6, groups=patients, folds=50)) == 12, "a fold a patient"
+    with pytest.raises(ValueError, match="12, 12 and 3"):
+        propose_out_of_fold(fit, notes, codes, 6, groups=["a", "b", "c"])
+    with pytest.raises(ValueError, match="There are 1 folds"):
+        propose_out_of_fold(fit, notes, codes, 6, groups=["a"] * 12)
 
 
 @pytest.mark.parametrize("kind", [SparseRetriever, TextClassifierProposer])
