@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 
-def run_program(command: Sequence[object], timeout: float = 240, check: bool = True, **options):
+def run_program(command: Sequence[object], timeout: float = 400, check: bool = True, **options):
     """`subprocess.run` with its texts captured.
 
     What takes too long fails the test with what each of its processes was doing, and no process stays behind:
