@@ -1,14 +1,18 @@
-"""Propose codes for the notes of a corpus by retrieval: first stages for `examples/rerank.py`, which also calls this.
+"""Propose codes for the notes of a corpus: first stages for `examples/rerank.py`, which also calls this.
 
-    python examples/propose.py --corpus codiesp --data_dir path/to/codiesp --output_dir outputs/first-stages
+    python examples/propose.py --corpus codiesp --data_dir path/to/codiesp --output_dir outputs/first-stages \\
+        --stages sparse dense classifier fused late=outputs/codiesp-late-interaction
 
 - `sparse`, `dense`: windows of the note against the names of the codes (`kept_hf.retrieval`); no label is looked at.
 - `classifier`: a linear classifier on the words of the training notes. What it proposes for these notes comes from
   classifiers that did not see them (nor others of the same patient), so that it looks as it will for new notes.
 - `fused`: these three, by weights that were tuned on the proposals for training notes.
+- `NAME=FOLDER`: proposals that are there, `{split}_proposals.npz` (`Proposals.save`, `train_msmn.py`) or the published
+  files `*_train_predtop50.txt`, `*_dev_predtop50.txt`, `*_test_predtop50.txt`; or else a model of `train.py` with
+  `--scorer matching` or `--prompt_layout isolated`, which is asked about all codes.
 
-Each writes `output_dir/NAME/{split}_proposals.npz`. What is there and was made from the same notes with the same
-settings is not made again.
+What is made here lies in `output_dir/NAME/{split}_proposals.npz`. What is there and was made from the same notes with
+the same settings is not made again.
 """
 
 from __future__ import annotations
@@ -29,8 +33,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from kept_hf.corpora import CORPORA, Corpus
 from kept_hf.fusion import fuse_weighted, tune_weights
-from kept_hf.proposals import Proposals
+from kept_hf.kept_proposer import KeptProposer
+from kept_hf.proposals import Proposals, read_predtop
 from kept_hf.report import format_table
+from kept_hf.reranking import in_code_set
 from kept_hf.retrieval import DenseRetriever, SparseRetriever, TextClassifierProposer, propose_out_of_fold
 from kept_hf.stage_files import digest, digest_of_model, digest_of_proposals, is_made, keep_settings
 from kept_hf.training import PACKAGED_WEIGHTS, weights_path
@@ -38,6 +44,7 @@ from kept_hf.training import PACKAGED_WEIGHTS, weights_path
 logger = logging.getLogger("propose")
 SINGLE = ("sparse", "dense", "classifier")
 STAGES = (*SINGLE, "fused")
+PUBLISHED_NAMES = {"train": "train", "validation": "dev", "test": "test"}
 TUNING_NOTES = 2_000
 DEPTH = 300
 """Candidates of a note at least: what they are fused of, and how deep recall is told."""
@@ -61,6 +68,41 @@ def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def named_stages(parser: argparse.ArgumentParser, option: str, names: Sequence[str]) -> dict[str, str]:
+    """Name → folder, or "" for a stage that is made here."""
+    stages = dict(name.partition("=")[::2] for name in names)
+    for name, folder in stages.items():
+        if not folder and name not in STAGES:
+            parser.error(
+                f"{option} {name}: write one of {', '.join(STAGES)}, or NAME=FOLDER, such as msmn=outputs/msmn"
+            )
+        if folder and name in STAGES:
+            parser.error(f"{option} {name}={folder}: {name} is a stage that is made here; choose another name")
+    return stages
+
+
+def read_proposals(folder: str, corpus: Corpus) -> dict[str, Proposals]:
+    """Split → the candidates of its notes, in the order of the corpus; nothing where the folder has none at all."""
+    found = {}
+    for split, notes in corpus.dataset.items():
+        note_ids, saved = notes["note_id"], Path(folder, f"{split}_proposals.npz")
+        published = sorted(Path(folder).glob(f"*_{PUBLISHED_NAMES[split]}_predtop50.txt"))
+        if saved.exists():
+            proposals = Proposals.load(saved)
+            if proposals.note_ids is None:
+                raise SystemExit(f"{saved} has no note_ids; make it with the ids of the notes.")
+            proposals = in_code_set(proposals.for_notes(note_ids), corpus.code_set, skip_unknown=True)
+        elif published:
+            proposals = read_predtop(published[0], corpus.code_set, note_ids=list(note_ids), skip_unknown=True)
+        else:
+            continue
+        found[split] = proposals
+    missing = [split for split in corpus.dataset if split not in found and split != "train"]
+    if found and missing:
+        raise SystemExit(f"{folder} has no proposals of {', '.join(missing)}: write {missing[0]}_proposals.npz there.")
+    return found
+
+
 class FirstStages:
     """Makes the proposals of the stages that are asked for, and those that they are fused of.
 
@@ -78,9 +120,25 @@ class FirstStages:
         self._common = {"notes": digest(*parts, *codes), "codes": digest(corpus.code_set.to_dict())}
         self._common["top_k"] = self.top_k = max(arguments.top_k, DEPTH)
 
-    def make(self, name: str) -> dict[str, Proposals]:
-        """Split → the proposals of a stage, made or read."""
+    def make(self, name: str, folder: str = "") -> dict[str, Proposals]:
+        """Split → the proposals of a stage, made or read; of what lies in a folder, if one is given."""
+        if folder:
+            return read_proposals(folder, self.corpus) or self._by_model(name, folder)
         return self._fused() if name == "fused" else getattr(self, f"_{name}")()
+
+    def _by_model(self, name: str, folder: str) -> dict[str, Proposals]:
+        if not Path(folder, "config.json").is_file():
+            raise SystemExit(
+                f"{name}={folder}: the folder has neither proposals, such as validation_proposals.npz, nor a model."
+            )
+
+        def proposals_of() -> Callable[[str, Dataset], Proposals]:
+            proposer = KeptProposer.from_pretrained(folder, self.corpus.code_set)
+            if torch.cuda.is_available():
+                proposer.model.to("cuda")
+            return lambda split, notes: proposer.propose(notes["text"], self.top_k)
+
+        return self._made(name, {"model": digest_of_model(folder)}, proposals_of)
 
     def _sparse(self) -> dict[str, Proposals]:
         def proposals_of() -> Callable[[str, Dataset], Proposals]:
@@ -159,14 +217,15 @@ def main() -> None:
     )
     add_corpus_arguments(parser)
     add_retrieval_arguments(parser)
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="what to make")
+    parser.add_argument("--stages", nargs="+", default=STAGES, metavar="NAME[=FOLDER]", help="what to make; see above")
     parser.add_argument("--output_dir", default="outputs/first-stages", help="where everything is written")
     arguments = parser.parse_args(sys.argv[1:])
+    asked = named_stages(parser, "--stages", arguments.stages)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     corpus = read_corpus(arguments)
     stages = FirstStages(corpus, Path(arguments.output_dir), arguments)
-    made = {name: stages.make(name) for name in arguments.stages}
+    made = {name: stages.make(name, folder) for name, folder in asked.items()}
     for split, notes in corpus.dataset.items():
         gold = notes["codes"][:]
         rows = [
@@ -176,6 +235,7 @@ def main() -> None:
                 "map": proposals[split].mean_average_precision(gold),
             }
             for name, proposals in made.items()
+            if split in proposals
         ]
         print(f"\n{split}, {len(gold)} notes, {len(corpus.code_set)} codes\n{format_table(rows)}")
     print(f"\nWrote {', '.join(f'{name}/' for name in made)} to {arguments.output_dir}.")

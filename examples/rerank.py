@@ -3,11 +3,9 @@
     accelerate launch examples/rerank.py --corpus codiesp --data_dir path/to/codiesp --output_dir outputs/two-stages \\
         --proposals fused sparse dense msmn=outputs/msmn --seeds 42 43 44 --prompt_layout isolated
 
-`sparse`, `dense`, `classifier` and `fused` are made here, as by `examples/propose.py`. `outputs/msmn` holds the
-proposals of each split: `{split}_proposals.npz` (`Proposals.save`, `train_msmn.py`), or the published files
-`*_train_predtop50.txt`, `*_dev_predtop50.txt`, `*_test_predtop50.txt`. The first one named is scored anew; the others
-stand beside it in the table. Options that are not listed here go to `train.py`, a recipe file too. With `--model`
-nothing is trained.
+First stages are named as for `examples/propose.py`, which makes them; `outputs/msmn` is a folder of `train_msmn.py`.
+The first one named is scored anew; the others stand beside it in the table. Options that are not listed here go to
+`train.py`, a recipe file too. With `--model` nothing is trained.
 
 The stages leave files in `output_dir`: `first-stages/…`, `proposals/{split}.npz`, `model-{seed}/`, `reranked/…`,
 `all_results.json`. What is there and was made with the same settings from the same files is not made again.
@@ -30,7 +28,7 @@ import torch
 import train  # examples/train.py, which lies beside this file
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from propose import STAGES, FirstStages, add_corpus_arguments, add_retrieval_arguments
+from propose import FirstStages, add_corpus_arguments, add_retrieval_arguments, named_stages
 from transformers import AutoModelForSequenceClassification
 
 from kept_hf import KeptProcessor
@@ -38,13 +36,12 @@ from kept_hf.comparison import compare_by_band, halves, judge, plot_by_band
 from kept_hf.corpora import Corpus
 from kept_hf.corpora.selection import training_counts
 from kept_hf.metrics import per_code_metrics
-from kept_hf.proposals import Proposals, read_predtop
+from kept_hf.proposals import Proposals
 from kept_hf.report import format_table
 from kept_hf.reranking import (
     FUSION_METRICS,
     GROUP_SIZE,
     fuse,
-    in_code_set,
     label_matrix,
     published_fill,
     rerank,
@@ -54,7 +51,6 @@ from kept_hf.reranking import (
 from kept_hf.stage_files import digest, digest_of_model, digest_of_proposals, is_made, keep_settings
 
 logger = logging.getLogger("rerank")
-PUBLISHED_NAMES = {"train": "train", "validation": "dev", "test": "test"}
 TABLE_METRICS = ("map", "f1_micro", "f1_macro", "f1_macro_per_code", "precision_at_8", "precision_at_15")
 
 
@@ -78,37 +74,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     )
     parser.add_argument("--output_dir", default="outputs/rerank", help="where everything is written")
     arguments, for_train = parser.parse_known_args(argv)
-    arguments.proposals = dict(option.partition("=")[::2] for option in arguments.proposals)
-    for name, folder in arguments.proposals.items():
-        if not folder and name not in STAGES:
-            parser.error(
-                f"--proposals {name}: write one of {', '.join(STAGES)}, or NAME=FOLDER, such as msmn=outputs/msmn"
-            )
+    arguments.proposals = named_stages(parser, "--proposals", arguments.proposals)
     if arguments.model and for_train:
         parser.error(f"--model was given, so nothing is trained, but there is {for_train[0]}: leave one of them out")
     return arguments, for_train
-
-
-def read_proposals(folder: str, corpus: Corpus) -> dict[str, Proposals]:
-    """Split → the candidates of its notes, in the order of the corpus."""
-    found = {}
-    for split, notes in corpus.dataset.items():
-        note_ids, saved = notes["note_id"], Path(folder, f"{split}_proposals.npz")
-        published = sorted(Path(folder).glob(f"*_{PUBLISHED_NAMES[split]}_predtop50.txt"))
-        if saved.exists():
-            proposals = Proposals.load(saved)
-            if proposals.note_ids is None:
-                raise SystemExit(f"{saved} has no note_ids; make it with the ids of the notes.")
-            proposals = in_code_set(proposals.for_notes(note_ids), corpus.code_set, skip_unknown=True)
-        elif published:
-            proposals = read_predtop(published[0], corpus.code_set, note_ids=list(note_ids), skip_unknown=True)
-        else:
-            continue
-        found[split] = proposals
-    missing = [split for split in corpus.dataset if split not in found and split != "train"]
-    if missing:
-        raise SystemExit(f"{folder} has no proposals of {', '.join(missing)}: write {missing[0]}_proposals.npz there.")
-    return found
 
 
 def propose(proposals: dict[str, Proposals], top_k: int, folder: Path) -> dict[str, Path]:
@@ -316,10 +285,7 @@ def main() -> None:
         corpus = train.read_corpus(arguments)
         # The first to come here is the main process; the others find the files.
         made_here = FirstStages(corpus, Path(arguments.output_dir, "first-stages"), arguments)
-        first_stages = {
-            name: read_proposals(folder, corpus) if folder else made_here.make(name)
-            for name, folder in arguments.proposals.items()
-        }
+        first_stages = {name: made_here.make(name, folder) for name, folder in arguments.proposals.items()}
         first = next(iter(first_stages.values()))
         files = propose(first, arguments.top_k, Path(arguments.output_dir, "proposals"))
     models = arguments.model or [train_model(arguments, for_train, files, seed) for seed in arguments.seeds]

@@ -16,6 +16,7 @@ from test_examples import ROOT, launch, tiny_checkpoint  # noqa: F401 (a fixture
 from kept_hf import KeptLongformerForICDPrompting, KeptProcessor
 from kept_hf.conversion import convert_to_kept_longformer
 from kept_hf.corpora import load_corpus
+from kept_hf.kept_proposer import KeptProposer
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
 from kept_hf.proposals import Proposals, write_predtop
 from kept_hf.reranking import label_matrix, published_fill, rerank
@@ -241,16 +242,31 @@ def test_errors(script, folders, models, tmp_path, capsys):
     with pytest.raises(SystemExit):
         script.run("--proposals", f"a={folders['named']}", "--model", models["joint"], "--learning_rate", "1")
     assert "--learning_rate: leave one of them out" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match=r"no proposals of validation, test: write validation_proposals\.npz there"):
+    with pytest.raises(SystemExit, match=r"neither proposals, such as validation_proposals\.npz, nor a model"):
         script.run("--proposals", f"a={tmp_path}", "--model", models["joint"])
-    for split in ("validation", "test"):
-        shutil.copy(folders["named"] / f"{split}_proposals.npz", tmp_path)
+    shutil.copy(folders["named"] / "test_proposals.npz", tmp_path)
+    with pytest.raises(SystemExit, match=r"no proposals of validation: write validation_proposals\.npz there"):
+        script.run("--proposals", f"a={tmp_path}", "--model", models["joint"])
+    shutil.copy(folders["named"] / "validation_proposals.npz", tmp_path)
     with pytest.raises(SystemExit, match="needs proposals of the train split"):
         script.run("--proposals", f"a={tmp_path}", "--output_dir", tmp_path / "out")
     proposals = Proposals.load(tmp_path / "test_proposals.npz")
     replace(proposals, note_ids=None).save(tmp_path / "test_proposals.npz")
     with pytest.raises(SystemExit, match=r"test_proposals\.npz has no note_ids"):
         script.run("--proposals", f"a={tmp_path}", "--model", models["joint"])
+
+
+def test_a_model_is_a_first_stage(script, small_corpus, folders, models, tmp_path):
+    asked = ["--proposals", f"named={folders['named']}", f"other={models['isolated']}", "--model", models["joint"]]
+    script.run(*asked, "--output_dir", tmp_path)
+    results = results_of(tmp_path)
+    assert [row["first stage"] for row in results["candidates"]] == ["named", "other"]
+    notes = small_corpus.small.dataset["test"]
+    expected = KeptProposer.from_pretrained(models["isolated"]).propose(notes["text"], 300)
+    found = Proposals.load(tmp_path / "first-stages" / "other" / "test_proposals.npz")
+    assert np.array_equal(found.indices, expected.indices) and found.note_ids == tuple(notes["note_id"])
+    with pytest.raises(ValueError, match="prompt_layout='joint'"):
+        script.run("--proposals", f"other={models['joint']}", "--output_dir", tmp_path)
 
 
 def test_two_processes_train_and_predict(small_corpus, folders, tiny_checkpoint, tmp_path):  # noqa: F811

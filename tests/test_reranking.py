@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import EvalPrediction
 
 from kept_hf import ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor, StaleCacheError
+from kept_hf.kept_proposer import KeptProposer
 from kept_hf.metrics import icd_metrics
 from kept_hf.prompting import sample_codes
 from kept_hf.proposals import Proposals
@@ -153,6 +154,32 @@ def test_all_codes_without_a_first_stage(isolated, code_set, batch_size):
     assert np.allclose(best.scores, expected.scores[:, :4], atol=1e-5)
     assert best.note_ids == ("a", "b", "c", "d")
     assert len(rerank_all(model, processor, [], top_k=4)) == 0
+
+
+def test_a_model_proposes_from_its_codes_or_from_others(isolated, code_set, tmp_path):
+    model, processor = isolated
+    proposer = KeptProposer(model, processor, batch_size=3)
+    proposals = proposer.propose(NOTES, top_k=2)
+    expected = rerank_all(model, processor, NOTES, top_k=2)
+    assert np.array_equal(proposals.indices, expected.indices) and proposer.codes == code_set.codes
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again = KeptProposer.from_pretrained(tmp_path).propose(NOTES, top_k=2)
+    assert np.array_equal(again.indices, expected.indices) and np.allclose(again.scores, expected.scores, atol=1e-5)
+    other = ICDCodeSet(["R05", "R50.9"], {"R05": "Cough", "R50.9": "Fever, unspecified"})
+    unseen = KeptProposer.from_pretrained(tmp_path, code_set=other).propose(NOTES, top_k=5)
+    assert unseen.codes == other.codes and (unseen.num_candidates == 2).all()
+
+
+def test_who_cannot_propose(tiny_model, processor, isolated):
+    with pytest.raises(ValueError, match="prompt_layout='joint': each group of codes would take a pass"):
+        KeptProposer(tiny_model, processor)
+    with pytest.raises(ValueError, match="batch_size=0; pass 1 or more"):
+        KeptProposer(*isolated, batch_size=0)
+    with pytest.raises(TypeError, match="pass a list of notes"):
+        KeptProposer(*isolated).propose("a note", 3)
+    with pytest.raises(ValueError, match="top_k"):
+        KeptProposer(*isolated).propose(NOTES, 0)
 
 
 def test_a_note_is_tokenized_once(tiny_model, processor, proposals, monkeypatch):
