@@ -4,6 +4,7 @@
     python benchmarks/keep_run.py outputs/hsap/all_results.json hsap --kind hsap
     python benchmarks/keep_run.py outputs/mlm/all_results.json codiesp --kind mlm
     python benchmarks/keep_run.py outputs/matching/all_results.json codiesp --kind matching
+    python benchmarks/keep_run.py outputs/two-stages/all_results.json codiesp --kind rerank
     python benchmarks/results_table.py --write
 
 Run it in the checkout that the run was made from, before anything in it changes.
@@ -26,14 +27,14 @@ def main() -> None:
     parser.add_argument("name", help="of the run")
     parser.add_argument(
         "--kind",
-        choices=("run", "hsap", "mlm", "matching"),
+        choices=("run", "hsap", "mlm", "matching", "rerank"),
         default="run",
-        help="of train.py, or of which pretraining command",
+        help="of train.py or train_msmn.py, of which pretraining command, or of rerank.py",
     )
     parser.add_argument("--folder", default=RESULTS, help="where to keep it (default: benchmarks/results)")
     arguments = parser.parse_args()
     results = json.loads(Path(arguments.path).read_text(encoding="utf-8"))
-    for name in ("data_dir", "cache_dir"):  # paths of one machine
+    for name in ("data_dir", "cache_dir", "output_dir"):  # paths of one machine
         if name in results["settings"]:
             results["settings"][name] = None
     if "command" in results:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean, median, stdev
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -317,6 +317,53 @@ def retrieval_table() -> str:
     return "\n".join([*lines, "", note])
 
 
+def reranking_table() -> str:
+    """Markdown: what first stages propose, both stages by metric, and by how often a code occurs in training."""
+    path = RESULTS / "rerank_codiesp.json"
+    if not path.exists():
+        return "Not measured yet: `accelerate launch examples/rerank.py`."
+    report = json.loads(path.read_text(encoding="utf-8"))
+    candidates = {
+        f"{name}_at_{k}": f"{title} at {k}" if k == 50 else f"at {k}"
+        for name, title in (("candidate_recall", "recall"), ("oracle_f1_micro", "ceiling of micro-F1"))
+        for k in (50, 100, 300)
+    }
+    lines = [f"| first stage | {' | '.join(candidates.values())} |", "|---" * (1 + len(candidates)) + "|"]
+    for row in report["candidates"]:
+        values = " | ".join(f"{100 * row[name]:.1f}" if name in row else "" for name in candidates)
+        lines.append(f"| {row['first stage']} | {values} |")
+    columns = {
+        "map": "MAP",
+        "f1_micro": "micro-F1",
+        "f1_macro": "macro-F1 (CAML)",
+        "f1_macro_per_code": "mean per-code F1",
+        "precision_at_8": "P@8",
+        "precision_at_15": "P@15",
+    }
+    lines += ["", f"| system | {' | '.join(columns.values())} |", "|---" * (1 + len(columns)) + "|"]
+    for system, runs in report["runs"].items():
+        values = []
+        for name in columns:
+            of_runs = [100 * run["metrics"][name] for run in runs]
+            spread = f" ± {stdev(of_runs):.1f}" if len(of_runs) > 1 else ""
+            values.append(f"{mean(of_runs):.1f}{spread}")
+        lines.append(f"| {system} | {' | '.join(values)} |")
+    names = [name for name in report["bands"][0] if name not in ("train_notes", "codes", "gold_notes")]
+    lines += ["", f"| notes in training | codes | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
+    for row in report["bands"]:
+        values = " | ".join("" if row[name] is None else f"{100 * row[name]:.1f}" for name in names)
+        lines.append(f"| {row['train_notes']} | {row['codes']:,} | {values} |")
+    runs, notes, versions = max(map(len, report["runs"].values())), report["notes"], report["versions"]
+    note = (
+        f"`{report['command']}`: {report['codes']:,} codes, {notes['train']} training and "
+        f"{notes[report['evaluated_on']]} {report['evaluated_on']} notes, {report['settings']['top_k']} candidates a "
+        f"note; means of {runs} seeds ± their standard deviation; thresholds and weights tuned on "
+        f"{report['thresholds_and_weights_tuned_on']}; torch {versions['torch']}, transformers "
+        f"{versions['transformers']}, revision {versions['git']}."
+    )
+    return "\n".join([*lines, "", note])
+
+
 TABLES = {
     ("README.md", "results"): results_table,
     ("docs/mimic.md", "corpora"): corpora_table,
@@ -327,6 +374,7 @@ TABLES = {
     ("docs/mlm.md", "mlm"): mlm_table,
     ("docs/matching.md", "matching"): matching_table,
     ("docs/retrieval.md", "retrieval"): retrieval_table,
+    ("docs/reranking.md", "reranking"): reranking_table,
 }
 """File and name of the place in it → the table."""
 
