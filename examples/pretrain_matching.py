@@ -22,6 +22,7 @@ from transformers import HfArgumentParser, Trainer
 
 from kept_hf import KeptLongformerForICDPrompting, KeptProcessor
 from kept_hf.corpora import Corpus, load_corpus
+from kept_hf.corpora.arguments import corpus_options
 from kept_hf.corpora.selection import RULES, select_codes
 from kept_hf.data_access import joint_license
 from kept_hf.knowledge import TermGraph
@@ -44,7 +45,7 @@ from kept_hf.pretraining import (
 from kept_hf.pretraining_text import NoteArguments, name_text_files, read_notes, term_sources
 from kept_hf.prompting import PRESETS, PROMPT_LAYOUTS
 from kept_hf.report import format_table
-from kept_hf.training import checkpoint_to_resume, corpus_options
+from kept_hf.training import checkpoint_to_resume
 
 logger = logging.getLogger("pretrain_matching")
 RECIPE = Path(__file__).parent / "configs" / "matching.yaml"

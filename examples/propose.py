@@ -28,10 +28,10 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from train import read_corpus  # examples/train.py, which lies beside this file
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, HfArgumentParser
 
-from kept_hf.corpora import CORPORA, Corpus
+from kept_hf.corpora import Corpus
+from kept_hf.corpora.arguments import CorpusArguments, read_corpus
 from kept_hf.fusion import fuse_weighted, tune_weights
 from kept_hf.kept_proposer import KeptProposer
 from kept_hf.proposals import Proposals, read_predtop
@@ -48,15 +48,6 @@ PUBLISHED_NAMES = {"train": "train", "validation": "dev", "test": "test"}
 TUNING_NOTES = 2_000
 DEPTH = 300
 """Candidates of a note at least: what they are fused of, and how deep recall is told."""
-
-
-def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which notes and codes, as `train.read_corpus` takes them."""
-    parser.add_argument("--corpus", default="demo", help=f"one of: {', '.join(CORPORA)}")
-    parser.add_argument("--corpus_options", nargs="*", default=[], help="further options of the corpus: name=value")
-    parser.add_argument("--codes", default="all", help="all, top50, rare50, or a file with one code a line")
-    parser.add_argument("--data_dir", help="folder of the corpus")
-    parser.add_argument("--cache_dir", help="where built corpora are kept")
 
 
 def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
@@ -212,10 +203,9 @@ class FirstStages:
 
 def main() -> None:
     """Make the stages, and say what they find."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    parser = HfArgumentParser(
+        CorpusArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    add_corpus_arguments(parser)
     add_retrieval_arguments(parser)
     parser.add_argument("--stages", nargs="+", default=STAGES, metavar="NAME[=FOLDER]", help="what to make; see above")
     parser.add_argument("--output_dir", default="outputs/first-stages", help="where everything is written")

@@ -28,12 +28,13 @@ import torch
 import train  # examples/train.py, which lies beside this file
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from propose import FirstStages, add_corpus_arguments, add_retrieval_arguments, named_stages
-from transformers import AutoModelForSequenceClassification
+from propose import FirstStages, add_retrieval_arguments, named_stages
+from transformers import AutoModelForSequenceClassification, HfArgumentParser
 
 from kept_hf import KeptProcessor
 from kept_hf.comparison import compare_by_band, halves, judge, plot_by_band
 from kept_hf.corpora import Corpus
+from kept_hf.corpora.arguments import CorpusArguments, read_corpus
 from kept_hf.corpora.selection import training_counts
 from kept_hf.metrics import per_code_metrics
 from kept_hf.proposals import Proposals
@@ -56,10 +57,9 @@ TABLE_METRICS = ("map", "f1_micro", "f1_macro", "f1_macro_per_code", "precision_
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments of this command, and those for `train.py`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    parser = HfArgumentParser(
+        CorpusArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    add_corpus_arguments(parser)
     add_retrieval_arguments(parser)
     parser.add_argument(
         "--proposals", nargs="+", required=True, metavar="NAME[=FOLDER]", help="first stages; see above"
@@ -282,7 +282,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO if state.is_main_process else logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with state.main_process_first():
-        corpus = train.read_corpus(arguments)
+        corpus = read_corpus(arguments)
         # The first to come here is the main process; the others find the files.
         made_here = FirstStages(corpus, Path(arguments.output_dir, "first-stages"), arguments)
         first_stages = {name: made_here.make(name, folder) for name, folder in arguments.proposals.items()}

@@ -42,8 +42,9 @@ from kept_hf import (
 )
 from kept_hf.adapters import PEFT_METHODS, adapter_config, add_adapter, loads_by_name, merged_model
 from kept_hf.conversion import BERT_LIKE, convert_to_kept_longformer, converted_to
-from kept_hf.corpora import CORPORA, Corpus, load_corpus
-from kept_hf.corpora.selection import select_codes, training_counts
+from kept_hf.corpora import Corpus
+from kept_hf.corpora.arguments import CorpusArguments, read_corpus
+from kept_hf.corpora.selection import training_counts
 from kept_hf.data_access import RESTRICTED
 from kept_hf.hardware import bf16_helps, keep_freed_memory, use_all_cores
 from kept_hf.matching import carrier_sentences, matching_curriculum
@@ -57,7 +58,6 @@ from kept_hf.training import (
     ICDMetrics,
     KeepEvaluationOrder,
     checkpoint_to_resume,
-    corpus_options,
     fit_similarity_threshold,
     prompt_rows,
     train_only,
@@ -135,20 +135,9 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
+class DataArguments(CorpusArguments):
     """The notes and how they are asked about."""
 
-    corpus: str = field(default="demo", metadata={"help": f"One of: {', '.join(CORPORA)}."})
-    corpus_options: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Further options of the corpus: config=rare50 (mimic3), config=icd9 (mimic4), language=es …"},
-    )
-    codes: str = field(
-        default="all",
-        metadata={"help": "all, top50, rare50 (rules that count in the corpus), or a file with one code a line."},
-    )
-    data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where built corpora are kept."})
     sampled_codes: int | None = field(
         default=None,
         metadata={"help": "Train on prompts of this many codes drawn at random, all gold ones among them."},
@@ -226,12 +215,6 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Kep
     if not hasattr(given, "bf16") and not hasattr(given, "fp16") and bf16_helps():
         values.append("--bf16")
     return parser.parse_args_into_dataclasses(values)
-
-
-def read_corpus(data: DataArguments) -> Corpus:
-    """The corpus that the arguments name, with the codes that they choose."""
-    options = corpus_options(data.corpus_options)
-    return select_codes(load_corpus(data.corpus, data.data_dir, data.cache_dir, **options), data.codes)
 
 
 def read_proposals(data: DataArguments) -> dict[str, Proposals]:

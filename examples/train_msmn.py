@@ -23,8 +23,9 @@ from datasets import Dataset
 from transformers import HfArgumentParser, Trainer, TrainingArguments
 
 from kept_hf import ICDCodeSet, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
-from kept_hf.corpora import CORPORA, Corpus, load_corpus, load_unlabelled
-from kept_hf.corpora.selection import select_codes, training_counts
+from kept_hf.corpora import Corpus, load_unlabelled
+from kept_hf.corpora.arguments import CorpusArguments, corpus_options, read_corpus
+from kept_hf.corpora.selection import training_counts
 from kept_hf.data_collator import DataCollatorForMSMN
 from kept_hf.knowledge import SOURCES
 from kept_hf.msmn_proposer import MSMNProposer
@@ -32,7 +33,7 @@ from kept_hf.pretraining import TermFolderArguments, parse_recipe, read_terms, r
 from kept_hf.proposals import Proposals, write_predtop
 from kept_hf.report import format_table
 from kept_hf.run_report import write_report
-from kept_hf.training import ICDMetrics, KeepEvaluationOrder, checkpoint_to_resume, corpus_options, validation_threshold
+from kept_hf.training import ICDMetrics, KeepEvaluationOrder, checkpoint_to_resume, validation_threshold
 from kept_hf.word_vectors import fill_word_embedding, read_word_vectors, train_word_vectors, write_word_vectors
 
 logger = logging.getLogger("train_msmn")
@@ -64,20 +65,9 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments(TermFolderArguments):
+class DataArguments(CorpusArguments, TermFolderArguments):
     """The notes, their words, and the names of the codes."""
 
-    corpus: str = field(default="demo", metadata={"help": f"One of: {', '.join(CORPORA)}."})
-    corpus_options: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Further options of the corpus: config=50 (mimic3), language=es (codiesp) …"},
-    )
-    codes: str = field(
-        default="all",
-        metadata={"help": "all, top50, rare50 (rules that count in the corpus), or a file with one code a line."},
-    )
-    data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where built corpora are kept."})
     terms: str | None = field(
         default=None,
         metadata={
@@ -138,10 +128,9 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MSM
     return model, data, training
 
 
-def read_corpus(data: DataArguments) -> tuple[Corpus, list[str]]:
+def read_texts(data: DataArguments) -> tuple[Corpus, list[str]]:
     """The corpus with the codes that the arguments choose, and the texts that tell the words."""
-    options = corpus_options(data.corpus_options)
-    corpus = select_codes(load_corpus(data.corpus, data.data_dir, data.cache_dir, **options), data.codes)
+    corpus = read_corpus(data)
     missing = [split for split in ("train", "validation") if split not in corpus.dataset]
     if missing:
         raise SystemExit(
@@ -150,7 +139,7 @@ def read_corpus(data: DataArguments) -> tuple[Corpus, list[str]]:
         )
     texts = list(corpus.dataset["train"]["text"])
     if data.use_unlabelled:
-        texts += load_unlabelled(data.corpus, data.data_dir, **options)
+        texts += load_unlabelled(data.corpus, data.data_dir, **corpus_options(data.corpus_options))
     return corpus, texts
 
 
@@ -235,7 +224,7 @@ def main() -> None:
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
     judge = ICDMetrics(threshold_metric=arguments.threshold_metric)  # here, so that a wrong name costs no training
     with training.main_process_first(desc="building the corpus"):
-        corpus, texts = read_corpus(data)
+        corpus, texts = read_texts(data)
     logger.info(
         "%s: %d codes; notes: %s",
         data.corpus,

@@ -112,7 +112,7 @@ def test_what_is_there_is_not_made_again(script, corpus, tmp_path, monkeypatch):
 def test_rerank_makes_the_stages_that_it_is_asked_for(script, corpus, tmp_path, monkeypatch):
     """Up to the training, which is told where the candidates are."""
     rerank = import_module("rerank")
-    monkeypatch.setattr(rerank.train, "read_corpus", lambda arguments: corpus)
+    monkeypatch.setattr(rerank, "read_corpus", lambda arguments: corpus)
     monkeypatch.setattr(rerank.train, "main", lambda: (_ for _ in ()).throw(RuntimeError("training")))
     script.run("--output_dir", tmp_path / "given", "--stages", "sparse")
     arguments = ["--proposals", "classifier", f"given={tmp_path / 'given' / 'sparse'}", "--top_k", "7"]

@@ -102,7 +102,8 @@ def script(monkeypatch, small_corpus):
     spec = importlib.util.spec_from_file_location("rerank_example", ROOT / "examples" / "rerank.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module.train, "read_corpus", lambda arguments: small_corpus.small)
+    for part in (module, module.train):
+        monkeypatch.setattr(part, "read_corpus", lambda arguments: small_corpus.small)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["rerank.py", *map(str, arguments)])
@@ -192,7 +193,7 @@ def test_figures_of_a_trained_model(script, small_corpus, folders, models, tmp_p
 
 def test_without_a_test_split_each_half_is_judged_by_the_other(script, small_corpus, folders, models, tmp_path):
     dataset = DatasetDict({split: small_corpus.small.dataset[split] for split in ("train", "validation")})
-    script.train.read_corpus = lambda _: replace(small_corpus.small, dataset=dataset)
+    script.read_corpus = lambda _: replace(small_corpus.small, dataset=dataset)
     named = folders["named"]
     script.run("--proposals", f"named={named}", "--model", models["joint"], "--output_dir", tmp_path)
     results = results_of(tmp_path)

@@ -13,9 +13,9 @@ import pyarrow as pa
 from pyarrow import csv, json, parquet
 
 from .corpora import CORPORA, load_corpus, load_unlabelled
+from .corpora.arguments import corpus_options
 from .data_access import UNSTATED
 from .knowledge import SOURCES, TermGraph
-from .training import corpus_options
 
 logger = logging.getLogger(__name__)
 

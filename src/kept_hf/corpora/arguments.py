@@ -1,0 +1,66 @@
+"""Which notes and codes: options of the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import yaml
+
+from . import CORPORA, Corpus, load_corpus
+from .selection import select_codes
+
+
+@dataclass
+class CorpusArguments:
+    """The notes and their codes, for `transformers.HfArgumentParser`."""
+
+    corpus: str = field(default="demo", metadata={"help": f"One of: {', '.join(CORPORA)}."})
+    corpus_options: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Further options of the corpus: config=rare50 (mimic3), config=icd9 (mimic4), language=es …"},
+    )
+    codes: str = field(
+        default="all",
+        metadata={"help": "all, top50, rare50 (rules that count in the corpus), or a file with one code a line."},
+    )
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Where built corpora are kept."})
+
+
+def corpus_options(options: Sequence[str]) -> dict[str, object]:
+    """`--corpus_options` as keyword arguments of `load_corpus`.
+
+    Raises:
+        SystemExit: an option without "=".
+
+    Examples:
+        >>> corpus_options(["config=rare50", "seed=1"])
+        {'config': 'rare50', 'seed': 1}
+    """
+    result = {}
+    for option in options:
+        name, separator, value = option.partition("=")
+        if not separator:
+            raise SystemExit(f"corpus_options has {option!r}; write name=value, such as config=rare50.")
+        result[name] = yaml.safe_load(value)
+    return result
+
+
+def read_corpus(arguments: CorpusArguments) -> Corpus:
+    """The corpus that the arguments name, with the codes that they choose.
+
+    Args:
+        arguments: `CorpusArguments`, or anything with its fields.
+
+    Raises:
+        SystemExit: as `corpus_options`.
+        ValueError: as `load_corpus` and `select_codes`.
+
+    Examples:
+        >>> read_corpus(CorpusArguments(codes="top50")).code_set.codes[:2]  # doctest: +SKIP
+        ('038.9', '250.00')
+    """
+    options = corpus_options(arguments.corpus_options)
+    corpus = load_corpus(arguments.corpus, arguments.data_dir, arguments.cache_dir, **options)
+    return select_codes(corpus, arguments.codes)
