@@ -1,18 +1,24 @@
 """The training command of MSMN, with tiny settings, within the test's process."""
 
 import json
+import re
+import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from hub_server import HubServer
 from pretraining_runs import EXAMPLES, losses, read, runner, script
+from processes import run_program
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kept_hf import ICDCodeSet, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
 from kept_hf.corpora import load_corpus
 from kept_hf.data_collator import DataCollatorForMSMN
+from kept_hf.model_card import make_model_card
 from kept_hf.msmn_proposer import MSMNProposer
 from kept_hf.proposals import Proposals, read_predtop
 
@@ -240,3 +246,39 @@ def test_collator_writes_out_the_labels(proposer):
         collate([{**rows[0], "labels": [3]}])
     with pytest.raises(ValueError, match="labels has -1"):
         collate([{**rows[0], "labels": [-1]}])
+
+
+def test_it_is_published_with_a_card_whose_snippet_runs(trained, tmp_path):
+    folder, _ = trained
+    program = "from kept_hf.hub import push_model; import sys; print(push_model(sys.argv[1], 'your-name/msmn'))"
+    with HubServer(tokens={"token": "your-name"}) as hub:
+        run_program([sys.executable, "-c", program, folder], env=hub.environment(tmp_path / "writer", "token"))
+        files = hub.repos["model", "your-name/msmn"].files()
+        card = files["README.md"].decode()
+        snippet = re.search(r"```python\n(.*?)```", card, re.S)[1]
+        environment = hub.environment(tmp_path / "reader", "token")
+        printed = run_program([sys.executable, "-c", snippet], env=environment).stdout
+    assert [line.split()[0] for line in printed.splitlines()] and set(printed.split()) & set(CODES) == set(CODES)
+    wanted = {"README.md", "config.json", "model.safetensors", "vocab.txt", "code_set.json", "modeling_msmn.py"}
+    assert wanted <= set(files)
+    assert not [name for name in files if name.endswith((".npz", ".jsonl", ".csv", ".pt")) or "word_vectors" in name]
+    assert "Multiple Synonyms Matching Network" in card and "longformer" not in card.lower().split("# msmn")[0]
+    assert "apache-2.0: that of the data." in " ".join(card.split())
+    assert str(folder) not in card and "`num_synonyms` 2" in card and "MIMIC" not in card
+    results = read(folder)
+    assert f"{100 * results['test_f1_micro']:.1f}" in card
+
+
+def test_the_card_of_given_word_vectors(trained, tmp_path):
+    folder = shutil.copytree(trained[0], tmp_path / "run")
+    results = read(folder)
+    results["settings"]["word_vectors"] = "/home/jane doe/vectors.txt"
+    (folder / "all_results.json").write_text(json.dumps(results))
+    card = make_model_card(folder, "me/msmn")
+    text = " ".join(card.text.split())
+    assert "Its word vectors were given: vectors.txt." in text and "jane" not in str(card)
+    assert card.data.license == "unknown", "nobody said what the vectors may be used for"
+    del results["settings"]["lstm_size"]
+    (folder / "all_results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=r"no 'settings\.lstm_size', so it is of an older version"):
+        make_model_card(folder)

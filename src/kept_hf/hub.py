@@ -29,7 +29,8 @@ def push_model(
     base_model: str | None = None,
     base_license: str | None = None,
 ) -> str:
-    """Publish the folder of a run of `examples/train.py`: weights, configuration, processor, code and a card.
+    """Publish the folder of a run of `examples/train.py` or `train_msmn.py`: weights, configuration, processor, code
+    and a card.
 
     The card is written to the folder's README.md. Predictions, checkpoints and settings stay where they are. A push
     that was interrupted goes on where it stopped when it is started again: files that arrived are not sent twice.

@@ -23,6 +23,7 @@ from .data_access import CREDENTIALED, RESTRICTED, license_metadata
 from .report import f1_by_band
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
+MSMN_TEMPLATE = Path(__file__).with_name("msmn_card_template.md")
 
 METRICS = {
     "f1_micro": "Micro-F1",
@@ -63,11 +64,20 @@ _REQUIRED = {
         "versions",
     ),
     "corpus": ("title", "summary", "source", "license", "language"),
-    "settings": ("corpus", "codes", "model_name_or_path", "max_length"),
+    "settings": ("corpus", "codes"),
     "versions": ("kept-hf",),
 }
-_NOT_OF_THE_RECIPE = ("data_dir", "cache_dir", "output_dir", "corpus", "corpus_options", "codes", "world_size")
+_REQUIRED_SETTINGS = {
+    "kept": ("model_name_or_path", "max_length"),
+    "msmn": ("num_synonyms", "num_lstm_layers", "lstm_size", "max_words", "word_vectors"),
+}
+_NOT_OF_THE_RECIPE = (
+    *("data_dir", "cache_dir", "output_dir", "corpus", "corpus_options", "codes", "world_size"),
+    *("umls_folder", "icd9_folder", "csv_file", "propose", "handover"),
+)
 _MODEL_SETTINGS = (
+    *("num_synonyms", "lstm_size", "num_lstm_layers", "attention_size", "embedding_size", "max_words", "terms"),
+    *("embedding_dropout", "lstm_dropout", "output_dropout", "rdrop_alpha", "word_vectors", "min_count"),
     "model_name_or_path",
     "preset",
     "max_length",
@@ -156,7 +166,8 @@ def make_model_card(
     base_model: str | None = None,
     base_license: str | None = None,
 ) -> ModelCard:
-    """The card of a model that `examples/train.py` made. It depends on the folder's files and these arguments only.
+    """The card of a model that `examples/train.py` or `examples/train_msmn.py` made. It depends on the folder's files
+    and these arguments only.
 
     Args:
         folder: the run's output folder; `all_results.json`, `per_code.csv` and `config.json` are read, and pictures
@@ -164,7 +175,7 @@ def make_model_card(
         repo_id: where the model will be published. By default the card is named like the folder.
         base_model: model id on the Hub of the weights that training began with. `KNOWN_BASES` has some; others are to
             be passed, since a path such as "outputs/mimic3-50" looks like an id. Without it the card has the last name
-            of `model_name_or_path`.
+            of `model_name_or_path`. MSMN begins with no weights, but it may with word vectors.
         base_license: their licence, as the Hub writes it. By default that of `KNOWN_BASES`, else "unknown". Where
             `config.json` says that they come from credentialed data, this stands.
 
@@ -187,10 +198,13 @@ def make_model_card(
     results, per_code, config = _read_run(folder)
     corpus, settings, split = results["corpus"], results["settings"], results["evaluated_on"]
 
-    given = settings["model_name_or_path"]
+    is_msmn = config.get("model_type") == "msmn"
+    given = settings["word_vectors" if is_msmn else "model_name_or_path"]
     known_id, known_license = KNOWN_BASES.get(base_model or given, (None, "unknown"))
     base_id = base_model or known_id
-    base = base_id or without_folders(given) or "a local model"
+    base = base_id or without_folders(given or "") or (None if is_msmn else "a local model")
+    if base is None:
+        known_license = corpus["license"]  # that of the data is the only one
     if config.get("data_license") in RESTRICTED and corpus["license"] not in RESTRICTED:
         base_license = config["data_license"]  # the model that training began with had seen such data
     elif base_license is None:
@@ -204,7 +218,8 @@ def make_model_card(
         **licensed_as,
         library_name="transformers",
         pipeline_tag="text-classification",
-        tags=["icd-coding", "medical", "clinical-notes", "multi-label", "few-shot", "kept", "longformer"],
+        tags=["icd-coding", "medical", "clinical-notes", "multi-label"]
+        + (["msmn"] if is_msmn else ["few-shot", "kept", "longformer"]),
         base_model=base_id,
         model_name=name,
         eval_results=[
@@ -227,7 +242,8 @@ def make_model_card(
     bands, has_hidden_bands = _bands(per_code, hide_small=not is_open)
     seed, threshold = settings.get("seed"), results["threshold"]
     return ModelCard(
-        _template().render(
+        _template(MSMN_TEMPLATE if is_msmn else TEMPLATE).render(
+            settings=settings,
             card_data=data.to_yaml(),
             name=name,
             model=repo_id or "path/of/this/folder",
@@ -243,7 +259,7 @@ def make_model_card(
             threshold_metric=_THRESHOLD_METRICS.get(settings.get("threshold_metric")),
             precision=_percent(_number(results, f"{split}_precision_micro"), digits=0),
             recall=_percent(_number(results, f"{split}_recall_micro"), digits=0),
-            max_length=settings["max_length"],
+            max_length=settings["max_words" if is_msmn else "max_length"],
             shape=_shape(config),
             codes_per_prompt=settings.get("codes_per_prompt"),
             **{name: settings.get(name) for name in ("scorer", "prompt_layout", "similarity_prior")},
@@ -291,6 +307,13 @@ def _read_run(folder: Path) -> tuple[dict, dict[str, list], dict]:
                     f"folder={os.fspath(folder)!r}: all_results.json has no {key!r}, so it is of an older version; "
                     "train again with this version's examples/train.py."
                 )
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for name in _REQUIRED_SETTINGS["msmn" if config.get("model_type") == "msmn" else "kept"]:
+        if name not in results["settings"]:
+            raise ValueError(
+                f"folder={os.fspath(folder)!r}: all_results.json has no 'settings.{name}', so it is of an older "
+                "version; train again with this version's examples/train.py or train_msmn.py."
+            )
     split = results["evaluated_on"]
     needed = {split, results["threshold_and_epoch_chosen_on"], "train"}
     if not needed <= results["notes"].keys() or f"{split}_f1_micro" not in results:
@@ -314,19 +337,20 @@ def _read_run(folder: Path) -> tuple[dict, dict[str, list], dict]:
             f"folder={os.fspath(folder)!r}: per_code.csv has {len(columns['f1'])} codes and all_results.json "
             f"{results['codes']}: they are of two runs; train again."
         )
-    return results, columns, json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return results, columns, config
 
 
-def _template():
+def _template(path: Path):
     # Strict, so that a name that is misspelt in the template is an error.
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(path.parent),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
     )
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return environment.get_template(path.name)
 
 
 def _number(results: Mapping, key: str) -> float | None:
