@@ -12,6 +12,7 @@ the codes are called what the code set, or a term graph (--terms), calls them. E
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from kept_hf.corpora.selection import training_counts
 from kept_hf.data_collator import DataCollatorForMSMN
 from kept_hf.knowledge import SOURCES
 from kept_hf.msmn_proposer import MSMNProposer
+from kept_hf.msmn_start import start_as_matcher
 from kept_hf.pretraining import TermFolderArguments, parse_recipe, read_terms, run_settings, set_up, write_settings
 from kept_hf.proposals import Proposals, write_predtop
 from kept_hf.report import format_table
@@ -40,6 +42,8 @@ logger = logging.getLogger("train_msmn")
 RECIPE = Path(__file__).parent / "configs" / "msmn_demo.yaml"
 CANDIDATES = (50, 100, 300)
 PUBLISHED_SPLITS = {"validation": "dev"}
+NOT_OF_THE_MODEL = ("start_as_matcher", "threshold_metric")
+START_NOTES = 64
 
 
 @dataclass
@@ -59,6 +63,13 @@ class ModelArguments:
     )
     max_words: int = field(default=4000, metadata={"help": "Words of a note that are read."})
     code_chunk_size: int = field(default=256, metadata={"help": "Codes scored at a time; 0: all, with more memory."})
+    start_as_matcher: bool = field(
+        default=False,
+        metadata={
+            "help": "Begin with codes that score by how like their names the likest words are, not with random layers: "
+            "for few notes."
+        },
+    )
     threshold_metric: str = field(
         default="f1_micro", metadata={"help": "What the threshold maximises on validation: f1_micro or f1_macro."}
     )
@@ -156,7 +167,7 @@ def make_model(
         id2label=code_set.id2label,
         label2id=code_set.label2id,
         data_license=license,
-        **{name: value for name, value in vars(arguments).items() if name != "threshold_metric"},
+        **{name: value for name, value in vars(arguments).items() if name not in NOT_OF_THE_MODEL},
     )
     model = MSMNForICDCoding(config)
     named = code_set if data.terms is None else code_set.with_synonyms(read_terms(data.terms, data))
@@ -177,6 +188,14 @@ def word_vectors(data: DataArguments, texts: list[str], width: int, training: MS
             )
             write_word_vectors(trained, path)
     return read_word_vectors(path)
+
+
+def begin(model: MSMNForICDCoding, tokenizer: MSMNTokenizer, notes: Dataset) -> None:
+    """Let the model begin as a matcher of words, with scores about the share of codes that a note has."""
+    step = max(len(notes) // START_NOTES, 1)
+    some = tokenizer(notes["text"][::step][:START_NOTES], padding=True, truncation=True, return_tensors="pt")
+    share = sum(map(len, notes["codes"])) / (len(notes) * model.config.num_labels)
+    start_as_matcher(model, some["input_ids"], some["attention_mask"], mean_logit=math.log(share / (1 - share)))
 
 
 def note_rows(notes: Dataset, tokenizer: MSMNTokenizer, code_set: ICDCodeSet) -> Dataset:
@@ -238,6 +257,8 @@ def main() -> None:
         vectors = word_vectors(data, texts, arguments.embedding_size, training)
         filled = fill_word_embedding(model, tokenizer, vectors)
         logger.info("%d words, %d of them with a vector of %d texts.", len(tokenizer), filled, len(texts))
+        if arguments.start_as_matcher:
+            begin(model, tokenizer, corpus.dataset["train"])
     with training.main_process_first(desc="splitting the notes into words"):
         rows = {split: note_rows(notes, tokenizer, corpus.code_set) for split, notes in corpus.dataset.items()}
     logger.info("Training %s parameters.", f"{model.num_parameters():,}")
