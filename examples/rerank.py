@@ -122,7 +122,7 @@ def train_model(arguments: argparse.Namespace, for_train: list[str], files: dict
     return str(folder)
 
 
-def predict(arguments: argparse.Namespace, path: str, number: int, corpus: Corpus, files: dict[str, Path]) -> dict:
+def predict(arguments: argparse.Namespace, path: str, run: int, corpus: Corpus, files: dict[str, Path]) -> dict:
     """Score the candidates, and all codes if asked; the files by system and split."""
     found: dict[str, dict[str, Path]] = {}
     state, model, weights = PartialState(), None, digest_of_model(path)
@@ -130,7 +130,7 @@ def predict(arguments: argparse.Namespace, path: str, number: int, corpus: Corpu
     for split in (split for split in files if split != "train"):
         notes = corpus.dataset[split]
         for system in systems:
-            output = Path(arguments.output_dir, "reranked", f"{system}-{number}-{split}.npz")
+            output = Path(arguments.output_dir, "reranked", f"{system}-{run}-{split}.npz")
             found.setdefault(system, {})[split] = output
             settings = {
                 "system": system,
@@ -288,8 +288,11 @@ def main() -> None:
         first_stages = {name: made_here.make(name, folder) for name, folder in arguments.proposals.items()}
         first = next(iter(first_stages.values()))
         files = propose(first, arguments.top_k, Path(arguments.output_dir, "proposals"))
-    models = arguments.model or [train_model(arguments, for_train, files, seed) for seed in arguments.seeds]
-    predicted = [predict(arguments, path, number, corpus, files) for number, path in enumerate(models)]
+    if arguments.model:
+        models = dict(enumerate(arguments.model))
+    else:
+        models = {seed: train_model(arguments, for_train, files, seed) for seed in arguments.seeds}
+    predicted = [predict(arguments, path, run, corpus, files) for run, path in models.items()]
     if PartialState().is_main_process:
         evaluate(arguments, corpus, first_stages, predicted)
     PartialState().wait_for_everyone()

@@ -280,6 +280,6 @@ def test_two_processes_train_and_predict(small_corpus, folders, tiny_checkpoint,
     path = tmp_path / "model-42"
     model, processor = (kind.from_pretrained(path) for kind in (KeptLongformerForICDPrompting, KeptProcessor))
     expected = rerank(model, processor, notes["text"], first)
-    found = Proposals.load(tmp_path / "reranked" / "reranked-0-test.npz")
+    found = Proposals.load(tmp_path / "reranked" / "reranked-42-test.npz")
     assert np.array_equal(found.indices, expected.indices) and found.note_ids == expected.note_ids
     assert np.allclose(found.scores, expected.scores, atol=1e-5)
