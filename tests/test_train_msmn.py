@@ -13,6 +13,7 @@ from hub_server import HubServer
 from pretraining_runs import EXAMPLES, losses, read, runner, script
 from processes import run_program
 from safetensors.torch import load_file
+from test_examples import launch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kept_hf import ICDCodeSet, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
@@ -282,3 +283,16 @@ def test_the_card_of_given_word_vectors(trained, tmp_path):
     (folder / "all_results.json").write_text(json.dumps(results))
     with pytest.raises(ValueError, match=r"no 'settings\.lstm_size', so it is of an older version"):
         make_model_card(folder)
+
+
+def test_two_processes_train_and_propose(trained, dataset, tmp_path):
+    recipe = json.loads((trained[0] / "settings.json").read_text())
+    options = {**TINY, **{name: recipe[name] for name in ("corpus", "codes", "cache_dir")}, "start_as_matcher": "True"}
+    arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    launch("examples/train_msmn.py", *arguments, "--output_dir", str(tmp_path), processes=2)
+    results = read(tmp_path)
+    assert results["world_size"] == 2 and results["test_f1_micro"] >= 0
+    expected = MSMNProposer.from_pretrained(tmp_path).propose(dataset["test"]["text"], top_k=4)
+    found = Proposals.load(tmp_path / "test_proposals.npz")
+    assert np.array_equal(found.indices, expected.indices) and found.note_ids == tuple(dataset["test"]["note_id"])
+    assert np.abs(found.scores - expected.scores).max() < 1e-5
