@@ -105,7 +105,10 @@ def plot_by_band(path: str | os.PathLike, bands: Sequence[Mapping[str, object]])
     systems = [name for name in bands[0] if name not in ("train_notes", "codes", "gold_notes")]
     width = 0.8 / len(systems)
     figure, axes = new_figure(max(4.8, 1.2 + 0.35 * len(bands) * (len(systems) + 1)), 4.4)
-    colors = ("#1f5a94", "#c8501e", "#2e8b57", "#8a5aa8", "#b8860b", "#7f7f7f")
+    colors = (
+        *("#1f5a94", "#c8501e", "#2e8b57", "#8a5aa8", "#b8860b"),
+        *("#7f7f7f", "#d4629b", "#17a2b8", "#6b4f3a", "#20262e"),
+    )
     for number, system in enumerate(systems):
         places = np.arange(len(bands)) + (number - (len(systems) - 1) / 2) * width
         values = [row[system] for row in bands]
