@@ -43,6 +43,8 @@ def results_table() -> str:
 
 def system_name(settings: dict) -> str:
     """What was trained, in a few words."""
+    if "num_synonyms" in settings:
+        return "MSMN" + ", started as a matcher" * settings.get("start_as_matcher", False)
     name = "kept-hf"
     if settings.get("scorer") == "matching":
         name += ", late interaction"
