@@ -192,9 +192,9 @@ def test_published_recipe(module):
     path = str(EXAMPLES / "configs" / "msmn_mimic3.yaml")
     model, data, training = module.parse_arguments([path, "--use_cpu", "True", "--bf16", "False"])
     config = MSMNConfig()
-    assert {name: value for name, value in vars(model).items() if name != "threshold_metric"} == {
-        name: getattr(config, name) for name in vars(model) if name != "threshold_metric"
-    }
+    of_the_model = {name: value for name, value in vars(model).items() if name not in module.NOT_OF_THE_MODEL}
+    assert of_the_model == {name: getattr(config, name) for name in of_the_model}
+    assert not model.start_as_matcher
     assert (training.learning_rate, training.weight_decay, training.max_grad_norm) == (5e-4, 0.01, 1.0)
     assert (training.num_train_epochs, training.per_device_train_batch_size) == (20, 16)
     assert training.metric_for_best_model == "precision_at_8" and data.handover == data.propose == 300
