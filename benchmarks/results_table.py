@@ -319,6 +319,25 @@ def retrieval_table() -> str:
     return "\n".join([*lines, "", note])
 
 
+def msmn_table() -> str:
+    """Markdown: peak memory and time of a training step, with the codes in chunks and all at once."""
+    path = RESULTS / "msmn.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/bench_msmn.py`."
+    report = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["| codes at a time | peak memory above the model | time of a step |", "|---|---|---|"]
+    for run in report["runs"]:
+        values = "out of memory | " if "out_of_memory" in run else f"{run['peak_gb']:.2f} GB | {run['seconds']:.0f} s"
+        lines.append(f"| {run['chunk'] or 'all'} | {values} |")
+    versions = report["versions"]
+    note = (
+        f"{report['notes']} notes of {report['words']:,} words, each read twice, {report['codes']:,} codes of "
+        f"{report['synonyms']} terms, {report['gpu'] or report['device']}, {report['cores']['allowed']} cores, torch "
+        f"{versions['torch']}, revision {versions['git']}."
+    )
+    return "\n".join([*lines, "", note])
+
+
 CANDIDATES = {
     f"{name}_at_{k}": f"{title} at {k}" if k == 50 else f"at {k}"
     for name, title in (("candidate_recall", "recall"), ("oracle_f1_micro", "ceiling of micro-F1"))
@@ -389,6 +408,7 @@ TABLES = {
     ("docs/isolated.md", "isolated"): isolated_table,
     ("docs/hsap.md", "hsap"): hsap_table,
     ("docs/mlm.md", "mlm"): mlm_table,
+    ("docs/msmn.md", "msmn"): msmn_table,
     ("docs/matching.md", "matching"): matching_table,
     ("docs/retrieval.md", "retrieval"): retrieval_table,
     ("docs/reranking.md", "reranking"): reranking_table,

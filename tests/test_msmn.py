@@ -255,7 +255,8 @@ def gradients(model, seed=0, **inputs):
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4])
 def test_chunks_change_nothing(chunk):
-    model = tiny(num_synonyms=4, output_dropout=0.0).train()
+    # No dropout: in chunks, terms draw other random numbers.
+    model = tiny(num_synonyms=4, output_dropout=0.0, embedding_dropout=0.0, lstm_dropout=0.0).train()
     model.config.code_chunk_size = 0
     whole = gradients(model, **BATCH, labels=LABELS)
     model.config.code_chunk_size = chunk
@@ -294,6 +295,11 @@ def test_chunks_save_memory():
     of_notes = growth(0, codes=CODES)  # the LSTM's, and next to nothing else
     assert growth(0) - of_notes >= attention
     assert growth(5) - of_notes < attention / 4
+
+    # Of a term only what is needed to read it again, and its feature: of the words that 400 more codes have, nothing.
+    features = 400 * 2 * (16 + 8 + 16) * 4  # of synonyms, queries and codes
+    assert kept_bytes(5, 20) - kept_bytes(5, 20, codes=200) < 3 * features
+    assert kept_bytes(0, 20) - kept_bytes(0, 20, codes=200) > 12 * features
 
 
 def count_reads(model, monkeypatch):

@@ -256,12 +256,17 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
 
     def _read_codes(self):
         lengths = self.term_attention_mask.sum(dim=1)
-        hidden = self._read(self.term_input_ids, lengths.cpu())
         chunk_size = self.config.code_chunk_size * self.config.num_synonyms
-        synonyms = in_chunks(self._pool, (hidden, lengths), chunk_size, dim=0)
+        # What an LSTM keeps for its gradients is far more than its states, and there are tens of thousands of terms.
+        terms = (self.term_input_ids, lengths.cpu(), lengths)
+        synonyms = in_chunks(self._read_terms, terms, chunk_size, dim=0)
         synonyms = synonyms.unflatten(0, (-1, self.config.num_synonyms))
         code = synonyms.amax(dim=1)
         return self.query(synonyms), self.code_weight(code), self.code_bias(code).squeeze(-1)
+
+    def _read_terms(self, ids: torch.Tensor, lengths_on_cpu: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Features of terms, `(terms, attention_size)`."""
+        return self._pool(self._read(ids, lengths_on_cpu), lengths)
 
     def _pool(self, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Features of terms, `(terms, attention_size)`: the maximum over their words."""

@@ -68,7 +68,7 @@ def start_as_matcher(
     hidden = model.reduce(model._read(input_ids, attention_mask.sum(dim=1)))
     words = hidden[is_word]
     lengths = model.term_attention_mask.sum(dim=1)
-    terms = model._pool(model._read(model.term_input_ids, lengths), lengths)
+    terms = model._read_terms(model.term_input_ids, lengths, lengths)
 
     generator = torch.Generator().manual_seed(seed)
     projection = nn.init.orthogonal_(torch.empty(width // heads, width), generator=generator).to(hidden)
