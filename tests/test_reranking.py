@@ -173,9 +173,9 @@ def test_a_model_proposes_from_its_codes_or_from_others(isolated, code_set, tmp_
 
 def test_who_cannot_propose(tiny_model, processor, isolated):
     with pytest.raises(ValueError, match="prompt_layout='joint': each group of codes would take a pass"):
-        KeptProposer(tiny_model, processor)
-    with pytest.raises(ValueError, match="batch_size=0; pass 1 or more"):
-        KeptProposer(*isolated, batch_size=0)
+        KeptProposer(tiny_model, processor).propose(NOTES, 3)
+    with pytest.raises(ValueError, match="batch_size=0 is less than 1"):
+        KeptProposer(*isolated, batch_size=0).propose(NOTES, 3)
     with pytest.raises(TypeError, match="pass a list of notes"):
         KeptProposer(*isolated).propose("a note", 3)
     with pytest.raises(ValueError, match="top_k"):

@@ -23,9 +23,6 @@ class KeptProposer:
         processor: its processor, with the codes to propose from.
         batch_size: notes read at a time.
 
-    Raises:
-        ValueError: the joint layout, which reads a note again for each group of codes; a `batch_size` below 1.
-
     Examples:
         ```python
         proposer = KeptProposer.from_pretrained("outputs/codiesp-late-interaction")
@@ -34,13 +31,6 @@ class KeptProposer:
     """
 
     def __init__(self, model, processor: KeptProcessor, batch_size: int = 4):
-        if processor.prompt_layout != "isolated":
-            raise ValueError(
-                f"prompt_layout={processor.prompt_layout!r}: each group of codes would take a pass over each note; "
-                "pass a model and a processor of the isolated layout."
-            )
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}; pass 1 or more.")
         self.model, self.processor, self.batch_size = model, processor, batch_size
 
     @classmethod
@@ -69,7 +59,7 @@ class KeptProposer:
 
         Raises:
             TypeError: `notes` is one string.
-            ValueError: `top_k` below 1.
+            ValueError: as [`kept_hf.reranking.rerank_all`], for the joint layout above all.
         """
         if isinstance(notes, str):
             raise TypeError("notes is one string; pass a list of notes.")

@@ -190,7 +190,7 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
 
         codes = self._codes()
         hidden = self.reduce(self._read(input_ids, lengths))
-        heads = torch.tanh(self.attention(hidden)).unflatten(-1, (self.config.num_synonyms, -1)).transpose(1, 2)
+        heads = self._heads(hidden)
 
         def score(*chunk):
             return self._score(hidden, heads, mask.bool(), *chunk)
@@ -276,6 +276,17 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
             states = states.masked_fill(~is_word[..., None], -torch.inf)
         return states.amax(dim=1)
 
+    def _heads(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What queries are compared with, `(batch_size, M, words, head)`."""
+        return torch.tanh(self.attention(hidden)).unflatten(-1, (self.config.num_synonyms, -1)).transpose(1, 2)
+
+    def _find(self, hidden, heads, is_word, queries) -> torch.Tensor:
+        """What some codes read in the notes, `(batch_size, codes, attention_size)`; arguments as for `_score`."""
+        scores = queries.transpose(0, 1) @ heads.transpose(2, 3)
+        scores = scores.masked_fill(~is_word[:, None, None], torch.finfo(scores.dtype).min)
+        attention = scores.softmax(dim=-1).to(hidden.dtype)
+        return (attention.flatten(1, 2) @ hidden).unflatten(1, scores.shape[1:3]).amax(dim=1)
+
     def _score(self, hidden, heads, is_word, queries, weights, biases) -> torch.Tensor:
         """Logits of some codes, `(batch_size, codes)`.
 
@@ -287,10 +298,7 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
             weights: of their classifiers, `(codes, attention_size)`.
             biases: `(codes,)`.
         """
-        scores = queries.transpose(0, 1) @ heads.transpose(2, 3)
-        scores = scores.masked_fill(~is_word[:, None, None], torch.finfo(scores.dtype).min)
-        attention = scores.softmax(dim=-1).to(hidden.dtype)
-        found = (attention.flatten(1, 2) @ hidden).unflatten(1, scores.shape[1:3]).amax(dim=1)
+        found = self._find(hidden, heads, is_word, queries)
         # In single precision also under autocast: a sum of 512 products decides.
         dtype = torch.promote_types(found.dtype, torch.float32)
         return (self.output_dropout(found).to(dtype) * weights.to(dtype)).sum(dim=-1) + biases.to(dtype)

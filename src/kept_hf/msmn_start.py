@@ -65,10 +65,10 @@ def start_as_matcher(
     _unit_vectors(model.word_embedding)
 
     is_word = attention_mask.bool()
-    hidden = model.reduce(model._read(input_ids, attention_mask.sum(dim=1)))
+    hidden = model.reduce(model._read(input_ids, attention_mask.sum(dim=1).cpu()))
     words = hidden[is_word]
     lengths = model.term_attention_mask.sum(dim=1)
-    terms = model._read_terms(model.term_input_ids, lengths, lengths)
+    terms = model._read_terms(model.term_input_ids, lengths.cpu(), lengths)
 
     generator = torch.Generator().manual_seed(seed)
     projection = nn.init.orthogonal_(torch.empty(width // heads, width), generator=generator).to(hidden)
@@ -82,7 +82,7 @@ def start_as_matcher(
     terms = terms.unflatten(0, (-1, heads))
     codes = terms.amax(dim=1)
     every = max(len(codes) // MOST_CODES, 1)
-    found = _found(model, hidden, is_word, model.query(terms[::every]))
+    found = model._find(hidden, model._heads(hidden), is_word, model.query(terms[::every]))
     of_found, of_codes = found.mean(dim=(0, 1)), codes.mean(dim=0)
     products = ((found - of_found) * (codes[::every] - of_codes)).sum(dim=-1)
     scale = SCORE_SCALE / products.std()
@@ -108,11 +108,3 @@ def _standardise(layer: nn.Linear, weight: torch.Tensor, inputs: torch.Tensor) -
     weight = weight / ((inputs - mean) @ weight.T).std()
     layer.weight.copy_(weight)
     layer.bias.copy_(-(weight @ mean))
-
-
-def _found(model: MSMNForICDCoding, hidden, is_word, queries) -> torch.Tensor:
-    """What codes read in notes, as in `MSMNForICDCoding`: `(notes, codes, attention_size)`."""
-    heads = torch.tanh(model.attention(hidden)).unflatten(-1, (model.config.num_synonyms, -1)).transpose(1, 2)
-    scores = queries.transpose(0, 1) @ heads.transpose(2, 3)
-    attention = scores.masked_fill(~is_word[:, None, None], torch.finfo(scores.dtype).min).softmax(dim=-1)
-    return (attention.flatten(1, 2) @ hidden).unflatten(1, scores.shape[1:3]).amax(dim=1)
