@@ -296,3 +296,13 @@ def test_two_processes_train_and_propose(trained, dataset, tmp_path):
     found = Proposals.load(tmp_path / "test_proposals.npz")
     assert np.array_equal(found.indices, expected.indices) and found.note_ids == tuple(dataset["test"]["note_id"])
     assert np.abs(found.scores - expected.scores).max() < 1e-5
+
+
+def test_it_starts_as_a_matcher_if_asked(module, run, dataset, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "start_as_matcher", lambda model, ids, mask, mean_logit: seen.append((ids, mean_logit)))
+    run("--output_dir", tmp_path / "with", "--start_as_matcher", "True", "--max_steps", "2")
+    ((ids, mean_logit),) = seen
+    share = np.mean([len(codes) / len(CODES) for codes in dataset["train"]["codes"]])
+    assert mean_logit == pytest.approx(np.log(share / (1 - share)))
+    assert len(ids) == module.START_NOTES
