@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,14 +26,21 @@ def run_program(command: Sequence[object], timeout: float = 400, check: bool = T
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-        for number in (signal.SIGABRT, signal.SIGKILL):  # the first makes Python write its stacks
-            for one in family:
-                if one.is_running():
-                    one.send_signal(number)
-            psutil.wait_procs(family, timeout=10)
+        # All stand still first, so that none goes on for a moment when another ends; the second signal makes Python write
+        # its stacks as soon as the third lets it.
+        for number in (signal.SIGSTOP, signal.SIGABRT, signal.SIGCONT):
+            send(family, number)
+        _, left = psutil.wait_procs(family, timeout=30)
+        send(left, signal.SIGKILL)
         out, err = process.communicate()
         pytest.fail(f"{command[:6]} took more than {timeout} s.\n{out[-2000:]}\n{err[-10000:]}")
     done = subprocess.CompletedProcess(command, process.returncode, out, err)
     if check:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
+
+
+def send(processes: Sequence[psutil.Process], number: int):
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
