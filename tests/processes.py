@@ -26,8 +26,8 @@ def run_program(command: Sequence[object], timeout: float = 400, check: bool = T
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-        # All stand still first, so that none goes on for a moment when another ends; the second signal makes Python write
-        # its stacks as soon as the third lets it.
+        # All stand still first, so that none goes on for a moment when another ends; the second signal makes Python
+        # write its stacks as soon as the third lets it.
         for number in (signal.SIGSTOP, signal.SIGABRT, signal.SIGCONT):
             send(family, number)
         _, left = psutil.wait_procs(family, timeout=30)
