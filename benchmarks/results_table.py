@@ -380,7 +380,7 @@ def _two_stages(report: dict) -> list[str]:
             spread = f" ± {stdev(of_runs):.1f}" if len(of_runs) > 1 else ""
             values.append(f"{mean(of_runs):.1f}{spread}")
         lines.append(f"| {system} | {' | '.join(values)} |")
-        if system in (f"KEPT on {first}", f"{first} + KEPT"):
+        if system.endswith(f" on {first}") or system.startswith(f"{first} + "):
             lifts.append(f"{system} {100 * (mean(run['metrics']['f1_macro'] for run in runs) / alone - 1):+.1f}%")
     names = [name for name in report["bands"][0] if name not in ("train_notes", "codes", "gold_notes")]
     lines += ["", f"| notes in training | codes | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]

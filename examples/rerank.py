@@ -5,7 +5,8 @@
 
 First stages are named as for `examples/propose.py`, which makes them; `outputs/msmn` is a folder of `train_msmn.py`.
 The first one named is scored anew; the others stand beside it in the table. Options that are not listed here go to
-`train.py`, a recipe file too. With `--model` nothing is trained.
+`train.py`, a recipe file too. With `--model` nothing is trained: models are named, too, and those of one name are seeds
+of one row of the table.
 
 The stages leave files in `output_dir`: `first-stages/…`, `proposals/{split}.npz`, `model-{seed}/`, `reranked/…`,
 `all_results.json`. What is there and was made with the same settings from the same files is not made again.
@@ -52,6 +53,8 @@ from kept_hf.reranking import (
 from kept_hf.stage_files import digest, digest_of_model, digest_of_proposals, is_made, keep_settings
 
 logger = logging.getLogger("rerank")
+KEPT = "KEPT"
+"""The name of models that were given none."""
 TABLE_METRICS = ("map", "f1_micro", "f1_macro", "f1_macro_per_code", "precision_at_8", "precision_at_15")
 
 
@@ -64,7 +67,13 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     parser.add_argument(
         "--proposals", nargs="+", required=True, metavar="NAME[=FOLDER]", help="first stages; see above"
     )
-    parser.add_argument("--model", nargs="*", default=[], help="trained models with their processors: train none")
+    parser.add_argument(
+        "--model",
+        nargs="*",
+        default=[],
+        metavar="[NAME=]FOLDER",
+        help=f"trained models with their processors: train none; NAME is {KEPT} if none is given",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="train a model with each")
     parser.add_argument("--group_size", type=int, default=GROUP_SIZE, help="joint layout: candidates of a prompt")
     parser.add_argument("--batch_size", type=int, default=8, help="prompts (isolated: notes) at a time")
@@ -75,6 +84,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     parser.add_argument("--output_dir", default="outputs/rerank", help="where everything is written")
     arguments, for_train = parser.parse_known_args(argv)
     arguments.proposals = named_stages(parser, "--proposals", arguments.proposals)
+    arguments.model = [name.partition("=")[::2] if "=" in name else (KEPT, name) for name in arguments.model]
+    for name, folder in arguments.model:
+        if not name or not folder:
+            parser.error(f"--model {name}={folder}: write FOLDER, or NAME=FOLDER, such as joint=outputs/joint")
     if arguments.model and for_train:
         parser.error(f"--model was given, so nothing is trained, but there is {for_train[0]}: leave one of them out")
     return arguments, for_train
@@ -123,10 +136,15 @@ def train_model(arguments: argparse.Namespace, for_train: list[str], files: dict
 
 
 def predict(arguments: argparse.Namespace, path: str, run: int, corpus: Corpus, files: dict[str, Path]) -> dict:
-    """Score the candidates, and all codes if asked; the files by system and split."""
+    """Score the candidates, and all codes if asked and the layout lets it; the files by system and split."""
     found: dict[str, dict[str, Path]] = {}
     state, model, weights = PartialState(), None, digest_of_model(path)
-    systems = ("reranked", "all_codes") if arguments.all_codes else ("reranked",)
+    processor = KeptProcessor.from_pretrained(path, code_set=corpus.code_set)
+    systems = ["reranked"]
+    if arguments.all_codes and processor.prompt_layout == "isolated":
+        systems.append("all_codes")
+    elif arguments.all_codes:
+        logger.warning("--all_codes: %s has the layout %r and is asked about the candidates only.", path, "joint")
     for split in (split for split in files if split != "train"):
         notes = corpus.dataset[split]
         for system in systems:
@@ -145,7 +163,6 @@ def predict(arguments: argparse.Namespace, path: str, run: int, corpus: Corpus, 
             if made:
                 continue
             if model is None:
-                processor = KeptProcessor.from_pretrained(path, code_set=corpus.code_set)
                 model = AutoModelForSequenceClassification.from_pretrained(path).to(state.device)
             places = list(range(state.process_index, len(notes), state.num_processes))
             texts, proposals = notes.select(places)["text"][:], Proposals.load(files[split])
@@ -215,8 +232,10 @@ def bands_of(
     return [{column: None if value != value else value for column, value in row.items()} for row in bands]
 
 
-def evaluate(arguments, corpus: Corpus, first_stages: dict[str, dict[str, Proposals]], predicted: list[dict]) -> None:
-    """Write `all_results.json`, the tables and the picture."""
+def evaluate(
+    arguments, corpus: Corpus, first_stages: dict[str, dict[str, Proposals]], predicted: list[tuple[str, dict]]
+) -> None:
+    """Write `all_results.json`, the tables and the picture; `predicted` are names of models and their files."""
     judge_system = Judge(corpus, arguments.fusion_metric)
     split, gold = judge_system.split, judge_system.gold[judge_system.split]
     candidates = [
@@ -226,16 +245,19 @@ def evaluate(arguments, corpus: Corpus, first_stages: dict[str, dict[str, Propos
         name: {of_split: proposals.top(arguments.top_k) for of_split, proposals in stage.items()}
         for name, stage in first_stages.items()
     }
-    runs = [
-        {system: {split: Proposals.load(path) for split, path in files.items()} for system, files in of_run.items()}
-        for of_run in predicted
-    ]
+    runs: dict[str, list[dict]] = {}
+    for model, of_run in predicted:
+        loaded = {
+            system: {split: Proposals.load(path) for split, path in files.items()} for system, files in of_run.items()
+        }
+        runs.setdefault(model, []).append(loaded)
     (name, first), *_ = asked.items()
     results = {stage: [judge_system(proposals)] for stage, proposals in asked.items()}
-    results[f"KEPT on {name}"] = [judge_system(run["reranked"]) for run in runs]
-    results[f"{name} + KEPT"] = [judge_system(first, run["reranked"]) for run in runs]
-    if arguments.all_codes:
-        results["KEPT on all codes"] = [judge_system(run["all_codes"]) for run in runs]
+    for model, of_model in runs.items():
+        results[f"{model} on {name}"] = [judge_system(run["reranked"]) for run in of_model]
+        results[f"{name} + {model}"] = [judge_system(first, run["reranked"]) for run in of_model]
+        if everything := [run["all_codes"] for run in of_model if "all_codes" in run]:
+            results[f"{model} on all codes"] = [judge_system(run) for run in everything]
     bands = bands_of(judge_system, corpus, results, first[split], name)
     table = [
         {
@@ -289,10 +311,10 @@ def main() -> None:
         first = next(iter(first_stages.values()))
         files = propose(first, arguments.top_k, Path(arguments.output_dir, "proposals"))
     if arguments.model:
-        models = dict(enumerate(arguments.model))
+        models = [(name, run, folder) for run, (name, folder) in enumerate(arguments.model)]
     else:
-        models = {seed: train_model(arguments, for_train, files, seed) for seed in arguments.seeds}
-    predicted = [predict(arguments, path, run, corpus, files) for run, path in models.items()]
+        models = [(KEPT, seed, train_model(arguments, for_train, files, seed)) for seed in arguments.seeds]
+    predicted = [(name, predict(arguments, path, run, corpus, files)) for name, run, path in models]
     if PartialState().is_main_process:
         evaluate(arguments, corpus, first_stages, predicted)
     PartialState().wait_for_everyone()

@@ -243,6 +243,10 @@ def test_errors(script, folders, models, tmp_path, capsys):
     with pytest.raises(SystemExit):
         script.run("--proposals", f"a={folders['named']}", "--model", models["joint"], "--learning_rate", "1")
     assert "--learning_rate: leave one of them out" in capsys.readouterr().err
+    for unfinished in ("joint=", f"={models['joint']}"):
+        with pytest.raises(SystemExit):
+            script.run("--proposals", f"a={folders['named']}", "--model", unfinished)
+        assert f"--model {unfinished}: write FOLDER, or NAME=FOLDER" in capsys.readouterr().err
     with pytest.raises(SystemExit, match=r"neither proposals, such as validation_proposals\.npz, nor a model"):
         script.run("--proposals", f"a={tmp_path}", "--model", models["joint"])
     shutil.copy(folders["named"] / "test_proposals.npz", tmp_path)
@@ -268,6 +272,29 @@ def test_a_model_is_a_first_stage(script, small_corpus, folders, models, tmp_pat
     assert np.array_equal(found.indices, expected.indices) and found.note_ids == tuple(notes["note_id"])
     with pytest.raises(ValueError, match="prompt_layout='joint'"):
         script.run("--proposals", f"other={models['joint']}", "--output_dir", tmp_path)
+
+
+def test_named_models_are_rows_and_those_of_a_name_are_seeds(script, folders, models, tmp_path, caplog):
+    shutil.copytree(models["isolated"], tmp_path / "other")
+    named = [f"joint={models['joint']}", f"isolated={models['isolated']}", f"isolated={tmp_path / 'other'}"]
+    common = ["--proposals", f"named={folders['named']}", "--all_codes"]
+    script.run(*common, "--model", *named, "--output_dir", tmp_path / "both")
+    both = results_of(tmp_path / "both")
+    assert {row["system"]: row["runs"] for row in both["systems"]} == {
+        "named": 1,
+        "joint on named": 1,
+        "named + joint": 1,
+        "isolated on named": 2,
+        "named + isolated": 2,
+        "isolated on all codes": 2,
+    }
+    assert "joint" in caplog.text and "asked about the candidates only" in caplog.text
+    script.run(*common, "--model", models["isolated"], "--output_dir", tmp_path / "one")
+    alone = results_of(tmp_path / "one")["runs"]
+    assert [alone["KEPT on all codes"][0]] * 2 == both["runs"]["isolated on all codes"]
+    assert alone["named + KEPT"][0] == both["runs"]["named + isolated"][1]
+    script.run(*common[:2], "--model", models["joint"], "--output_dir", tmp_path / "joint")
+    assert results_of(tmp_path / "joint")["runs"]["KEPT on named"] == both["runs"]["joint on named"]
 
 
 def test_two_processes_train_and_predict(small_corpus, folders, tiny_checkpoint, tmp_path):  # noqa: F811
