@@ -160,13 +160,15 @@ def assert_same_gradients(model, public):
 
 @pytest.mark.parametrize("num_synonyms", [1, 2, 4])
 @pytest.mark.parametrize(("layers", "lstm_size"), [(2, 8), (1, 16)])
-@pytest.mark.parametrize("chunk", [0, 2, 256])
-def test_equals_the_public_model(num_synonyms, layers, lstm_size, chunk):
+@pytest.mark.parametrize("chunk", [0, 1, 2, 256])
+@pytest.mark.parametrize("read", ["read_both_ways", "read_packed"])  # on a CPU, on a GPU
+def test_equals_the_public_model(num_synonyms, layers, lstm_size, chunk, read, monkeypatch):
+    monkeypatch.setattr(modeling, "read_both_ways", getattr(modeling, read))
     torch.manual_seed(num_synonyms)
     public, terms = PublicMSMN(num_synonyms, layers, lstm_size), draw_terms(num_synonyms)
     model = ours(public, terms, code_chunk_size=chunk)
-    read = (model.config.num_synonyms, model.config.num_lstm_layers, model.config.lstm_size)
-    assert read == (num_synonyms, layers, lstm_size)
+    sizes = (model.config.num_synonyms, model.config.num_lstm_layers, model.config.lstm_size)
+    assert sizes == (num_synonyms, layers, lstm_size)
     expected = public(NOTES, terms)
     loss = cross_entropy(expected, LABELS)
     with torch.no_grad():
@@ -328,11 +330,18 @@ def test_codes_are_read_once_an_evaluation(monkeypatch):
     model.eval()
     assert read_again()[0] == 1, "after training"
 
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    model(**BATCH, labels=LABELS).loss.backward()
-    optimizer.step()
-    count, after = read_again()
-    assert count == 1 and not torch.allclose(before, after), "after a step of the optimizer, in evaluation mode too"
+    for optimizer in (
+        torch.optim.SGD(model.parameters(), lr=0.5),
+        torch.optim.AdamW(model.parameters(), lr=0.5, fused=True),
+    ):
+        model(**BATCH, labels=LABELS).loss.backward()
+        optimizer.step()
+        count, after = read_again()
+        assert count == 1 and not torch.allclose(before, after), "after a step of the optimizer, in evaluation mode too"
+
+    model.config.pool_term_padding = True
+    assert read_again()[0] == 1, "with padding"
+    model.config.pool_term_padding = False
 
     model.load_state_dict(tiny().state_dict())
     count, again = read_again()
@@ -495,6 +504,9 @@ def test_conversion_reads_the_sizes():
     assert not [name for name in parameters if "final" in name or "U" in name]
     unused = {k: v for k, v in public.state_dict().items() if not k.startswith(("decoder.U.", "decoder.final."))}
     assert set(convert_msmn_state_dict(unused)[1]) == set(parameters)
+    wrapped = {f"module.{name}": tensor for name, tensor in public.state_dict().items()}
+    wrapped["module.decoder.U.layers.0.weight"] = torch.ones(2, 2)
+    assert set(convert_msmn_state_dict(wrapped)[1]) == set(parameters)
 
 
 @pytest.mark.parametrize(
@@ -531,6 +543,15 @@ def test_errors():
         model.set_label_terms(torch.full((10, 1), VOCAB))
     with pytest.raises(ValueError, match="input_ids=None"):
         model(labels=LABELS)
+    with pytest.raises(ValueError, match=r"of shape \(0, 4\)"):
+        model(torch.ones(0, 4).long())
+    for read in (model, model.set_label_terms):
+        with pytest.raises(ValueError, match=r"input_ids has the type torch.float32; pass whole numbers"):
+            read(torch.ones(10, 4))
+    with pytest.raises(ValueError, match=r"labels has values from -100 to 1; pass 1 .* and 0"):
+        model(**BATCH, labels=torch.where(LABELS > 0, LABELS, -100))
+    with pytest.raises(ValueError, match=r"no terms; call model\.set_label_terms"):
+        MSMNForICDCoding(model.config)(**BATCH)  # it has room for them
     with pytest.raises(ValueError, match=r"of shape \(3,\)"):
         model(torch.ones(3).long())
     with pytest.raises(ValueError, match=r"labels has the shape \(3, 4\); pass \(3, 5\)"):

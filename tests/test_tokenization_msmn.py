@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 from kept_hf import MSMNConfig, MSMNForICDCoding, MSMNTokenizer
 from kept_hf.data_access import CREDENTIALED
 from kept_hf.tokenization_msmn import PAD, UNKNOWN, split_words
+from kept_hf.word_vectors import write_word_vectors
 
 TEXTS = ["Fever and cough. Fever!", "fever: 101.5F, BP 120/80", "cough and Über_9"]
 
@@ -80,6 +82,20 @@ def test_public_vocabulary(tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "saved").get_vocab() == tokenizer.get_vocab()
 
 
+def test_word2vec_text_format(tmp_path):
+    words = [PAD, UNKNOWN, "fever", "cough"]
+    write_word_vectors(dict(zip(words, np.eye(4), strict=True)), tmp_path / "vectors.txt")
+    assert MSMNTokenizer(tmp_path / "vectors.txt").get_vocab() == {word: number for number, word in enumerate(words)}
+    (tmp_path / "vectors.txt").write_text(f"\ufeff{PAD} 1 0\r\n{UNKNOWN} 0 1\r\nfever 1 1", encoding="utf-8")
+    assert MSMNTokenizer(tmp_path / "vectors.txt").get_vocab() == {PAD: 0, UNKNOWN: 1, "fever": 2}
+
+
+def test_added_words_count(tokenizer):
+    before = len(tokenizer)
+    tokenizer.add_tokens(["newword"])
+    assert len(tokenizer) == before + 1 and tokenizer.get_vocab()["newword"] == before
+
+
 def test_words_of_credentialed_notes_stay_private(tmp_path, monkeypatch):
     monkeypatch.setattr("kept_hf.data_access.HfApi.repo_info", lambda *a, **k: type("Info", (), {"private": False})())
     MSMNTokenizer.from_texts(TEXTS, data_license=CREDENTIALED).save_pretrained(tmp_path)
@@ -91,12 +107,20 @@ def test_words_of_credentialed_notes_stay_private(tmp_path, monkeypatch):
         loaded.save_pretrained(tmp_path, push_to_hub=True, repo_id="me/words")
 
 
-def test_errors():
+def test_errors(tmp_path):
     with pytest.raises(ValueError, match="either vocab_file"):
         MSMNTokenizer()
     with pytest.raises(ValueError, match="'fever' more than once"):
         MSMNTokenizer(vocab=[PAD, UNKNOWN, "fever", "fever"])
     with pytest.raises(ValueError, match=r"pad_token='\*\*PAD\*\*' is not in the vocabulary"):
         MSMNTokenizer(vocab=[UNKNOWN, "fever"])
+    for word in ("", "a b"):
+        with pytest.raises(ValueError, match=rf"vocab\[2\] is '{word}'; write one word"):
+            MSMNTokenizer(vocab=[PAD, UNKNOWN, word])
+    (tmp_path / "words.txt").write_text(f"{PAD}\n\n{UNKNOWN}\n")
+    with pytest.raises(ValueError, match="Line 2 of the words in vocab_file is ''"):
+        MSMNTokenizer(tmp_path / "words.txt")
+    with pytest.raises(TypeError, match="pass a list of texts"):
+        MSMNTokenizer.from_texts("fever")
     with pytest.raises(ValueError, match="min_count=0"):
         MSMNTokenizer.from_texts(TEXTS, min_count=0)

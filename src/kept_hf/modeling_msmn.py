@@ -171,17 +171,19 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
                 words, ids outside the vocabulary; `labels` of another shape.
         """
         if self.term_input_ids is None:
-            raise ValueError(
-                "The codes have no terms; call model.set_label_terms(input_ids, attention_mask) with "
-                f"config.num_synonyms={self.config.num_synonyms} tokenized terms for each code."
-            )
-        if input_ids is None or input_ids.ndim != 2:
+            self._term_lengths()  # says so
+        if input_ids is None or input_ids.ndim != 2 or not len(input_ids):
             given = None if input_ids is None else f"of shape {tuple(input_ids.shape)}"
             raise ValueError(f"input_ids={given}; pass word ids of shape (batch_size, words), as MSMNTokenizer makes.")
         if labels is not None and labels.shape != (len(input_ids), self.config.num_labels):
             raise ValueError(
                 f"labels has the shape {tuple(labels.shape)}; pass {(len(input_ids), self.config.num_labels)}: 1 or 0 "
                 "for each note and each code, in the order of config.id2label."
+            )
+        if labels is not None and ((labels < 0) | (labels > 1)).any():
+            raise ValueError(
+                f"labels has values from {labels.min().item()} to {labels.max().item()}; pass 1 for a code that "
+                "applies and 0 for one that does not."
             )
         input_ids, mask, lengths = self._check_words("input_ids", input_ids, attention_mask, self.config.max_words)
         is_twice = self.training and labels is not None and self.config.rdrop_alpha > 0
@@ -207,7 +209,12 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
 
     def _check_words(self, name, ids, mask, max_words):
         """Ids and mask without padding that no row needs, and the lengths, `(rows,)`, on the CPU."""
-        mask = ids != self.config.pad_token_id if mask is None else mask != 0
+        if ids.is_floating_point():
+            raise ValueError(f"{name} has the type {ids.dtype}; pass whole numbers, as MSMNTokenizer makes them.")
+        if mask is None:
+            padding = self.config.pad_token_id
+            mask = torch.ones_like(ids, dtype=torch.bool) if padding is None else ids != padding
+        mask = mask != 0
         if mask.shape != ids.shape:
             raise ValueError(f"attention_mask has the shape {tuple(mask.shape)}, {name} {tuple(ids.shape)}.")
         ids, mask = ids[:, :max_words], mask[:, :max_words]
@@ -234,28 +241,40 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
     def _read(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """States of the LSTM, `(rows, words, lstm_size)`; each row is read alone, and zero behind its words."""
         embeddings = self.embedding_dropout(self.word_embedding(ids))
-        if ids.device.type == "cpu":
-            return read_both_ways(self.lstm, embeddings, lengths)
-        packed = pack_padded_sequence(embeddings, lengths, batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+        read = read_both_ways if ids.device.type == "cpu" else read_packed
+        return read(self.lstm, embeddings, lengths)
 
     def _codes(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries `(codes, M, head)`, weights `(codes, attention_size)`, biases `(codes,)`; kept while evaluating."""
         if self.training or torch.is_grad_enabled():
+            # A step may follow, and a fused optimizer raises no version.
+            self._cached_codes = None
             return self._read_codes()
         sources = [*self.parameters(), *self.buffers()]
         device_type = sources[0].device.type
         state = (
             torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type),
-            # An optimizer step and load_state_dict raise the version; a new tensor has another id or place.
+            self.config.pool_term_padding,
+            # load_state_dict raises the version; a new tensor has another id or place.
             *((id(s), s.data_ptr(), s.dtype, 0 if s.is_inference() else s._version) for s in sources),
         )
         if self._cached_codes is None or self._cached_codes[0] != state:
             self._cached_codes = state, self._read_codes()
         return self._cached_codes[1]
 
+    def _term_lengths(self) -> torch.Tensor:
+        """Words of each term, `(num_labels * num_synonyms,)`."""
+        lengths = None if self.term_attention_mask is None else self.term_attention_mask.sum(dim=1)
+        # A new model of a configuration that knows how long terms were has room for terms, but none.
+        if lengths is None or not lengths.all():
+            raise ValueError(
+                "The codes have no terms; call model.set_label_terms(input_ids, attention_mask) with "
+                f"config.num_synonyms={self.config.num_synonyms} tokenized terms for each code."
+            )
+        return lengths
+
     def _read_codes(self):
-        lengths = self.term_attention_mask.sum(dim=1)
+        lengths = self._term_lengths()
         chunk_size = self.config.code_chunk_size * self.config.num_synonyms
         # What an LSTM keeps for its gradients is far more than its states, and there are tens of thousands of terms.
         terms = (self.term_input_ids, lengths.cpu(), lengths)
@@ -302,6 +321,13 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
         # In single precision also under autocast: a sum of 512 products decides.
         dtype = torch.promote_types(found.dtype, torch.float32)
         return (self.output_dropout(found).to(dtype) * weights.to(dtype)).sum(dim=-1) + biases.to(dtype)
+
+
+def read_packed(lstm: nn.LSTM, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """What [`read_both_ways`] gives, by packing the rows, which is faster on a GPU; `lengths` are on the CPU."""
+    packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
+    # Of full length also where each row of a chunk is shorter: with `pool_term_padding` the zeros count.
+    return pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=inputs.shape[1])[0]
 
 
 def read_both_ways(lstm: nn.LSTM, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -410,7 +436,7 @@ PUBLIC_NAMES = {
 }
 """Modules of the public model → those of [`MSMNForICDCoding`]."""
 
-PUBLIC_UNUSED = ("decoder.U", "decoder.final")
+PUBLIC_UNUSED = ("decoder.U.", "decoder.final.")
 """Modules of the public model that its MSMN makes and never reads."""
 
 
@@ -423,7 +449,8 @@ def convert_msmn_state_dict(state_dict: Mapping[str, torch.Tensor]) -> tuple[MSM
     `pool_term_padding` is on, as in the public code.
 
     Args:
-        state_dict: of the public `IcdModel`, `est_cls` 1, combiner "lstm", decoder "MultiLabelMultiHeadLAATV2".
+        state_dict: of the public `IcdModel`, `est_cls` 1, combiner "lstm", decoder "MultiLabelMultiHeadLAATV2"; names
+            may begin with `module.`, as DataParallel saves them.
 
     Returns:
         The configuration, and the parameters for `load_state_dict`.
@@ -442,15 +469,16 @@ def convert_msmn_state_dict(state_dict: Mapping[str, torch.Tensor]) -> tuple[MSM
     """
     parameters, unknown = {}, []
     for name, tensor in state_dict.items():
-        module, _, parameter = name.rpartition(".")
+        module, _, parameter = name.removeprefix("module.").rpartition(".")
         if module in PUBLIC_NAMES:
             parameters[f"{PUBLIC_NAMES[module]}.{parameter}"] = tensor
-        elif module not in PUBLIC_UNUSED:
+        elif not f"{module}.".startswith(PUBLIC_UNUSED):
             unknown.append(name)
     if unknown:
         raise ValueError(
-            f"state_dict has entries that MSMN does not: {', '.join(unknown)}. Pass the state dict of a public "
-            "IcdModel with combiner lstm, decoder MultiLabelMultiHeadLAATV2, est_cls 1 and head_pooling max."
+            f"state_dict has {len(unknown)} entries that MSMN does not: {', '.join(unknown[:5])}"
+            f"{', …' * (len(unknown) > 5)}. Pass the state dict itself, of a public IcdModel "
+            "with combiner lstm, decoder MultiLabelMultiHeadLAATV2, est_cls 1 and head_pooling max."
         )
     for name in ("word_embedding.weight", "lstm.weight_hh_l0", "attention.weight", "query.weight"):
         if name not in parameters or parameters[name].ndim != 2:

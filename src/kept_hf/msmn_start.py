@@ -57,17 +57,15 @@ def start_as_matcher(
         >>> config.id2label[int(scores.argmax())]
         'I10'
     """
-    if model.term_input_ids is None:
-        raise ValueError("The codes have no terms; call model.set_label_terms(input_ids, attention_mask) first.")
+    lengths = model._term_lengths()
     was_training = model.training
     model.eval()
     heads, width = model.config.num_synonyms, model.config.attention_size
     _unit_vectors(model.word_embedding)
 
     is_word = attention_mask.bool()
-    hidden = model.reduce(model._read(input_ids, attention_mask.sum(dim=1).cpu()))
+    hidden = model.reduce(model._read(input_ids, is_word.sum(dim=1).cpu()))
     words = hidden[is_word]
-    lengths = model.term_attention_mask.sum(dim=1)
     terms = model._read_terms(model.term_input_ids, lengths.cpu(), lengths)
 
     generator = torch.Generator().manual_seed(seed)

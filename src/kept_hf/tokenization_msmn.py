@@ -40,8 +40,8 @@ class MSMNTokenizer(PublicationMixin, PreTrainedTokenizer):
 
     Args:
         vocab_file (`str`, *optional*):
-            One word a line, its number is its id. Only what stands before the first space counts, so word2vec's text
-            format will do.
+            One word a line, its number is its id. Only what stands before the first space counts, and a first line of
+            two numbers does not, so word2vec's text format will do.
         vocab (sequence of `str`, *optional*):
             The words themselves, instead of the file.
         pad_token, unk_token (`str`):
@@ -54,7 +54,8 @@ class MSMNTokenizer(PublicationMixin, PreTrainedTokenizer):
             repository without an explicit permission.
 
     Raises:
-        ValueError: neither or both of `vocab_file` and `vocab`; a word twice; no entry for padding or unknown words.
+        ValueError: neither or both of `vocab_file` and `vocab`; a word twice, an empty one, or one with spaces; no
+            entry for padding or unknown words.
 
     Examples:
         >>> tokenizer = MSMNTokenizer.from_texts(["fever and cough", "Fever; 2 days"], min_count=2)
@@ -81,6 +82,10 @@ class MSMNTokenizer(PublicationMixin, PreTrainedTokenizer):
         if (vocab_file is None) == (vocab is None):
             raise ValueError("Pass either vocab_file (one word a line) or vocab (a list of words).")
         words = _read_words(vocab_file) if vocab is None else list(vocab)
+        for place, word in enumerate(words):
+            if word.split() != [word]:
+                given = f"vocab[{place}]" if vocab_file is None else f"Line {place + 1} of the words in vocab_file"
+                raise ValueError(f"{given} is {word!r}; write one word, without spaces.")
         self._ids = {word: index for index, word in enumerate(words)}
         self._words = words
         if len(self._ids) < len(words):
@@ -119,9 +124,12 @@ class MSMNTokenizer(PublicationMixin, PreTrainedTokenizer):
 
         Raises:
             ValueError: `min_count` below 1.
+            TypeError: `texts` is one text.
         """
         if min_count < 1:
             raise ValueError(f"min_count={min_count}; pass 1 or more.")
+        if isinstance(texts, str):
+            raise TypeError("texts is one text; pass a list of texts.")
         counts = Counter(word for text in texts for word in split_words(text))
         words = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
         return cls(vocab=[PAD, UNKNOWN, *words], **kwargs)
@@ -132,8 +140,8 @@ class MSMNTokenizer(PublicationMixin, PreTrainedTokenizer):
         return len(self._words)
 
     def get_vocab(self) -> dict[str, int]:
-        """Word → id."""
-        return dict(self._ids)
+        """Word → id, with the tokens that were added."""
+        return {**self._ids, **self.added_tokens_encoder}
 
     def _tokenize(self, text, **kwargs):
         return split_words(text) or [str(self.unk_token)]
@@ -157,5 +165,11 @@ class MSMNTokenizer(PublicationMixin, PreTrainedTokenizer):
 
 
 def _read_words(path: str | os.PathLike) -> list[str]:
-    with open(path, encoding="utf-8", newline="\n") as file:
-        return [line.split(maxsplit=1)[0] for line in file if line.strip()]
+    """What stands before the first space of each line; the last may be empty, and the first word2vec's two sizes."""
+    with open(path, encoding="utf-8-sig") as file:
+        lines = file.read().split("\n")
+    if not lines[-1]:
+        lines.pop()
+    if lines and re.fullmatch(r"\d+ \d+\s*", lines[0]):
+        lines = lines[1:]
+    return [line.split(maxsplit=1)[0] if line.strip() else "" for line in lines]
