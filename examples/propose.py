@@ -9,7 +9,7 @@
 - `fused`: these three, by weights that were tuned on the proposals for training notes.
 - `NAME=FOLDER`: proposals that are there, `{split}_proposals.npz` (`Proposals.save`, `train_msmn.py`) or the published
   files `*_train_predtop50.txt`, `*_dev_predtop50.txt`, `*_test_predtop50.txt`; or else a model of `train.py` with
-  `--scorer matching` or `--prompt_layout isolated`, which is asked about all codes.
+  `--scorer matching` or `--prompt_layout isolated`, or one of `train_msmn.py`, which is asked about all codes.
 
 What is made here lies in `output_dir/NAME/{split}_proposals.npz`. What is there and was made from the same notes with
 the same settings is not made again.
@@ -28,17 +28,19 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import AutoModel, AutoTokenizer, HfArgumentParser
+from transformers import AutoConfig, AutoModel, AutoTokenizer, HfArgumentParser
 
+from kept_hf import MSMNConfig
 from kept_hf.corpora import Corpus
 from kept_hf.corpora.arguments import CorpusArguments, read_corpus
 from kept_hf.fusion import fuse_weighted, tune_weights
 from kept_hf.kept_proposer import KeptProposer
+from kept_hf.msmn_proposer import MSMNProposer
 from kept_hf.proposals import Proposals, read_predtop
 from kept_hf.report import format_table
 from kept_hf.reranking import in_code_set
 from kept_hf.retrieval import DenseRetriever, SparseRetriever, TextClassifierProposer, propose_out_of_fold
-from kept_hf.stage_files import digest, digest_of_model, digest_of_proposals, is_made, keep_settings
+from kept_hf.stage_files import digest, digest_of_model, digest_of_notes, digest_of_proposals, is_made, keep_settings
 from kept_hf.training import PACKAGED_WEIGHTS, weights_path
 
 logger = logging.getLogger("propose")
@@ -53,17 +55,31 @@ DEPTH = 300
 def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
     """How the stages of this command propose."""
     parser.add_argument("--encoder", default=PACKAGED_WEIGHTS, help="dense: folder or model id of any encoder")
-    parser.add_argument("--top_k", type=int, default=300, help="candidates of a note")
+    parser.add_argument("--top_k", type=at_least(1), default=300, help="candidates of a note")
     parser.add_argument(
-        "--folds", type=int, default=5, help="classifier: parts of the training notes, each left out once"
+        "--folds", type=at_least(2), default=5, help="classifier: parts of the training notes, each left out once"
     )
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """A type of arguments: whole numbers from `lowest` on."""
+
+    def number(text: str) -> int:
+        if int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"{text} is less than {lowest}")
+        return int(text)
+
+    return number
 
 
 def named_stages(parser: argparse.ArgumentParser, option: str, names: Sequence[str]) -> dict[str, str]:
     """Name → folder, or "" for a stage that is made here."""
-    stages = dict(name.partition("=")[::2] for name in names)
-    for name, folder in stages.items():
-        if not folder and name not in STAGES:
+    stages: dict[str, str] = {}
+    for name, _, folder in (asked.partition("=") for asked in names):
+        if name in stages:
+            parser.error(f"{option}: {name} is there twice; give each stage a name of its own")
+        stages[name] = folder
+        if not name or (not folder and name not in STAGES):
             parser.error(
                 f"{option} {name}: write one of {', '.join(STAGES)}, or NAME=FOLDER, such as msmn=outputs/msmn"
             )
@@ -78,6 +94,9 @@ def read_proposals(folder: str, corpus: Corpus) -> dict[str, Proposals]:
     for split, notes in corpus.dataset.items():
         note_ids, saved = notes["note_id"], Path(folder, f"{split}_proposals.npz")
         published = sorted(Path(folder).glob(f"*_{PUBLISHED_NAMES[split]}_predtop50.txt"))
+        if len(published) > 1 and not saved.exists():
+            names = ", ".join(path.name for path in published)
+            raise SystemExit(f"{folder} has {len(published)} files for {split}: {names}; leave one of them there.")
         if saved.exists():
             proposals = Proposals.load(saved)
             if proposals.note_ids is None:
@@ -87,6 +106,11 @@ def read_proposals(folder: str, corpus: Corpus) -> dict[str, Proposals]:
             proposals = read_predtop(published[0], corpus.code_set, note_ids=list(note_ids), skip_unknown=True)
         else:
             continue
+        if not proposals.num_candidates.any():
+            raise SystemExit(
+                f"{folder} has no candidate for {split} that is among the {len(corpus.code_set)} codes of the code "
+                "set; pass the --codes that they were proposed from."
+            )
         found[split] = proposals
     missing = [split for split in corpus.dataset if split not in found and split != "train"]
     if found and missing:
@@ -106,10 +130,8 @@ class FirstStages:
     def __init__(self, corpus: Corpus, folder: Path, arguments: argparse.Namespace):
         self.corpus, self.folder, self.arguments = corpus, folder, arguments
         self.train, self.seconds = corpus.dataset["train"], {}
-        parts = [part for notes in corpus.dataset.values() for part in (*notes["text"], *notes["note_id"])]
-        codes = [",".join(codes) for codes in self.train["codes"]]
-        self._common = {"notes": digest(*parts, *codes), "codes": digest(corpus.code_set.to_dict())}
-        self._common["top_k"] = self.top_k = max(arguments.top_k, DEPTH)
+        self.inputs = {"notes": digest_of_notes(corpus.dataset), "codes": digest(corpus.code_set.to_dict())}
+        self.top_k = max(arguments.top_k, DEPTH)
 
     def make(self, name: str, folder: str = "") -> dict[str, Proposals]:
         """Split → the proposals of a stage, made or read; of what lies in a folder, if one is given."""
@@ -124,10 +146,16 @@ class FirstStages:
             )
 
         def proposals_of() -> Callable[[str, Dataset], Proposals]:
-            proposer = KeptProposer.from_pretrained(folder, self.corpus.code_set)
+            code_set = self.corpus.code_set
+            if AutoConfig.from_pretrained(folder).model_type == MSMNConfig.model_type:
+                proposer = MSMNProposer.from_pretrained(folder)
+            else:
+                proposer = KeptProposer.from_pretrained(folder, code_set)
             if torch.cuda.is_available():
                 proposer.model.to("cuda")
-            return lambda split, notes: proposer.propose(notes["text"], self.top_k)
+            return lambda split, notes: in_code_set(
+                proposer.propose(notes["text"], self.top_k), code_set, skip_unknown=True
+            )
 
         return self._made(name, {"model": digest_of_model(folder)}, proposals_of)
 
@@ -186,7 +214,7 @@ class FirstStages:
         self, name: str, settings: dict, proposals_of: Callable[[], Callable[[str, Dataset], Proposals]]
     ) -> dict[str, Proposals]:
         """Read what is there already; make the rest."""
-        settings, propose, found = {**self._common, **settings}, None, {}
+        settings, propose, found = {**self.inputs, "top_k": self.top_k, **settings}, None, {}
         started = time.monotonic()
         for split, notes in self.corpus.dataset.items():
             path = self.folder / name / f"{split}_proposals.npz"
@@ -228,7 +256,12 @@ def main() -> None:
             if split in proposals
         ]
         print(f"\n{split}, {len(gold)} notes, {len(corpus.code_set)} codes\n{format_table(rows)}")
-    print(f"\nWrote {', '.join(f'{name}/' for name in made)} to {arguments.output_dir}.")
+    written = [f"{name}/" for name in made if (stages.folder / name).is_dir()]
+    print(
+        f"\nWrote {', '.join(written)} to {arguments.output_dir}."
+        if written
+        else "\nAll was there; nothing is written."
+    )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import torch
 import train  # examples/train.py, which lies beside this file
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from propose import FirstStages, add_retrieval_arguments, named_stages
+from propose import FirstStages, add_retrieval_arguments, at_least, named_stages
 from transformers import AutoModelForSequenceClassification, HfArgumentParser
 
 from kept_hf import KeptProcessor
@@ -51,6 +51,7 @@ from kept_hf.reranking import (
     tune_fusion,
 )
 from kept_hf.stage_files import digest, digest_of_model, digest_of_proposals, is_made, keep_settings
+from kept_hf.training import weights_path
 
 logger = logging.getLogger("rerank")
 KEPT = "KEPT"
@@ -75,8 +76,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
         help=f"trained models with their processors: train none; NAME is {KEPT} if none is given",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="train a model with each")
-    parser.add_argument("--group_size", type=int, default=GROUP_SIZE, help="joint layout: candidates of a prompt")
-    parser.add_argument("--batch_size", type=int, default=8, help="prompts (isolated: notes) at a time")
+    parser.add_argument(
+        "--group_size", type=at_least(1), default=GROUP_SIZE, help="joint layout: candidates of a prompt"
+    )
+    parser.add_argument("--batch_size", type=at_least(1), default=8, help="prompts (isolated: notes) at a time")
     parser.add_argument("--all_codes", action="store_true", help="isolated layout: score all codes, too")
     parser.add_argument(
         "--fusion_metric", choices=FUSION_METRICS, default=FUSION_METRICS[0], help="what the fusion's weight maximises"
@@ -84,13 +87,24 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     parser.add_argument("--output_dir", default="outputs/rerank", help="where everything is written")
     arguments, for_train = parser.parse_known_args(argv)
     arguments.proposals = named_stages(parser, "--proposals", arguments.proposals)
-    arguments.model = [name.partition("=")[::2] if "=" in name else (KEPT, name) for name in arguments.model]
-    for name, folder in arguments.model:
-        if not name or not folder:
-            parser.error(f"--model {name}={folder}: write FOLDER, or NAME=FOLDER, such as joint=outputs/joint")
+    arguments.model = [named_model(parser, model) for model in arguments.model]
     if arguments.model and for_train:
         parser.error(f"--model was given, so nothing is trained, but there is {for_train[0]}: leave one of them out")
+    if any(option.partition("=")[0] == "--seed" for option in for_train):
+        parser.error("--seed: pass --seeds, with which a model each is trained")
     return arguments, for_train
+
+
+def named_model(parser: argparse.ArgumentParser, model: str) -> tuple[str, str]:
+    """Name and folder; of a model on the Hub its id."""
+    name, given, folder = model.partition("=")
+    if not given or Path(model).is_dir():
+        name, folder = KEPT, model
+    if not name or not folder:
+        parser.error(f"--model {model}: write FOLDER, or NAME=FOLDER, such as joint=outputs/joint")
+    if not Path(folder).is_dir() and (folder.startswith((".", "/", "~")) or folder.count("/") != 1):
+        parser.error(f"--model {model}: there is no folder {folder}, and no model on the Hub is called so")
+    return name, folder
 
 
 def propose(proposals: dict[str, Proposals], top_k: int, folder: Path) -> dict[str, Path]:
@@ -106,15 +120,17 @@ def propose(proposals: dict[str, Proposals], top_k: int, folder: Path) -> dict[s
     return files
 
 
-def train_model(arguments: argparse.Namespace, for_train: list[str], files: dict[str, Path], seed: int) -> str:
-    """Train with `examples/train.py`, on prompts of the candidates."""
+def train_model(
+    arguments: argparse.Namespace, for_train: list[str], files: dict[str, Path], inputs: dict[str, str], seed: int
+) -> str:
+    """Train with `examples/train.py`, on prompts of the candidates; `inputs` are digests of the notes and codes."""
     if "train" not in files:
         raise SystemExit("Training needs proposals of the train split: write train_proposals.npz, or pass --model.")
     folder = Path(arguments.output_dir, f"model-{seed}")
-    recipe, options = for_train[:1], for_train[1:]
-    if not recipe or not recipe[0].endswith((".yaml", ".yml", ".json")):
-        recipe, options = [], for_train
-    command = [*recipe, "--corpus", arguments.corpus, "--codes", arguments.codes]
+    given, options = for_train[:1], for_train[1:]
+    if not given or not given[0].endswith((".yaml", ".yml", ".json")):
+        given, options = [], for_train
+    command = [*given, "--corpus", arguments.corpus, "--codes", arguments.codes]
     for name in ("data_dir", "cache_dir"):
         if getattr(arguments, name):
             command += [f"--{name}", getattr(arguments, name)]
@@ -123,7 +139,15 @@ def train_model(arguments: argparse.Namespace, for_train: list[str], files: dict
     command += ["--proposals", *(f"{split}={path}" for split, path in files.items())]
     command += ["--codes_per_prompt", str(arguments.group_size), *options]
     command += ["--seed", str(seed), "--output_dir", str(folder)]
-    settings = {"command": command, "proposals": {split: digest(path) for split, path in files.items()}}
+    recipe, _ = train.recipe_of(command)
+    weights = weights_path(train.parse_arguments(command)[0].model_name_or_path)
+    settings = {
+        "command": command,
+        "recipe": digest(recipe) if recipe.exists() else None,
+        "weights": digest_of_model(str(weights)),
+        "proposals": {split: digest(path) for split, path in files.items()},
+        **inputs,
+    }
     made = is_made(folder, settings)
     PartialState().wait_for_everyone()
     if not made:
@@ -132,6 +156,7 @@ def train_model(arguments: argparse.Namespace, for_train: list[str], files: dict
         sys.argv = own
         if PartialState().is_main_process:
             keep_settings(folder, settings)
+    PartialState().wait_for_everyone()  # the main process writes the model
     return str(folder)
 
 
@@ -313,7 +338,9 @@ def main() -> None:
     if arguments.model:
         models = [(name, run, folder) for run, (name, folder) in enumerate(arguments.model)]
     else:
-        models = [(KEPT, seed, train_model(arguments, for_train, files, seed)) for seed in arguments.seeds]
+        models = [
+            (KEPT, seed, train_model(arguments, for_train, files, made_here.inputs, seed)) for seed in arguments.seeds
+        ]
     predicted = [(name, predict(arguments, path, run, corpus, files)) for name, run, path in models]
     if PartialState().is_main_process:
         evaluate(arguments, corpus, first_stages, predicted)

@@ -192,17 +192,26 @@ class KeptTrainingArguments(TrainingArguments):
     )
 
 
+def first_parser(*names: str) -> argparse.ArgumentParser:
+    """For what decides on the others, in any spelling that argparse takes."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name in names:
+        parser.add_argument(name, nargs="?")
+    return parser
+
+
+def recipe_of(argv: list[str]) -> tuple[Path, list[str]]:
+    """The recipe file that is given, or that of the corpus, which may have none; and the other arguments."""
+    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
+        return Path(argv[0]), argv[1:]
+    corpus = getattr(first_parser("--corpus").parse_known_args(argv)[0], "corpus", "demo")
+    return CONFIGS / f"{corpus}.yaml", argv
+
+
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, KeptTrainingArguments]:
     """Recipe file and command line; the latter wins."""
     parser = HfArgumentParser((ModelArguments, DataArguments, KeptTrainingArguments))
-    # What decides on the recipe and on what is added to it, in any spelling that argparse takes.
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for name in ("--corpus", "--bf16", "--fp16"):
-        first.add_argument(name, nargs="?")
-    if argv and argv[0].endswith((".yaml", ".yml", ".json")):
-        recipe, argv = Path(argv[0]), argv[1:]
-    else:
-        recipe = CONFIGS / f"{getattr(first.parse_known_args(argv)[0], 'corpus', 'demo')}.yaml"
+    recipe, argv = recipe_of(argv)
     values = []
     if recipe.exists():
         for name, value in (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).items():
@@ -211,7 +220,7 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Kep
         packaged = ", ".join(sorted(path.name for path in CONFIGS.glob("*.yaml")))
         parser.error(f"the recipe {recipe} does not exist; those in examples/configs are {packaged}")
     values += argv
-    given = first.parse_known_args(values)[0]
+    given = first_parser("--bf16", "--fp16").parse_known_args(values)[0]
     if not hasattr(given, "bf16") and not hasattr(given, "fp16") and bf16_helps():
         values.append("--bf16")
     return parser.parse_args_into_dataclasses(values)

@@ -82,6 +82,13 @@ def test_top_and_take():
     assert found.note_ids == ("29", "0") and found.codes_of(1) == proposals.codes_of(0)
 
 
+def test_ids_are_text(tmp_path):
+    proposals = Proposals.from_scores([[1.0], [2.0]], ["A01"], 1, [7, 8])
+    proposals.save(tmp_path / "proposals.npz")
+    for known in (proposals, Proposals.load(tmp_path / "proposals.npz")):
+        assert known.note_ids == ("7", "8") and known.for_notes([8]).scores.tolist() == [[2.0]]
+
+
 def test_notes_are_found_by_their_ids_only():
     proposals = Proposals.from_scores(random_scores(2), CODES, 6)
     with pytest.raises(ValueError, match="note_ids"):
@@ -209,6 +216,12 @@ def test_wrong_arrays(indices, scores, message):
 
 
 def test_wrong_arguments():
+    with pytest.raises(ValueError, match="codes has 'A01' twice"):
+        Proposals.from_scores([[1.0, 2.0]], ["A01", "A01"], 1)
+    with pytest.raises(ValueError, match=r"shape \(1, 0\)"):
+        Proposals.from_scores(np.zeros((1, 0)), [], 1)
+    with pytest.raises(ValueError, match=r"=1\.5; pass a positive integer"):
+        Proposals.from_scores([[1.0, 2.0]], ["A01", "A02"], 2).top(1.5)
     with pytest.raises(ValueError, match="with 12 columns"):
         Proposals.from_scores(np.zeros((2, 3)), CODES, 5)
     with pytest.raises(ValueError, match="scores has NaN"):
@@ -250,7 +263,7 @@ def test_files_of_other_systems(tmp_path, content):
         ("A00\nA01\n;A02\n", r"line 3: no code at code 1"),
         (" \nA01\nA02\n", r"line 1: no code at the end of the line"),
         ("A00\nA01;B99\nA02\n", r"line 2: 'B99' is not among the 12 codes .*skip_unknown=True"),
-        ("A00\nA01; A02\nA02\n", r"line 2: ' A02' is not among the 12 codes"),
+        ("A00\nA01; A02\nA02\n", r"line 2: ' A02' has spaces around it"),
         ("A00\nA01;A02;A01\nA02\n", r"line 2: 'A01' is there twice"),
     ],
 )
@@ -260,6 +273,20 @@ def test_a_wrong_line_is_named(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         read_predtop(path, ICDCodeSet(CODES), num_notes=3)
     assert str(path) in str(caught.value)
+
+
+def test_what_no_file_can_hold_is_noticed(tmp_path):
+    path = tmp_path / "dev.txt"
+    path.write_text("A00\nA01; A02\n")
+    with pytest.raises(ValueError, match=r"line 2: ' A02' has spaces around it"):
+        read_predtop(path, ICDCodeSet(CODES), num_notes=2, skip_unknown=True)  # it is not unknown
+    path.write_bytes(b"A00\nA01;\xff\n")
+    with pytest.raises(ValueError, match=r"line 2: bytes that are not UTF-8"):
+        read_predtop(path, ICDCodeSet(CODES), num_notes=2)
+    for code in ("A;1", "A 1", ""):
+        with pytest.raises(ValueError, match=f"codes has '{code}', which the file cannot hold"):
+            write_predtop(path, Proposals.from_scores([[1.0]], [code], 1))
+    assert path.read_bytes() == b"A00\nA01;\xff\n", "what was there stays"
 
 
 def test_reading_asks_for_the_notes(tmp_path):

@@ -13,11 +13,12 @@ import pytest
 from datasets import DatasetDict
 from test_examples import ROOT, launch, tiny_checkpoint  # noqa: F401 (a fixture)
 
-from kept_hf import KeptLongformerForICDPrompting, KeptProcessor
+from kept_hf import KeptLongformerForICDPrompting, KeptProcessor, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
 from kept_hf.conversion import convert_to_kept_longformer
 from kept_hf.corpora import load_corpus
 from kept_hf.kept_proposer import KeptProposer
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
+from kept_hf.msmn_proposer import MSMNProposer
 from kept_hf.proposals import Proposals, write_predtop
 from kept_hf.reranking import label_matrix, published_fill, rerank
 
@@ -151,11 +152,49 @@ def test_all_stages_from_one_command(script, folders, tiny_checkpoint, tmp_path,
         patch.setattr(script.train, "main", refuse)
         script.run(*arguments)
         assert results_of(tmp_path)["systems"] == results["systems"]
-        with pytest.raises(AssertionError, match="made again"):
-            script.run(*arguments, "--learning_rate", "0.5")
         (tmp_path / "reranked" / "reranked-1-test.npz").unlink()
         with pytest.raises(AssertionError, match="made again"):
             script.run(*arguments)
+
+
+@pytest.mark.parametrize("change", ["option", "recipe", "notes", "weights"])
+def test_a_model_is_trained_again_when_its_inputs_changed(
+    script,
+    small_corpus,
+    folders,
+    tiny_checkpoint,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    change,
+):
+    weights, recipe, trained = shutil.copytree(tiny_checkpoint, tmp_path / "weights"), tmp_path / "recipe.yaml", []
+    recipe.write_text("learning_rate: 0.001\n")
+
+    def train():
+        trained.append(1)
+        (tmp_path / "out" / "model-42").mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr(script.train, "main", train)
+    monkeypatch.setattr(script, "predict", lambda *_: {})
+    monkeypatch.setattr(script, "evaluate", lambda *_: None)
+    arguments = [recipe, "--proposals", f"named={folders['named']}", "--output_dir", tmp_path / "out"]
+    arguments += ["--model_name_or_path", weights]
+    script.run(*arguments)
+    script.run(*arguments)
+    assert len(trained) == 1
+    if change == "option":
+        arguments += ["--learning_rate", "0.5"]
+    elif change == "recipe":
+        recipe.write_text("learning_rate: 0.002\n")
+    elif change == "notes":
+        dataset = DatasetDict({**small_corpus.small.dataset})
+        dataset["train"] = dataset["train"].map(lambda note: {"text": note["text"] + " More."})
+        monkeypatch.setattr(script, "read_corpus", lambda _: replace(small_corpus.small, dataset=dataset))
+    else:
+        file = weights / "config.json"
+        file.write_text(file.read_text() + " ")
+    script.run(*arguments)
+    assert len(trained) == 2
 
 
 @pytest.mark.parametrize("layout", ["joint", "isolated"])
@@ -234,6 +273,66 @@ def test_what_changed_is_made_again(script, folders, models, tmp_path):
     (model / "model.safetensors").write_bytes(other.read_bytes()[:-4] + b"\x00\x00\x00\x3f")
     script.run(*arguments, "--group_size", 7)
     assert file.stat().st_mtime_ns > times[3], "other weights"
+
+
+def test_a_first_stage_of_msmn_without_its_proposals(script, small_corpus, tmp_path):
+    corpus = small_corpus.small
+    tokenizer = MSMNTokenizer.from_texts(corpus.dataset["train"]["text"][:], min_count=1)
+    config = MSMNConfig(
+        vocab_size=len(tokenizer),
+        num_synonyms=1,
+        lstm_size=8,
+        attention_size=8,
+        embedding_size=8,
+        id2label=corpus.code_set.id2label,
+        label2id=corpus.code_set.label2id,
+    )
+    model = MSMNForICDCoding(config)
+    names = [corpus.code_set.describe(code) for code in corpus.code_set]
+    model.set_label_terms(**tokenizer(names, padding=True, return_tensors="pt"))
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "msmn")
+    first_stages = script.FirstStages(corpus, tmp_path / "out", SimpleNamespace(top_k=20))
+    found = first_stages.make("msmn", str(tmp_path / "msmn"))["test"]
+    expected = MSMNProposer(model, tokenizer).propose(corpus.dataset["test"]["text"][:], 300)
+    assert np.array_equal(found.indices, expected.indices) and found.codes == corpus.code_set.codes
+
+
+def test_bad_first_stages(script, small_corpus, folders, models, tmp_path, capsys):
+    published = shutil.copytree(folders["published"], tmp_path / "published")
+    (published / "demo_test_predtop50.txt").write_text("999.99\n" * SPLITS["test"])
+    common = ["--model", models["joint"], "--output_dir", tmp_path / "out"]
+    with pytest.raises(SystemExit, match=r"no candidate for test that is among the \d+ codes"):
+        script.run("--proposals", f"a={published}", *common)
+    (published / "other_train_predtop50.txt").write_text("\n")
+    with pytest.raises(SystemExit, match=r"2 files for train: demo_train_.*, other_train_.*leave one"):
+        script.run("--proposals", f"a={published}", *common)
+    for names, message in (
+        (["sparse", "sparse"], "sparse is there twice"),
+        ([f"={published}"], "write one of sparse"),
+    ):
+        with pytest.raises(SystemExit):
+            script.run("--proposals", *names, *common)
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--top_k", 0], "--top_k: 0 is less than 1"),
+        (["--group_size", -1], "--group_size: -1 is less than 1"),
+        (["--batch_size", 0], "--batch_size: 0 is less than 1"),
+        (["--folds", 1], "--folds: 1 is less than 2"),
+        (["--seed", 7], "--seed: pass --seeds"),
+        (["--seed=7"], "--seed: pass --seeds"),
+        (["--model", "/no/such/folder"], "there is no folder /no/such/folder"),
+    ],
+)
+def test_wrong_options_are_noticed_before_any_work(script, folders, options, message, capsys):
+    script.read_corpus = None
+    with pytest.raises(SystemExit):
+        script.run("--proposals", f"a={folders['named']}", *options)
+    assert message in capsys.readouterr().err
 
 
 def test_errors(script, folders, models, tmp_path, capsys):

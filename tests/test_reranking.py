@@ -4,6 +4,7 @@ import copy
 import logging
 import random
 import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -237,6 +238,13 @@ def test_errors(tiny_model, processor, isolated, proposals):
         rerank_all(tiny_model, processor, NOTES)
     with pytest.raises(ValueError, match="batch_size=0 is less than 1"):
         rerank_all(*isolated, NOTES, batch_size=0)
+    for ask in (lambda: rerank(tiny_model, processor, "note", proposals), lambda: rerank_all(*isolated, "note")):
+        with pytest.raises(TypeError, match="notes is one string; pass a list of notes"):
+            ask()
+    one = Proposals.from_scores([[1.0]], ["A"], 1)
+    for weights in ((), (0.5, 2.0)):
+        with pytest.raises(ValueError, match=r"weights=\(.*pass numbers from 0 .* to 1"):
+            tune_fusion(one, one, [["A"]], weights=weights)
 
 
 def test_published_fill():
@@ -323,6 +331,15 @@ def test_fusion_takes_rows_of_other_widths():
     expected = fuse(first, second, fusion)
     for stage in (fuse(wide, second, fusion), fuse(first, second, fusion)):
         assert np.array_equal(stage.indices, expected.indices)
+
+
+def test_other_notes_are_not_fused():
+    first, second = (Proposals.from_scores([[1.0, 2.0]] * 2, ["A", "B"], 2, ids) for ids in (["x", "y"], ["y", "x"]))
+    fusion = Fusion(0.5, (0.0, 0.0), (1.0, 1.0))
+    for fuse_or_tune in (lambda: fuse(first, second, fusion), lambda: tune_fusion(first, second, [["A"], ["B"]])):
+        with pytest.raises(ValueError, match="bring them into one order with for_notes"):
+            fuse_or_tune()
+    assert fuse(first, replace(second, note_ids=None), fusion).scores.tolist() == [[2.0, 1.0]] * 2
 
 
 def test_fusion_errors():

@@ -120,7 +120,7 @@ class IsolatedScoring:
             cache.check_weights(weights)
         rows = codes.rows_of(asked)
         if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size={chunk_size} is less than 1.")
+            raise ValueError(f"chunk_size={chunk_size} is less than 1; pass 1 or more.")
         return torch.stack([self._scored(notes, note, codes, rows, chunk_size) for note in range(len(notes))])
 
     def weights_fingerprint(self) -> str:

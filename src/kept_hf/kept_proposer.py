@@ -61,6 +61,4 @@ class KeptProposer:
             TypeError: `notes` is one string.
             ValueError: as [`kept_hf.reranking.rerank_all`], for the joint layout above all.
         """
-        if isinstance(notes, str):
-            raise TypeError("notes is one string; pass a list of notes.")
         return rerank_all(self.model, self.processor, notes, top_k, self.batch_size)

@@ -309,7 +309,7 @@ class MatchingPrompts(Dataset):
             raise ValueError(f"warm_up={warm_up} and growth={growth} are no shares; pass two of 0 to 1 together.")
         for name, value in (("num_items", num_items), ("tokens_per_item", tokens_per_item)):
             if value < 1:
-                raise ValueError(f"{name}={value} is less than 1.")
+                raise ValueError(f"{name}={value} is less than 1; pass 1 or more.")
         self.source, self.processor, self.num_items = source, processor, num_items
         self.num_codes, self.num_sentences, self.tokens_per_item = num_codes, num_sentences, tokens_per_item
         self.warm_up, self.growth, self.seed = warm_up, growth, seed

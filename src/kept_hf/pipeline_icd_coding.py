@@ -108,7 +108,7 @@ class ICDCodingPipeline(ChunkPipeline):
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """As in transformers; with batches, notes of like length come together, and the results in the given order."""
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} is less than 1.")
+            raise ValueError(f"batch_size={batch_size} is less than 1; pass 1 or more.")
         parameters = (num_workers, batch_size, preprocess_params, forward_params, postprocess_params)
         if batch_size == 1:
             return super().get_iterator(inputs, *parameters)
@@ -127,7 +127,7 @@ class ICDCodingPipeline(ChunkPipeline):
     def _sanitize_parameters(self, codes=None, codes_per_prompt=None, top_k=None, threshold=None):
         for name, value in (("top_k", top_k), ("codes_per_prompt", codes_per_prompt)):
             if value is not None and value < 1:
-                raise ValueError(f"{name}={value} is less than 1.")
+                raise ValueError(f"{name}={value} is less than 1; pass 1 or more.")
         asking = {"codes": None if codes is None else self._code_set(codes), "codes_per_prompt": codes_per_prompt}
         judging = {"top_k": top_k, "threshold": threshold}
         # Only what was given, so that the pipeline's own defaults hold for the rest.

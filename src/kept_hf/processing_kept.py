@@ -121,7 +121,7 @@ class KeptProcessor(ProcessorMixin):
             ("codes_per_prompt", codes_per_prompt),
         ):
             if value is not None and value < 1:
-                raise ValueError(f"{name}={value} is less than 1.")
+                raise ValueError(f"{name}={value} is less than 1; pass 1 or more.")
         if tokenizer.mask_token is None:
             raise ValueError(
                 f"tokenizer={type(tokenizer).__name__} has no mask token, and KEPT reads each code's score at one; "

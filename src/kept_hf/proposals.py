@@ -62,6 +62,9 @@ class Proposals:
 
     def __post_init__(self):
         self.codes = tuple(self.codes)
+        if len(set(self.codes)) < len(self.codes):
+            repeated = next(code for code in self.codes if self.codes.count(code) > 1)
+            raise ValueError(f"codes has {repeated!r} twice; pass each code once.")
         self.indices = np.asarray(self.indices, dtype=np.int32)
         self.scores = np.asarray(self.scores, dtype=np.float32)
         shape = self.indices.shape
@@ -78,7 +81,7 @@ class Proposals:
         if np.isnan(self.scores[:, :1]).any() or not (self.scores[:, :-1] >= self.scores[:, 1:]).all():
             raise ValueError("scores has NaN or rises within a row; pass each row's best candidate first.")
         if self.note_ids is not None:
-            self.note_ids = tuple(self.note_ids)
+            self.note_ids = tuple(map(str, self.note_ids))  # as `save` keeps them
             if len(self.note_ids) != shape[0]:
                 raise ValueError(f"note_ids has {len(self.note_ids)} ids for {shape[0]} notes; pass one each, or None.")
 
@@ -99,7 +102,7 @@ class Proposals:
         """
         scores = np.asarray(scores)
         scores = scores if scores.dtype.kind == "f" else scores.astype(np.float64)
-        if scores.ndim != 2 or scores.shape[1] != len(codes):
+        if scores.ndim != 2 or scores.shape[1] != len(codes) or not len(codes):
             raise ValueError(f"scores has shape {scores.shape}; pass (notes, codes) with {len(codes)} columns.")
         if np.isnan(scores).any():
             raise ValueError("scores has NaN; pass numbers (-inf for codes that are no candidates).")
@@ -201,6 +204,7 @@ class Proposals:
         rows = {note_id: row for row, note_id in enumerate(self.note_ids or ())}
         if len(rows) < len(self):
             raise ValueError("The proposals have no note_ids, or one twice; make them with the ids of the notes.")
+        note_ids = list(map(str, note_ids))
         missing = [place for place, note_id in enumerate(note_ids) if note_id not in rows]
         if missing:
             # An id can name a patient, so only its place is told.
@@ -357,8 +361,9 @@ def read_predtop(
         The candidates in the order of the file. It holds no scores: 0, -1, -2 … stand for them.
 
     Raises:
-        ValueError: another number of lines than of notes; a separator at the end of a line or two in a row, a code
-            twice in a line or (without `skip_unknown`) one that is not in the code set: the message names the line.
+        ValueError: another number of lines than of notes; a separator at the end of a line or two in a row, a code with
+            spaces around it, twice in a line or (without `skip_unknown`) not in the code set, or bytes that are not
+            UTF-8: the message names the line.
 
     Source: public code of Yang et al., Findings of EMNLP 2022 (branch rerank300).
     """
@@ -366,8 +371,11 @@ def read_predtop(
         raise ValueError("num_notes=None and note_ids=None; pass one, so that missing lines are noticed.")
     num_notes = len(note_ids) if num_notes is None else num_notes
     # Only the ends of lines end them here: str.splitlines knows further ones.
-    with open(path, encoding="utf-8-sig") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         lines = [line.removesuffix("\n") for line in file]
+    for number, line in enumerate(lines, start=1):
+        if not line.isprintable() and any("\ud800" <= character <= "\udfff" for character in line):
+            raise ValueError(f"{os.fspath(path)}, line {number}: bytes that are not UTF-8; save the file as UTF-8.")
     if len(lines) != num_notes:
         raise ValueError(
             f"{os.fspath(path)} has {len(lines)} lines, but there are {num_notes} notes; it needs a line for each note "
@@ -380,6 +388,11 @@ def read_predtop(
             if not code.strip():
                 where = "the end of the line" if place == len(codes) - 1 else f"code {place + 1}"
                 raise ValueError(f'{os.fspath(path)}, line {number}: no code at {where}; write ";" between codes only.')
+            if code != code.strip():
+                raise ValueError(
+                    f"{os.fspath(path)}, line {number}: {code!r} has spaces around it; write the code alone, and "
+                    '";" without spaces between codes.'
+                )
             if code not in code_set and not skip_unknown:
                 raise ValueError(
                     f"{os.fspath(path)}, line {number}: {code!r} is not among the {len(code_set)} codes of the code "
@@ -402,6 +415,9 @@ def read_predtop(
 def write_predtop(path: str | os.PathLike, proposals: Proposals) -> None:
     """Write the candidates as `read_predtop` reads them, best first; the scores do not go along.
 
+    Raises:
+        ValueError: a code that would be read as another: with ";" in it, or with spaces around it.
+
     Examples:
         >>> import tempfile
         >>> path = os.path.join(tempfile.mkdtemp(), "mimic3_dev_predtop50.txt")
@@ -413,11 +429,14 @@ def write_predtop(path: str | os.PathLike, proposals: Proposals) -> None:
         >>> read_predtop(path, ICDCodeSet(["401.9", "038.9"]), num_notes=2).codes_of(1)
         ['038.9']
     """
+    for code in proposals.codes:
+        if ";" in code or code.split() != [code]:
+            raise ValueError(f'codes has {code!r}, which the file cannot hold; pass codes without ";" and spaces.')
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(";".join(proposals.codes_of(note)) + "\n" for note in range(len(proposals)))
 
 
 def _check_top_k(name: str, value: int) -> int:
-    if value < 1:
+    if value < 1 or value != int(value):
         raise ValueError(f"{name}={value!r}; pass a positive integer.")
     return int(value)

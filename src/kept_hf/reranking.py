@@ -134,6 +134,7 @@ def rerank(
     Raises:
         ValueError: another number of notes than of proposals, candidates that the code set lacks, a `group_size` or
             `batch_size` below 1, a `code_cache` in the joint layout or of other descriptions (`StaleCacheError`).
+        TypeError: `notes` is one string.
 
     Source: Yang et al., Findings of EMNLP 2022, section 3.3 (arXiv 2210.03304): groups of 50.
 
@@ -143,7 +144,8 @@ def rerank(
     """
     for name, value in (("group_size", group_size), ("batch_size", batch_size)):
         if value < 1:
-            raise ValueError(f"{name}={value} is less than 1.")
+            raise ValueError(f"{name}={value} is less than 1; pass 1 or more.")
+    _check_notes(notes)
     if len(notes) != len(proposals):
         raise ValueError(f"notes has {len(notes)} texts and proposals {len(proposals)} rows; pass the same notes.")
     is_isolated = processor.prompt_layout == "isolated"
@@ -198,6 +200,7 @@ def rerank_all(
 
     Raises:
         ValueError: the joint layout, a `top_k` or `batch_size` below 1.
+        TypeError: `notes` is one string.
     """
     if processor.prompt_layout != "isolated":
         raise ValueError(
@@ -205,7 +208,8 @@ def rerank_all(
             "proposals to rerank(...), or take a model of the isolated layout."
         )
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} is less than 1.")
+        raise ValueError(f"batch_size={batch_size} is less than 1; pass 1 or more.")
+    _check_notes(notes)
     codes = processor.code_set.codes
     order, parts = _by_length(notes)[::-1], []
     if not order:
@@ -281,7 +285,7 @@ def tune_fusion(
         weights: of the second stage, to choose from; the first of the best wins.
 
     Raises:
-        ValueError: an unknown metric, other notes in one of the arguments, or no gold code.
+        ValueError: an unknown metric, other notes in one of the arguments, no gold code, or weights outside 0 … 1.
     """
     if metric not in FUSION_METRICS:
         raise ValueError(f"metric={metric!r} is unknown; pass one of {', '.join(FUSION_METRICS)}.")
@@ -291,6 +295,8 @@ def tune_fusion(
             f"gold has {len(labels)} notes with {labels.sum()} codes for {len(second)} notes of the proposals; pass "
             "the gold codes of the same notes."
         )
+    if not len(weights) or not all(0 <= weight <= 1 for weight in weights):
+        raise ValueError(f"weights={tuple(weights)}; pass numbers from 0 (first alone) to 1 (second alone).")
     indices, scores = _paired(first, second)
     known = [of_stage[indices >= 0] for of_stage in scores]
     means = tuple(float(values.mean()) if values.size else 0.0 for values in known)
@@ -404,12 +410,21 @@ def _cache_of(model, processor, codes: Sequence[str], cache: CodeCache | None) -
     return cache
 
 
+def _check_notes(notes: Sequence[str]) -> None:
+    if isinstance(notes, str):
+        raise TypeError("notes is one string; pass a list of notes.")
+
+
 def _paired(first: Proposals, second: Proposals) -> tuple[np.ndarray, list[np.ndarray]]:
     """The candidates of each note in the order of the codes, and the scores of both stages, 0 where there is none."""
     if first.codes != second.codes or len(first) != len(second):
         raise ValueError(
             f"first has {len(first)} notes and {len(first.codes)} codes, second {len(second)} and "
             f"{len(second.codes)}; pass proposals for the same notes, of the same codes."
+        )
+    if first.note_ids is not None and second.note_ids is not None and first.note_ids != second.note_ids:
+        raise ValueError(
+            "first and second have other note_ids, or in another order; bring them into one order with for_notes."
         )
     # Of rows with as many candidates as the fullest one.
     width = max((int(proposals.num_candidates.max(initial=0)) for proposals in (first, second)), default=0)
