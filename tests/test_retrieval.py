@@ -175,7 +175,11 @@ def test_a_file_of_something_else_is_not_overwritten(code_set, bert_tokenizer, t
     assert path.read_text() == "fever and cough of the patient"
 
 
-def test_unknown_pooling(code_set, bert_tokenizer):
+def test_wrong_arguments_of_retrievers(code_set, bert_tokenizer):
+    with pytest.raises(TypeError, match="texts is one string; pass a list"):
+        SparseRetriever(code_set, "fever")
+    with pytest.raises(ValueError, match="batch_size=0 is less than 1"):
+        DenseRetriever(code_set, tiny_bert(bert_tokenizer), bert_tokenizer, batch_size=0)
     with pytest.raises(ValueError, match="pooling='max' is unknown; pass one of cls, mean"):
         DenseRetriever(code_set, tiny_bert(bert_tokenizer), bert_tokenizer, pooling="max")
 

@@ -82,6 +82,7 @@ class SparseRetriever:
 
     Raises:
         ImportError: scikit-learn is not installed.
+        TypeError: `texts` is one string.
 
     Examples:
         >>> code_set = ICDCodeSet(["I10", "R05"], {"I10": "Essential (primary) hypertension", "R05": "Cough"})
@@ -100,6 +101,8 @@ class SparseRetriever:
         window: int = WINDOW,
         step: int = STEP,
     ):
+        if isinstance(texts, str):
+            raise TypeError("texts is one string; pass a list of texts.")
         self.code_set, self.window, self.step = code_set, window, step
         names, self._starts = _names_of(code_set)
         self._vectorizer = _tfidf_vectorizer(analyzer=analyzer, ngram_range=ngram_range)
@@ -143,7 +146,7 @@ class DenseRetriever:
             names, weights and settings, else computed and written.
 
     Raises:
-        ValueError: another pooling.
+        ValueError: another pooling, or a `batch_size` below 1.
     """
 
     def __init__(
@@ -158,6 +161,8 @@ class DenseRetriever:
         max_length: int = 64,
         cache_file: str | os.PathLike | None = None,
     ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is less than 1; pass 1 or more.")
         if pooling not in POOLINGS:
             raise ValueError(f"pooling={pooling!r} is unknown; pass one of {', '.join(POOLINGS)}.")
         self.code_set, self.model, self.tokenizer = code_set, model.eval(), tokenizer
@@ -217,7 +222,7 @@ class DenseRetriever:
                         return file.get_tensor("names")
             except SafetensorError as error:
                 raise ValueError(
-                    f"cache_file={os.fspath(cache_file)!r} is something else; pass a file that may be written."
+                    f"cache_file={os.fspath(cache_file)!r} is something else, or damaged; delete it, or pass another file."
                 ) from error
         vectors = self.encode(names)
         save_file({"names": vectors.cpu()}, cache_file, metadata={"fingerprint": fingerprint})
