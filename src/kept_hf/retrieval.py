@@ -222,7 +222,8 @@ class DenseRetriever:
                         return file.get_tensor("names")
             except SafetensorError as error:
                 raise ValueError(
-                    f"cache_file={os.fspath(cache_file)!r} is something else, or damaged; delete it, or pass another file."
+                    f"cache_file={os.fspath(cache_file)!r} is something else, or damaged; delete it, or pass another "
+                    "file."
                 ) from error
         vectors = self.encode(names)
         save_file({"names": vectors.cpu()}, cache_file, metadata={"fingerprint": fingerprint})
