@@ -90,7 +90,8 @@ def compare_by_band(
 
 
 def plot_by_band(path: str | os.PathLike, bands: Sequence[Mapping[str, object]]) -> None:
-    """Draw the rows of `compare_by_band`: a group of bars for each band, a bar for each system.
+    """Draw the rows of `compare_by_band`: a group of bars for each band, a bar for each system, an outline for what is
+    called "ceiling …".
 
     Args:
         path: the picture to write; its ending chooses the format (.png, .svg, .pdf).
@@ -112,7 +113,11 @@ def plot_by_band(path: str | os.PathLike, bands: Sequence[Mapping[str, object]])
     for number, system in enumerate(systems):
         places = np.arange(len(bands)) + (number - (len(systems) - 1) / 2) * width
         values = [row[system] for row in bands]
-        axes.bar(places, values, width * 0.92, label=system, color=colors[number % len(colors)], zorder=3)
+        if system.startswith("ceiling"):  # no system, but what bounds some
+            style = {"facecolor": "white", "edgecolor": "#7f7f7f", "linestyle": "--"}
+        else:
+            style = {"facecolor": colors[number % len(colors)], "hatch": "//" * (number // len(colors))}
+        axes.bar(places, values, width * 0.92, label=system, zorder=3, **style)
         for place, value in zip(places, values, strict=True):
             axes.annotate(
                 f"{100 * value:.0f}",
