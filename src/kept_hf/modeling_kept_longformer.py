@@ -437,6 +437,8 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         inputs_embeds=None,
     ) -> tuple[PackedTokens, torch.Tensor]:
         """What stands where, and the embeddings of packed tokens, `(1, num_tokens, hidden_size)`."""
+        if torch.is_grad_enabled():
+            self._known_fingerprint = None  # a step may follow, and a fused optimizer raises no version
         given = input_ids if input_ids is not None else inputs_embeds[..., 0]
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
