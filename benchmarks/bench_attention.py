@@ -7,7 +7,7 @@
 Parts:
     lengths: one note without padding, of several lengths and numbers of global tokens; forward (evaluation), and
         forward and backward (training without dropout). On a CPU with the allocator as it is shipped, and tuned as
-        `kept_hf.hardware.keep_freed_memory` does, for both.
+        `kept_hf.training.hardware.keep_freed_memory` does, for both.
     padding: a batch of which half is padding, against its notes one by one. Ours only.
     recipe: notes of lengths around 3,000 tokens, transformers' padded to 8,192 (the public recipe), ours not.
 
@@ -31,7 +31,7 @@ from provenance import RESULTS, keep, provenance
 from transformers import LongformerConfig, LongformerModel
 
 from kept_hf import KeptLongformerConfig, KeptLongformerModel
-from kept_hf.hardware import keep_freed_memory, peak_memory_gb, use_all_cores
+from kept_hf.training.hardware import keep_freed_memory, peak_memory_gb, use_all_cores
 
 HIDDEN, HEADS, INTERMEDIATE, WINDOW, LONGEST = 768, 12, 3072, 512, 16384
 SIDES = ("stock", "kept_hf")

@@ -30,8 +30,8 @@ import torch
 from provenance import RESULTS, keep, provenance
 
 from kept_hf import CodeCache, KeptLongformerConfig, KeptLongformerForICDPrompting
-from kept_hf.hardware import keep_freed_memory
-from kept_hf.mask_attention import mask_attention
+from kept_hf.models.mask_attention import mask_attention
+from kept_hf.training.hardware import keep_freed_memory
 
 HIDDEN, HEADS, INTERMEDIATE, WINDOW = 768, 12, 3072, 512
 MASK, VOCABULARY = 4, 1000
@@ -194,7 +194,7 @@ def shares(model, note_ids, cache: CodeCache, codes: int) -> dict[str, float]:
         return context
 
     notes = model.encode_note(note_ids.to(device))
-    with patch("kept_hf.modeling_kept_longformer.mask_attention", watched):
+    with patch("kept_hf.models.modeling_kept_longformer.mask_attention", watched):
         total = timed(device, model.score, notes, cache, cache.codes[:codes])[0] - took["block"]
     return {
         "codes: attention to the note": (took["all"] - took["block"]) / total,

@@ -21,7 +21,7 @@ import torch
 from provenance import RESULTS, keep, provenance
 
 from kept_hf import MSMNConfig, MSMNForICDCoding
-from kept_hf.hardware import peak_memory_gb
+from kept_hf.training.hardware import peak_memory_gb
 
 VOCAB = 50_000
 

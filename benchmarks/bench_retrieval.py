@@ -16,35 +16,37 @@ import numpy as np
 from provenance import RESULTS, keep, provenance
 from transformers import AutoModel, AutoTokenizer
 
+from kept_hf.candidates.candidates import Candidates
+from kept_hf.candidates.dense import DenseRetriever
+from kept_hf.candidates.fusion import fuse_reciprocal_rank, fuse_weighted, tune_weights
+from kept_hf.candidates.sparse import SparseRetriever
+from kept_hf.candidates.text_classifier import TextClassifier
 from kept_hf.corpora import Corpus, load_corpus
 from kept_hf.corpora.selection import select_codes
-from kept_hf.fusion import fuse_reciprocal_rank, fuse_weighted, tune_weights
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
-from kept_hf.proposals import Proposals
-from kept_hf.report import format_table
-from kept_hf.retrieval import DenseRetriever, SparseRetriever, TextClassifierProposer
-from kept_hf.training import PACKAGED_WEIGHTS, weights_path
+from kept_hf.reports.tables import format_table
+from kept_hf.training.weights import PACKAGED_WEIGHTS, weights_path
 
 KS = (50, 100, 300)
 SPARSE, DENSE, CLASSIFIER = "names, sparse", "names, dense", "classifier"
 
 
-def first_stages(corpus: Corpus, texts: list[str], model: str, depth: int) -> dict[str, tuple[Proposals, float]]:
-    """Proposals of each for the validation notes, and seconds."""
+def first_stages(corpus: Corpus, texts: list[str], model: str, depth: int) -> dict[str, tuple[Candidates, float]]:
+    """Candidates of each for the validation notes, and seconds."""
     train, notes = corpus.dataset["train"], corpus.dataset["validation"]
     encoder, tokenizer = (auto.from_pretrained(weights_path(model)) for auto in (AutoModel, AutoTokenizer))
     makers = {
         f"{SPARSE}, weights of terms from names only": lambda: SparseRetriever(corpus.code_set),
         SPARSE: lambda: SparseRetriever(corpus.code_set, texts),
         DENSE: lambda: DenseRetriever(corpus.code_set, encoder, tokenizer),
-        CLASSIFIER: lambda: TextClassifierProposer(corpus.code_set).fit(train["text"], train["codes"]),
+        CLASSIFIER: lambda: TextClassifier(corpus.code_set).fit(train["text"], train["codes"]),
     }
     found = {}
     for name, make in makers.items():
         start = time.perf_counter()
         proposals = make().propose(notes["text"], depth)
         seconds = time.perf_counter() - start
-        found[name] = Proposals(proposals.codes, proposals.indices, proposals.scores, notes["note_id"]), seconds
+        found[name] = Candidates(proposals.codes, proposals.indices, proposals.scores, notes["note_id"]), seconds
         print(f"{name}: {seconds:.0f} s", flush=True)
     return found
 
@@ -55,7 +57,7 @@ def halves(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(even, odd), (odd, even)]
 
 
-def with_fused(single: dict[str, Proposals], gold: list[list[str]]) -> tuple[dict[str, list[Proposals]], dict]:
+def with_fused(single: dict[str, Candidates], gold: list[list[str]]) -> tuple[dict[str, list[Candidates]], dict]:
     """The single stages and what joins them, each for the two turns of `halves`; and the weights of both."""
     systems, weights = {name: [proposals] * 2 for name, proposals in single.items()}, {}
     for names in ((SPARSE, DENSE), (SPARSE, CLASSIFIER), (DENSE, CLASSIFIER), (SPARSE, DENSE, CLASSIFIER)):
@@ -70,10 +72,10 @@ def with_fused(single: dict[str, Proposals], gold: list[list[str]]) -> tuple[dic
     return systems, weights
 
 
-def judge_candidates(turns: list[Proposals], gold: list[list[str]], seen: set[str]) -> dict[str, float]:
+def judge_candidates(turns: list[Candidates], gold: list[list[str]], seen: set[str]) -> dict[str, float]:
     """Candidate metrics, those of codes without a training note apart."""
     judged = [proposals.take(judge) for proposals, (_, judge) in zip(turns, halves(len(gold)), strict=True)]
-    proposals = Proposals.concatenate(judged).for_notes(turns[0].note_ids)
+    proposals = Candidates.concatenate(judged).for_notes(turns[0].note_ids)
     unseen = [[code for code in codes if code not in seen] for codes in gold]
     return {
         **proposals.candidate_metrics(gold, KS),
@@ -82,7 +84,7 @@ def judge_candidates(turns: list[Proposals], gold: list[list[str]], seen: set[st
     }
 
 
-def judge_assignment(turns: list[Proposals], gold: list[list[str]], corpus: Corpus) -> dict[str, float]:
+def judge_assignment(turns: list[Candidates], gold: list[list[str]], corpus: Corpus) -> dict[str, float]:
     """Metrics of all notes, each at the best threshold of the other half."""
     labels = np.array([corpus.code_set.multi_hot(codes) for codes in gold])
     margins = np.empty(labels.shape)

@@ -9,11 +9,11 @@ import json
 
 from results_table import RESULTS, ROOT
 
-from kept_hf.comparison import plot_by_band
+from kept_hf.reports.comparison import plot_by_band
 
 
 def main() -> None:
-    """The picture that `examples/rerank.py` drew, into `docs/reranking.png`."""
+    """The picture that `kept-hf rerank` drew, into `docs/reranking.png`."""
     report = json.loads((RESULTS / "rerank_codiesp.json").read_text(encoding="utf-8"))
     plot_by_band(ROOT / "docs" / "reranking.png", report["bands"])
 

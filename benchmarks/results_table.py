@@ -211,7 +211,7 @@ def hsap_table() -> str:
     paths = sorted(RESULTS.glob("hsap_*.json"), key=lambda path: (path.stem != "hsap_open_terms", path.stem))
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     if not runs:
-        return "Not measured yet: `accelerate launch examples/pretrain_hsap.py`."
+        return "Not measured yet: `kept-hf pretrain hsap`."
     names = {
         "withheld_synonym_accuracy_at_1": "withheld synonyms @1",
         "withheld_synonym_accuracy_at_5": "@5",
@@ -239,7 +239,7 @@ def mlm_table() -> str:
     """Markdown: masked tokens of withheld notes, before and after each kept run."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("mlm_*.json"))]
     if not runs:
-        return "Not measured yet: `accelerate launch examples/pretrain_mlm.py`."
+        return "Not measured yet: `kept-hf pretrain mlm`."
     names = {
         "masked_loss": "loss",
         "perplexity": "perplexity",
@@ -267,7 +267,7 @@ def matching_table() -> str:
     """Markdown: answers to prompts, before and after each kept run."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("matching_*.json"))]
     if not runs:
-        return "Not measured yet: `accelerate launch examples/pretrain_matching.py`."
+        return "Not measured yet: `kept-hf pretrain zero-shot`."
     parts = []
     for run in runs:
         lines = [f"`{run['command'].removeprefix('examples/')}`", "", "| | before | after |", "|---|---|---|"]
@@ -357,7 +357,7 @@ def reranking_table() -> str:
     """Markdown: what first stages propose, both stages by metric, and by how often a code occurs in training."""
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("rerank_*.json"))]
     if not reports:
-        return "Not measured yet: `accelerate launch examples/rerank.py`."
+        return "Not measured yet: `kept-hf rerank`."
     lines = []
     for row in {row["first stage"]: row for report in reports for row in report["candidates"]}.values():
         values = " | ".join(f"{100 * row[name]:.1f}" if name in row else "" for name in CANDIDATES)
@@ -367,7 +367,7 @@ def reranking_table() -> str:
 
 
 def _two_stages(report: dict) -> list[str]:
-    """The tables of one run of `examples/rerank.py`."""
+    """The tables of one run of `kept-hf rerank`."""
     first = report["candidates"][0]["first stage"]
     lines = ["", f"**{first} proposes**", ""]
     lines += [f"| system | {' | '.join(TWO_STAGES.values())} |", "|---" * (1 + len(TWO_STAGES)) + "|"]

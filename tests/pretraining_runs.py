@@ -1,28 +1,18 @@
 """Runs of the pretraining commands within the test's process."""
 
 import contextlib
-import importlib.util
+import importlib
 import io
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-import pytest
-
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-
 
 @contextlib.contextmanager
 def script(name: str) -> Iterator[ModuleType]:
-    """`examples/{name}.py` as a module."""
-    spec = importlib.util.spec_from_file_location(f"{name}_example", EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, spec.name, module)
-        spec.loader.exec_module(module)
-        yield module
+    """The module of a command."""
+    yield importlib.import_module(f"kept_hf.commands.{name}")
 
 
 def runner(module: ModuleType, recipe: str) -> Callable[..., str]:
@@ -30,9 +20,8 @@ def runner(module: ModuleType, recipe: str) -> Callable[..., str]:
 
     def run(*arguments) -> str:
         printed = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-            patch.setattr(sys, "argv", [module.__file__, recipe, *map(str, arguments)])
-            module.main()
+        with contextlib.redirect_stdout(printed):
+            module.main([recipe, *map(str, arguments)])
         return printed.getvalue()
 
     return run

@@ -7,30 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from published import PUBLISHED, PUBLISHED_MSMN
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "kept_hf"
-PUBLISHED = (
-    "auto_map",
-    "code_set",
-    "configuration_kept_longformer",
-    "data_access",
-    "isolated_prompts",
-    "longformer_attention",
-    "mask_attention",
-    "modeling_kept_longformer",
-    "modeling_kept_matching",
-    "pipeline_icd_coding",
-    "processing_kept",
-    "prompt_caches",
-    "prompting",
-    "tensor_file",
-    "token_packing",
-    "window_similarity",
-)
-
-PUBLISHED_MSMN = ("auto_map_msmn", "configuration_msmn", "data_access", "modeling_msmn", "tokenization_msmn")
-"""A folder of one model holds nothing of the other."""
 
 
 def guarded(tree):
@@ -84,7 +64,7 @@ def packages(names):
 )
 def test_published_modules(module, published):
     """They are copied to the Hub: transformers copies flat siblings named by `from .module import name` only."""
-    names = imports(PACKAGE / f"{module}.py")
+    names = imports(PACKAGE / "models" / f"{module}.py")
     assert packages(names) <= {"numpy", "torch", "transformers", "huggingface_hub", "safetensors"}
     assert all(
         name in ("huggingface_hub", "huggingface_hub.dataclasses", "huggingface_hub.errors")
@@ -102,16 +82,16 @@ def test_metrics_imports_numpy_only():
     assert packages(names) == {"numpy"} and not [name for name in names if name.startswith(".")]
 
 
-@pytest.mark.parametrize("module", ["proposals", "fusion"])
-def test_proposals_import_arrays_only(module):
-    names = imports(PACKAGE / f"{module}.py")
+@pytest.mark.parametrize("module", ["candidates", "fusion"])
+def test_candidates_import_arrays_only(module):
+    names = imports(PACKAGE / "candidates" / f"{module}.py")
     assert packages(names) == {"numpy"}
-    assert {name for name in names if name.startswith(".")} <= {".code_set", ".metrics", ".proposals"}
+    assert {name for name in names if name.startswith(".")} <= {"..models.code_set", "..metrics", ".candidates"}
 
 
 @pytest.mark.parametrize("module", ["prompting", "code_set"])
 def test_light_modules(module):
-    names = imports(PACKAGE / f"{module}.py", module_level_only=True)
+    names = imports(PACKAGE / "models" / f"{module}.py", module_level_only=True)
     assert not packages(names) and not [name for name in names if name.startswith(".")]
 
 
@@ -119,20 +99,48 @@ def test_light_modules(module):
 def test_knowledge_imports_arrays_and_columns_only(path):
     names = imports(path, module_level_only=True)
     assert packages(names) <= {"numpy", "pyarrow"}
-    assert {name for name in names if name.startswith("..")} <= {"..code_set"}, "no model, no corpus"
+    assert {name for name in names if name.startswith("..")} <= {"..models.code_set", "..tables"}, "no model, no corpus"
 
 
-@pytest.mark.parametrize("module", ["prompting", "code_set", "metrics"])
+@pytest.mark.parametrize("module", ["models.prompting", "models.code_set", "metrics"])
 def test_light_modules_load_light(module):
-    """Without the package's `__init__`, which registers with transformers."""
     command = (
-        f"import importlib.util, sys; sys.modules.pop('torch', None);"
-        f"spec = importlib.util.spec_from_file_location('alone', {str(PACKAGE / (module + '.py'))!r});"
-        "alone = importlib.util.module_from_spec(spec); sys.modules['alone'] = alone; spec.loader.exec_module(alone);"
+        f"import sys; import kept_hf.{module};"
         "print(*sorted({'torch', 'transformers', 'datasets', 'simple_icd_10_cm', 'evaluate'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+REGISTERED = """
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.pipelines import PIPELINE_REGISTRY
+
+for model_type in ("kept_longformer", "kept_longformer_matching", "msmn"):
+    config = type(AutoConfig.for_model(model_type))
+    assert config in AutoModel._model_mapping and config in AutoModelForSequenceClassification._model_mapping
+assert "icd-coding" in PIPELINE_REGISTRY.get_supported_tasks()
+"""
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import kept_hf",
+        "import kept_hf.metrics",
+        "import transformers, kept_hf",
+        "from transformers import AutoModel; import kept_hf",
+        "import transformers.modeling_layers, kept_hf",
+        "import kept_hf, transformers.modeling_layers",  # it loads the Auto classes while it is half loaded itself
+        "from kept_hf import KeptProcessor",
+        "from kept_hf.models.processing_kept import KeptProcessor",
+        "import kept_hf.training.rows",
+        "import kept_hf.commands.train",
+    ],
+)
+def test_the_auto_classes_know_the_models_in_any_order_of_imports(first):
+    done = subprocess.run([sys.executable, "-c", f"{first}\n{REGISTERED}"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))

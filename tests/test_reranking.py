@@ -15,10 +15,10 @@ from datasets import Dataset
 from transformers import EvalPrediction
 
 from kept_hf import ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor, StaleCacheError
-from kept_hf.kept_proposer import KeptProposer
+from kept_hf.candidates.candidates import Candidates
+from kept_hf.candidates.kept import KeptFirstStage
 from kept_hf.metrics import icd_metrics
-from kept_hf.prompting import sample_codes
-from kept_hf.proposals import Proposals
+from kept_hf.models.prompting import sample_codes
 from kept_hf.reranking import (
     Fusion,
     fuse,
@@ -30,7 +30,8 @@ from kept_hf.reranking import (
     rerank_all,
     tune_fusion,
 )
-from kept_hf.training import CandidatePrompts, ICDMetrics, prompt_rows
+from kept_hf.training.evaluation import ICDMetrics
+from kept_hf.training.rows import CandidatePrompts, prompt_rows
 
 NOTES = [
     "chief complaint: fever and cough. " * 3,
@@ -46,7 +47,7 @@ def proposals_of(candidates, code_set, note_ids=None):
     width = max(map(len, candidates))
     indices = [[*row, *[-1] * (width - len(row))] for row in candidates]
     scores = [[*range(len(row), 0, -1), *[-np.inf] * (width - len(row))] for row in candidates]
-    return Proposals(code_set.codes, np.array(indices), np.array(scores, dtype=np.float32), note_ids)
+    return Candidates(code_set.codes, np.array(indices), np.array(scores, dtype=np.float32), note_ids)
 
 
 @pytest.fixture
@@ -159,28 +160,28 @@ def test_all_codes_without_a_first_stage(isolated, code_set, batch_size):
 
 def test_a_model_proposes_from_its_codes_or_from_others(isolated, code_set, tmp_path):
     model, processor = isolated
-    proposer = KeptProposer(model, processor, batch_size=3)
+    proposer = KeptFirstStage(model, processor, batch_size=3)
     proposals = proposer.propose(NOTES, top_k=2)
     expected = rerank_all(model, processor, NOTES, top_k=2)
     assert np.array_equal(proposals.indices, expected.indices) and proposer.codes == code_set.codes
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    again = KeptProposer.from_pretrained(tmp_path).propose(NOTES, top_k=2)
+    again = KeptFirstStage.from_pretrained(tmp_path).propose(NOTES, top_k=2)
     assert np.array_equal(again.indices, expected.indices) and np.allclose(again.scores, expected.scores, atol=1e-5)
     other = ICDCodeSet(["R05", "R50.9"], {"R05": "Cough", "R50.9": "Fever, unspecified"})
-    unseen = KeptProposer.from_pretrained(tmp_path, code_set=other).propose(NOTES, top_k=5)
+    unseen = KeptFirstStage.from_pretrained(tmp_path, code_set=other).propose(NOTES, top_k=5)
     assert unseen.codes == other.codes and (unseen.num_candidates == 2).all()
 
 
 def test_who_cannot_propose(tiny_model, processor, isolated):
     with pytest.raises(ValueError, match="prompt_layout='joint': each group of codes would take a pass"):
-        KeptProposer(tiny_model, processor).propose(NOTES, 3)
+        KeptFirstStage(tiny_model, processor).propose(NOTES, 3)
     with pytest.raises(ValueError, match="batch_size=0 is less than 1"):
-        KeptProposer(*isolated, batch_size=0).propose(NOTES, 3)
+        KeptFirstStage(*isolated, batch_size=0).propose(NOTES, 3)
     with pytest.raises(TypeError, match="pass a list of notes"):
-        KeptProposer(*isolated).propose("a note", 3)
+        KeptFirstStage(*isolated).propose("a note", 3)
     with pytest.raises(ValueError, match="top_k"):
-        KeptProposer(*isolated).propose(NOTES, 0)
+        KeptFirstStage(*isolated).propose(NOTES, 0)
 
 
 def test_a_note_is_tokenized_once(tiny_model, processor, proposals, monkeypatch):
@@ -215,7 +216,7 @@ def test_cut_notes_are_counted_once(tiny_model, processor, proposals, caplog):
 
 def test_candidates_outside_the_code_set(tiny_model, processor, code_set, caplog):
     codes = ("Z99.9", *reversed(code_set.codes), "Z00.0")
-    given = Proposals(codes, [[0, 6, 7, 1], [7, 0, -1, -1]], [[4, 3, 2, 1], [2, 1, -np.inf, -np.inf]])
+    given = Candidates(codes, [[0, 6, 7, 1], [7, 0, -1, -1]], [[4, 3, 2, 1], [2, 1, -np.inf, -np.inf]])
     with pytest.raises(ValueError, match=r"'Z99.9', 'Z00.0' \(2 codes in all\).*skip_unknown=True"):
         rerank(tiny_model, processor, NOTES[:2], given)
     with caplog.at_level(logging.WARNING, logger="kept_hf.reranking"):
@@ -241,7 +242,7 @@ def test_errors(tiny_model, processor, isolated, proposals):
     for ask in (lambda: rerank(tiny_model, processor, "note", proposals), lambda: rerank_all(*isolated, "note")):
         with pytest.raises(TypeError, match="notes is one string; pass a list of notes"):
             ask()
-    one = Proposals.from_scores([[1.0]], ["A"], 1)
+    one = Candidates.from_scores([[1.0]], ["A"], 1)
     for weights in ((), (0.5, 2.0)):
         with pytest.raises(ValueError, match=r"weights=\(.*pass numbers from 0 .* to 1"):
             tune_fusion(one, one, [["A"]], weights=weights)
@@ -263,9 +264,9 @@ def stages(seed=0, num_notes=60, num_codes=30, top_k=10, informative=(1.0, 1.0))
     codes = [f"C{number}" for number in range(num_codes)]
     first = 100 + 5 * (generator.normal(size=labels.shape) + informative[0] * labels)
     second = generator.normal(size=labels.shape) + informative[1] * labels
-    proposed = Proposals.from_scores(first, codes, top_k)
+    proposed = Candidates.from_scores(first, codes, top_k)
     is_proposed = proposed.scores_matrix(-np.inf) > -np.inf
-    anew = Proposals.from_scores(np.where(is_proposed, second, -np.inf), codes, top_k)
+    anew = Candidates.from_scores(np.where(is_proposed, second, -np.inf), codes, top_k)
     return proposed, anew, [[codes[place] for place in np.flatnonzero(row)] for row in labels]
 
 
@@ -312,17 +313,17 @@ def test_a_stage_that_knows_nothing_gets_no_weight():
 
 def test_fusion_of_equal_scores_and_of_nothing():
     first, second, gold = stages()
-    flat = Proposals(first.codes, first.indices, np.zeros_like(first.scores))
+    flat = Candidates(first.codes, first.indices, np.zeros_like(first.scores))
     assert tune_fusion(flat, second, gold).scales[0] == 1.0
     empty = first.take([0, 1]).indices * 0 - 1
-    nothing = Proposals(first.codes, empty, np.full(empty.shape, -np.inf))
+    nothing = Candidates(first.codes, empty, np.full(empty.shape, -np.inf))
     assert fuse(nothing, nothing, Fusion(0.5, (0.0, 0.0), (1.0, 1.0))).num_candidates.tolist() == [0, 0]
     assert tune_fusion(nothing, nothing, gold[:2]).scales == (1.0, 1.0)
 
 
 def test_fusion_takes_rows_of_other_widths():
     first, second, _ = stages(top_k=4)
-    wide = Proposals(
+    wide = Candidates(
         first.codes,
         np.pad(first.indices, ((0, 0), (0, 3)), constant_values=-1),
         np.pad(first.scores, ((0, 0), (0, 3)), constant_values=-np.inf),
@@ -334,7 +335,7 @@ def test_fusion_takes_rows_of_other_widths():
 
 
 def test_other_notes_are_not_fused():
-    first, second = (Proposals.from_scores([[1.0, 2.0]] * 2, ["A", "B"], 2, ids) for ids in (["x", "y"], ["y", "x"]))
+    first, second = (Candidates.from_scores([[1.0, 2.0]] * 2, ["A", "B"], 2, ids) for ids in (["x", "y"], ["y", "x"]))
     fusion = Fusion(0.5, (0.0, 0.0), (1.0, 1.0))
     for fuse_or_tune in (lambda: fuse(first, second, fusion), lambda: tune_fusion(first, second, [["A"], ["B"]])):
         with pytest.raises(ValueError, match="bring them into one order with for_notes"):
@@ -422,7 +423,7 @@ def test_training_groups(notes, processor, proposals):
 def test_proposals_must_fit_the_notes(notes, processor, proposals):
     with pytest.raises(ValueError, match="1 notes without proposals, the first in place 3"):
         prompt_rows(notes, processor, 3, proposals=proposals.take([0, 1, 2]))
-    unnamed = Proposals(proposals.codes, proposals.indices[:3], proposals.scores[:3])
+    unnamed = Candidates(proposals.codes, proposals.indices[:3], proposals.scores[:3])
     with pytest.raises(ValueError, match="proposals has 3 rows for 4 notes"):
         prompt_rows(notes, processor, 3, proposals=unnamed)
 
@@ -496,7 +497,7 @@ def test_memory_is_that_of_the_proposals():
     generator = np.random.default_rng(0)
     indices = np.argsort(generator.random((300, 8700)), axis=1)[:, :50]
     scores = -np.sort(generator.random((300, 50)))
-    first = Proposals(code_set.codes, indices, scores)
+    first = Candidates(code_set.codes, indices, scores)
     notes = ["fever"] * 300
     tracemalloc.start()
     second = rerank(Asked(), Asking(code_set), notes, first)

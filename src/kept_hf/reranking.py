@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .code_set import ICDCodeSet
+from .candidates.candidates import Candidates
 from .metrics import icd_metrics, micro_precision_recall_curve
-from .processing_kept import CUT_MESSAGE, KeptProcessor
-from .prompt_caches import CodeCache
-from .proposals import Proposals
+from .models.caches import CodeCache
+from .models.code_set import ICDCodeSet
+from .models.processing_kept import CUT_MESSAGE, KeptProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def mixed_order(codes: Iterable[str]) -> list[str]:
     return sorted(codes, key=lambda code: hashlib.sha256(code.encode()).digest())
 
 
-def in_code_set(proposals: Proposals, code_set: ICDCodeSet, skip_unknown: bool = False) -> Proposals:
+def in_code_set(proposals: Candidates, code_set: ICDCodeSet, skip_unknown: bool = False) -> Candidates:
     """The same candidates, numbered as in another code set.
 
     Args:
@@ -59,7 +59,7 @@ def in_code_set(proposals: Proposals, code_set: ICDCodeSet, skip_unknown: bool =
         ValueError: without `skip_unknown`, candidates that the code set lacks.
 
     Examples:
-        >>> proposals = Proposals.from_scores([[0.5, 2.0, 1.0]], ["I10", "R05", "R50.9"], 2)
+        >>> proposals = Candidates.from_scores([[0.5, 2.0, 1.0]], ["I10", "R05", "R50.9"], 2)
         >>> in_code_set(proposals, ICDCodeSet(["R50.9", "R05"])).indices.tolist()
         [[1, 0]]
     """
@@ -80,14 +80,14 @@ def in_code_set(proposals: Proposals, code_set: ICDCodeSet, skip_unknown: bool =
         known_first = np.argsort(indices < 0, axis=1, kind="stable")
         scores = np.take_along_axis(np.where(unknown, -np.inf, scores), known_first, axis=1)
         indices = np.take_along_axis(indices, known_first, axis=1)
-    return Proposals(code_set.codes, indices, scores, proposals.note_ids)
+    return Candidates(code_set.codes, indices, scores, proposals.note_ids)
 
 
 def published_fill(scores: np.ndarray) -> float:
     """The score of a code that was never proposed: one below the lowest score, or below -25.
 
     Args:
-        scores: all that were given, such as `Proposals.scores`; minus infinity stands for none.
+        scores: all that were given, such as `Candidates.scores`; minus infinity stands for none.
 
     Source: public code of Yang et al., Findings of EMNLP 2022 (branch rerank300).
 
@@ -102,13 +102,13 @@ def rerank(
     model,
     processor: KeptProcessor,
     notes: Sequence[str],
-    proposals: Proposals,
+    proposals: Candidates,
     group_size: int = GROUP_SIZE,
     batch_size: int = 8,
     code_cache: CodeCache | None = None,
     skip_unknown: bool = False,
     progress: bool = False,
-) -> Proposals:
+) -> Candidates:
     """Score the candidates of each note with a KEPT model.
 
     Gold codes that were not proposed stay unscored, so that what comes out can be evaluated. A note is tokenized once.
@@ -174,7 +174,7 @@ def rerank(
     # Of equal scores the first in the code set wins, as everywhere.
     order = np.lexsort((indices, -scores), axis=1)
     indices, scores = (np.take_along_axis(array, order, axis=1) for array in (indices, scores))
-    return Proposals(code_set.codes, indices, scores, proposals.note_ids)
+    return Candidates(code_set.codes, indices, scores, proposals.note_ids)
 
 
 def rerank_all(
@@ -186,7 +186,7 @@ def rerank_all(
     code_cache: CodeCache | None = None,
     note_ids: Sequence[str] | None = None,
     progress: bool = False,
-) -> Proposals:
+) -> Candidates:
     """Score all codes for each note, without a first stage, in the isolated layout; keep the best.
 
     Args:
@@ -213,7 +213,7 @@ def rerank_all(
     codes = processor.code_set.codes
     order, parts = _by_length(notes)[::-1], []
     if not order:
-        return Proposals.from_scores(np.zeros((0, len(codes))), codes, top_k, note_ids)
+        return Candidates.from_scores(np.zeros((0, len(codes))), codes, top_k, note_ids)
     with _evaluation(model), _CutNotes(processor.max_length) as cuts:
         cache = _cache_of(model, processor, codes, code_cache)
         for start in tqdm(range(0, len(order), batch_size), "Notes", disable=not progress):
@@ -223,8 +223,8 @@ def rerank_all(
             cuts.add(batch["cut"].tolist())
             inputs = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
             scores = model.score(model.encode_note(**inputs), cache, codes)
-            parts.append(Proposals.from_scores(scores.float().cpu().numpy(), codes, top_k))
-    return replace(Proposals.concatenate(parts).take(np.argsort(order)), note_ids=note_ids)
+            parts.append(Candidates.from_scores(scores.float().cpu().numpy(), codes, top_k))
+    return replace(Candidates.concatenate(parts).take(np.argsort(order)), note_ids=note_ids)
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ class Fusion:
     scales: tuple[float, float]
 
 
-def fuse(first: Proposals, second: Proposals, fusion: Fusion) -> Proposals:
+def fuse(first: Candidates, second: Candidates, fusion: Fusion) -> Candidates:
     """Rank candidates by the scores of both stages.
 
     Args:
@@ -253,8 +253,8 @@ def fuse(first: Proposals, second: Proposals, fusion: Fusion) -> Proposals:
         ValueError: other notes, codes or candidates in one of them.
 
     Examples:
-        >>> first = Proposals.from_scores([[3.0, 2.0, 0.0]], ["I10", "R05", "R50.9"], 2)
-        >>> second = Proposals.from_scores([[-1.0, 5.0, -np.inf]], ["I10", "R05", "R50.9"], 2)
+        >>> first = Candidates.from_scores([[3.0, 2.0, 0.0]], ["I10", "R05", "R50.9"], 2)
+        >>> second = Candidates.from_scores([[-1.0, 5.0, -np.inf]], ["I10", "R05", "R50.9"], 2)
         >>> fuse(first, second, Fusion(0.25, means=(0.0, 0.0), scales=(1.0, 1.0))).scores.tolist()
         [[2.75, 2.0]]
     """
@@ -266,12 +266,12 @@ def fuse(first: Proposals, second: Proposals, fusion: Fusion) -> Proposals:
     mixed = np.where(indices >= 0, mixed, -np.inf).astype(np.float32)
     order = np.lexsort((indices, -mixed), axis=1)
     indices, mixed = (np.take_along_axis(array, order, axis=1) for array in (indices, mixed))
-    return Proposals(second.codes, indices, mixed, second.note_ids)
+    return Candidates(second.codes, indices, mixed, second.note_ids)
 
 
 def tune_fusion(
-    first: Proposals,
-    second: Proposals,
+    first: Candidates,
+    second: Candidates,
     gold: Sequence[Iterable[str]],
     metric: str = "f1_micro",
     weights: Sequence[float] = tuple(np.linspace(0, 1, 21)),
@@ -415,7 +415,7 @@ def _check_notes(notes: Sequence[str]) -> None:
         raise TypeError("notes is one string; pass a list of notes.")
 
 
-def _paired(first: Proposals, second: Proposals) -> tuple[np.ndarray, list[np.ndarray]]:
+def _paired(first: Candidates, second: Candidates) -> tuple[np.ndarray, list[np.ndarray]]:
     """The candidates of each note in the order of the codes, and the scores of both stages, 0 where there is none."""
     if first.codes != second.codes or len(first) != len(second):
         raise ValueError(

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..code_set import ICDCodeSet
+from ..models.code_set import ICDCodeSet
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -43,7 +43,7 @@ class CorpusCard:
         title: its name.
         summary: what it is, one paragraph.
         source: where it is from and how to cite it.
-        license: identifier as the Hub writes it, such as "cc-by-4.0", or `kept_hf.data_access.CREDENTIALED`.
+        license: identifier as the Hub writes it, such as "cc-by-4.0", or `kept_hf.models.publication.CREDENTIALED`.
         language: two-letter code.
         columns: column → meaning.
     """

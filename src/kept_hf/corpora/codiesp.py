@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import datasets
 
-from ..code_set import ICDCodeSet
+from ..models.code_set import ICDCodeSet
 from . import Corpus, CorpusCard, corpus_codes, fingerprint, require_data_dir
 
 CODE_KINDS = ("diagnosis", "procedure")

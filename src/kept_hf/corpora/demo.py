@@ -18,9 +18,10 @@ from typing import TypeVar
 
 import datasets
 
-from .. import code_set as code_set_module
-from ..code_set import ICDCodeSet
-from . import Corpus, CorpusCard, corpus_codes, csv_tables, demo_content, fingerprint, physionet, require_data_dir
+from ..models import code_set as code_set_module
+from ..models.code_set import ICDCodeSet
+from ..tables import csv_tables
+from . import Corpus, CorpusCard, corpus_codes, demo_content, fingerprint, physionet, require_data_dir
 from .demo_content import DemoCode
 
 _T = TypeVar("_T")

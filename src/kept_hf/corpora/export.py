@@ -10,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCardData
 
-from ..data_access import CREDENTIALED, license_metadata
+from ..models.publication import CREDENTIALED, license_metadata
 from . import Corpus
 from .selection import RULES, select_codes
 

@@ -18,10 +18,11 @@ import datasets
 import ijson
 import pyarrow as pa
 
-from .. import code_set as code_set_module
-from ..code_set import ICDCodeSet, category_parents
-from ..data_access import CREDENTIALED
-from . import Corpus, CorpusCard, corpus_codes, csv_tables, fingerprint, physionet, require_data_dir
+from ..models import code_set as code_set_module
+from ..models.code_set import ICDCodeSet, category_parents
+from ..models.publication import CREDENTIALED
+from ..tables import csv_tables
+from . import Corpus, CorpusCard, corpus_codes, fingerprint, physionet, require_data_dir
 from .physionet import MIMIC3, Admission, NoteTexts
 
 logger = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..code_set import ICDCodeSet, add_dot
-from ..data_access import CREDENTIALED, check_publication
-from .csv_tables import find_table, stream_table
+from ..models.code_set import ICDCodeSet, add_dot
+from ..models.publication import CREDENTIALED, check_publication
+from ..tables.csv_tables import find_table, stream_table
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class CredentialedDatasetDict(datasets.DatasetDict):
         """As in datasets, but to a private repository only, unless `permitted_by` names what allows another.
 
         Raises:
-            PermissionError: see [`kept_hf.data_access.check_publication`].
+            PermissionError: see [`kept_hf.models.publication.check_publication`].
         """
         check_publication("this dataset", CREDENTIALED, repo_id, "dataset", private, token, permitted_by)
         return super().push_to_hub(repo_id, *args, private=private, token=token, **kwargs)

@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 
-from ..code_set import ICDCodeSet
+from ..models.code_set import ICDCodeSet
 from . import Corpus
 
 logger = logging.getLogger(__name__)

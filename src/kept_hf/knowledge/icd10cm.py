@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..code_set import ICDCodeSet, load_tabular_list
+from ..models.code_set import ICDCodeSet, load_tabular_list
 from .term_graph import TermGraph
 
 _CODE_RANGE = re.compile(r"\s*\([A-Z]\d\w(-[A-Z]\d\w)?\)$")

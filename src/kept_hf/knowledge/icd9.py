@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..code_set import add_dot, category_parents
+from ..models.code_set import add_dot, category_parents
 from .term_graph import TermGraph
 
 
@@ -26,9 +26,9 @@ def load(folder: str | os.PathLike) -> TermGraph:
         FileNotFoundError: neither table is there.
         ValueError: a table that is not as published, or has no rows.
     """
-    from ..corpora.csv_tables import find_table, stream_table
     from ..corpora.mimic3 import code_titles
     from ..corpora.physionet import MIMIC3
+    from ..tables.csv_tables import find_table, stream_table
 
     short_titles, missing = [], []
     for table, procedure in MIMIC3.titles:

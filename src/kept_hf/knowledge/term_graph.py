@@ -16,7 +16,7 @@ from .hierarchy import MAX_TREE_DISTANCE, rows_to_offsets
 from .names import NAME_KINDS, Names, kind_numbers, text_numbers
 
 if TYPE_CHECKING:
-    from ..code_set import ICDCodeSet
+    from ..models.code_set import ICDCodeSet
 
 __all__ = ["MAX_TREE_DISTANCE", "NAME_KINDS", "TermGraph"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from . import rrf
+from ..tables import rrf
 from .names import ABBREVIATION, PREFERRED, SYNONYM, Names
 from .term_graph import TermGraph
 

@@ -1,0 +1,17 @@
+from .metrics import ICD_METRIC_PATH as ICD_METRIC_PATH
+from .models.caches import CodeCache as CodeCache
+from .models.caches import NoteCache as NoteCache
+from .models.caches import StaleCacheError as StaleCacheError
+from .models.code_set import ICDCodeSet as ICDCodeSet
+from .models.configuration_kept_longformer import KeptLongformerConfig as KeptLongformerConfig
+from .models.configuration_kept_longformer import KeptLongformerMatchingConfig as KeptLongformerMatchingConfig
+from .models.configuration_msmn import MSMNConfig as MSMNConfig
+from .models.modeling_kept_longformer import KeptLongformerForICDPrompting as KeptLongformerForICDPrompting
+from .models.modeling_kept_longformer import KeptLongformerForMaskedLM as KeptLongformerForMaskedLM
+from .models.modeling_kept_longformer import KeptLongformerModel as KeptLongformerModel
+from .models.modeling_kept_matching import KeptLongformerForICDMatching as KeptLongformerForICDMatching
+from .models.modeling_msmn import MSMNForICDCoding as MSMNForICDCoding
+from .models.pipeline_icd_coding import ICDCodingPipeline as ICDCodingPipeline
+from .models.processing_kept import KeptProcessor as KeptProcessor
+from .models.tokenization_msmn import MSMNTokenizer as MSMNTokenizer
+from .training.collators import DataCollatorForICDPrompting as DataCollatorForICDPrompting

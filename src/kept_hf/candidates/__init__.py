@@ -1,0 +1,1 @@
+"""First stages: candidate codes of notes, their fusion, and what recall they leave to a second stage."""

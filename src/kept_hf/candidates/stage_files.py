@@ -1,0 +1,94 @@
+"""Outputs of stages, kept beside the settings that they were made with, so that nothing is made twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from datasets import Dataset
+
+from .candidates import Candidates
+
+logger = logging.getLogger(__name__)
+
+MODEL_FILES = (
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "vocab.txt",
+)
+
+
+def is_made(path: Path, settings: dict) -> bool:
+    """Whether an output is there that was made with these settings, by what `keep_settings` noted.
+
+    If not, the note is forgotten, for the output is about to be made again: whoever is stopped before `keep_settings`
+    leaves nothing that looks complete.
+
+    Args:
+        path: the output, a file or a folder.
+        settings: whatever decides how it comes out, digests of its inputs among them; as JSON keeps it.
+    """
+    record = _record_of(path)
+    try:
+        made = path.exists() and json.loads(record.read_text(encoding="utf-8")) == settings
+    except (FileNotFoundError, ValueError):  # ValueError: no JSON
+        made = False
+    if made:
+        logger.info("%s is there already.", path)
+    else:
+        record.unlink(missing_ok=True)
+    return made
+
+
+def keep_settings(path: Path, settings: dict) -> None:
+    """Note what an output was made with; once it is complete."""
+    record = _record_of(path)
+    written = record.with_name(record.name + ".part")
+    written.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    os.replace(written, record)
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(path.name + ".settings.json")
+
+
+def digest(*parts: object) -> str:
+    """Short hash of texts, bytes and the content of files.
+
+    Examples:
+        >>> digest("ab", "c") == digest("a", "bc")
+        False
+    """
+    result = hashlib.sha256()
+    for part in parts:
+        content = (
+            part.read_bytes() if isinstance(part, Path) else part if isinstance(part, bytes) else str(part).encode()
+        )
+        result.update(len(content).to_bytes(8, "little") + content)
+    return result.hexdigest()[:16]
+
+
+def digest_of_notes(splits: Mapping[str, Dataset]) -> str:
+    """Short hash of the texts, ids and codes of a corpus' notes."""
+    columns = [notes[name] for notes in splits.values() for name in ("text", "note_id", "codes")]
+    return digest(*(value if isinstance(value, str) else ",".join(value) for column in columns for value in column))
+
+
+def digest_of_proposals(proposals: Candidates) -> str:
+    """Short hash of all that proposals hold."""
+    return digest(proposals.codes, proposals.note_ids, proposals.indices.tobytes(), proposals.scores.tobytes())
+
+
+def digest_of_model(path: str) -> str:
+    """Short hash of a model's folder; the name of one on the Hub."""
+    if not Path(path).is_dir():
+        return path
+    files = sorted(file for pattern in MODEL_FILES for file in Path(path).glob(pattern))
+    return digest(*(part for file in files for part in (file.name, file)))

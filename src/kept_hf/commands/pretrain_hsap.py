@@ -1,0 +1,219 @@
+"""Teach an encoder the names of medical concepts and their hierarchy (HSAP), before it is prompted.
+
+    kept-hf pretrain hsap                                   # open terms, 10 minutes on a CPU
+    kept-hf pretrain hsap --no_siblings --output_dir outputs/hsap-no-siblings
+    kept-hf pretrain hsap hsap_umls --umls_folder path/to/META
+
+Without a recipe file `hsap` is taken; the command line changes its values. What it writes to
+`output_dir` is an ordinary checkpoint, for `--model_name_or_path` of the other commands.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import AutoTokenizer, HfArgumentParser, Trainer
+
+from ..hub.hsap_card import make_hsap_card, terms_license
+from ..knowledge import TermGraph
+from ..knowledge.arguments import TermSourceArguments, read_terms
+from ..pretraining.hsap.families import TermCollator, TermFamilies
+from ..pretraining.hsap.linking import LinkingTask, linking_table, plot_linking
+from ..pretraining.hsap.loss import MAX_DISTANCE
+from ..pretraining.hsap.model import POOLINGS, KeptLongformerForHSAP
+from ..reports.tables import format_table
+from ..training.checkpoints import checkpoint_to_resume
+from ..training.conversion import copy_local_to_global, has_own_global_projections
+from ..training.run import (
+    EncoderArguments,
+    PretrainingArguments,
+    fit_to_time,
+    load_base,
+    run_record,
+    run_settings,
+    set_up,
+    train_and_judge,
+)
+from ..training.time_limit import TimeLimit
+from .recipe import parse_recipe
+
+logger = logging.getLogger("pretrain_hsap")
+RECIPE = "hsap"
+
+
+@dataclass
+class ModelArguments(EncoderArguments):
+    """The encoder."""
+
+    pooling: str = field(
+        default="cls",
+        metadata={
+            "help": f"What stands for a name: {' or '.join(POOLINGS)}. cls is published; mean suits encoders "
+            "that were trained with it, as the packaged weights were."
+        },
+    )
+    max_length: int = field(default=25, metadata={"help": "Tokens of a name."})
+    hierarchy_weight: float = field(
+        default=1.0, metadata={"help": "Of the hierarchy in the loss, 0 to 1. 0: SapBERT's loss."}
+    )
+    max_distance: int = field(default=MAX_DISTANCE, metadata={"help": "Edges from which concepts are strangers."})
+    margin: float = field(default=0.2, metadata={"help": "Of the triplets that are learnt from."})
+
+
+@dataclass
+class TermArguments(TermSourceArguments):
+    """The terms, how they are drawn, and which are withheld."""
+
+    names_per_family: int = field(
+        default=8,
+        metadata={
+            "help": "Names of a concept and its siblings that are drawn together. A batch is "
+            "per_device_train_batch_size families."
+        },
+    )
+    synonym_rate: float = field(default=0.6, metadata={"help": "Families that begin with two full names."})
+    abbreviation_rate: float = field(default=0.2, metadata={"help": "… with an abbreviation and a full name."})
+    parent_rate: float = field(default=0.2, metadata={"help": "… with a name of a concept and one of its parent."})
+    no_siblings: bool = field(default=False, metadata={"help": "Draw all concepts at random, as SapBERT does."})
+    withheld_synonyms: int = field(default=2000, metadata={"help": "Synonyms kept from training, to be linked."})
+    withheld_abbreviations: int = field(default=200, metadata={"help": "Likewise."})
+    trained_abbreviations: int = field(default=1000, metadata={"help": "Abbreviations trained on and linked."})
+    candidate_concepts: int = field(default=25_000, metadata={"help": "Concepts to whose names they are linked."})
+    max_minutes: float | None = field(
+        default=None,
+        metadata={
+            "help": "Train for so long, evaluation not counted; the learning rate falls to 0 by then. Without "
+            "it, or with 0, num_train_epochs or max_steps counts."
+        },
+    )
+
+
+@dataclass
+class HSAPTrainingArguments(PretrainingArguments):
+    """The Trainer's own arguments, with this task's defaults."""
+
+    output_dir: str | None = field(default="outputs/hsap", metadata={"help": "Where everything is written."})
+    # The families are shuffled already, and drawn anew each epoch.
+    train_sampling_strategy: str = field(default="sequential", metadata={"help": "See transformers."})
+
+
+def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TermArguments, HSAPTrainingArguments]:
+    """Recipe file and command line; the latter wins."""
+    parser = HfArgumentParser((ModelArguments, TermArguments, HSAPTrainingArguments))
+    model, terms, training = parse_recipe(parser, argv, RECIPE)
+    training.label_names = ["concepts"]  # so that evaluation keeps the rows of the names
+    terms.max_minutes = fit_to_time(parser, terms.max_minutes, training)
+    return model, terms, training
+
+
+def load_model(
+    arguments: ModelArguments, graph: TermGraph, use_cpu: bool
+) -> tuple[KeptLongformerForHSAP, AutoTokenizer]:
+    """The model to start from, and its tokenizer."""
+    model, tokenizer = load_base(
+        KeptLongformerForHSAP,
+        arguments,
+        graph=graph,
+        pooling=arguments.pooling,
+        hierarchy_weight=arguments.hierarchy_weight,
+        max_distance=arguments.max_distance,
+        margin=arguments.margin,
+        # A GPU is better used by one padded batch.
+        chunk_size=64 if use_cpu else None,
+    )
+    model.freeze_unused()
+    return model, tokenizer
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read the terms, evaluate, train, evaluate, write."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    started = time.time()
+    model_arguments, terms, training = parse_arguments(argv)
+    set_up(training, "docs/hsap.md")
+    settings = run_settings(training, model_arguments, terms)
+    checkpoint = checkpoint_to_resume(training.output_dir, settings)
+
+    graph = read_terms(terms.sources, terms)
+    logger.info("%s", graph.describe())
+    task = LinkingTask.from_graph(
+        graph,
+        terms.withheld_synonyms,
+        terms.withheld_abbreviations,
+        terms.trained_abbreviations,
+        terms.candidate_concepts,
+        seed=training.seed,
+    )
+    families = TermFamilies(
+        graph,
+        terms.names_per_family,
+        terms.synonym_rate,
+        terms.abbreviation_rate,
+        terms.parent_rate,
+        siblings=not terms.no_siblings,
+        withheld=task.withheld,
+        seed=training.seed,
+    )
+    model, tokenizer = load_model(model_arguments, graph, training.use_cpu)
+    model.config.data_license = terms_license(graph.sources, model.config.data_license)
+    copies_global = not has_own_global_projections(model)
+    trainer = Trainer(
+        model,
+        training,
+        data_collator=TermCollator(tokenizer, model_arguments.max_length),
+        train_dataset=families,
+        eval_dataset=task.dataset(),
+        compute_metrics=task.compute_metrics,
+        callbacks=[] if terms.max_minutes is None else [TimeLimit(terms.max_minutes)],
+    )
+    measured, seconds = train_and_judge(trainer, settings, checkpoint, judged)
+    if not trainer.is_world_process_zero():
+        return
+
+    folder = Path(training.output_dir)
+    result = model.as_masked_lm()
+    if copies_global:
+        copy_local_to_global(result)
+    result.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    table = linking_table(task, measured)
+    results = {
+        **measured,
+        "table": table,
+        "candidates": len(task.candidates),
+        "candidate_concepts": len(set(task.candidate_concepts.tolist())),
+        "sources": list(graph.sources),
+        "graph": graph.counts,
+        "data_license": model.config.data_license,
+        **run_record(trainer, seconds, started, ("kept-hf", "torch", "transformers", "pytorch-metric-learning")),
+        "names_per_step": terms.names_per_family
+        * training.train_batch_size
+        * training.gradient_accumulation_steps
+        * training.world_size,
+        "command": " ".join(["kept-hf pretrain hsap", *argv]),
+        "settings": settings,
+    }
+    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    plot_linking(folder / "linking.png", measured)
+    make_hsap_card(folder).save(folder / "README.md")
+    print(
+        f"\n{results['candidates']:,} names of {results['candidate_concepts']:,} concepts to link to; "
+        f"{results['steps']} steps of {results['names_per_step']} names in {seconds:.0f} s"
+    )
+    print(format_table(table, digits=3))
+    print(f"Wrote the encoder, its card and the report to {folder}. Its masked-LM head is that of the base: train it.")
+
+
+def judged(metrics: dict[str, float]) -> dict[str, float]:
+    """What the task judges; not what the Trainer adds, such as run times."""
+    return {name: value for name, value in metrics.items() if "_at_" in name or name == "tree_distance_correlation"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Recipes and command lines: YAML files of options, which the command line overrides."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from transformers import HfArgumentParser
+
+from ..training.hardware import bf16_helps
+
+RECIPES = Path(__file__).parent / "recipes"
+"""The packaged ones."""
+
+
+def recipe_path(parser: argparse.ArgumentParser, recipe: str) -> Path:
+    """The file of a recipe: the name of a packaged one, or a path.
+
+    Raises:
+        SystemExit: there is none; the message lists the packaged ones.
+    """
+    packaged = {path.stem: path for path in RECIPES.glob("*.yaml")}
+    path = packaged.get(recipe, Path(recipe))
+    if not path.is_file():
+        parser.error(f"the recipe {recipe} is no file and none of the packaged ones: {', '.join(sorted(packaged))}")
+    return path
+
+
+def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The recipe that a command line begins with, if it does, and the options.
+
+    Examples:
+        >>> split_recipe(["codiesp", "--seed", "1"]), split_recipe(["--seed", "1"])
+        (('codiesp', ['--seed', '1']), (None, ['--seed', '1']))
+    """
+    if argv and not argv[0].startswith("-"):
+        return argv[0], list(argv[1:])
+    return None, list(argv)
+
+
+def given_option(argv: Sequence[str], *names: str) -> str | None:
+    """The value of the first of some options that a command line has, in any spelling that argparse takes."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name in names:
+        parser.add_argument(f"--{name}", nargs="?", const="")
+    given = vars(parser.parse_known_args(list(argv))[0])
+    return next((given[name] for name in names if name in given), None)
+
+
+def parse_recipe(parser: HfArgumentParser, argv: Sequence[str], default: str | Path | None) -> tuple:
+    """Recipe and command line as the parser's dataclasses; the command line wins. bf16 is added where it helps.
+
+    Args:
+        parser: of dataclasses, one of them `TrainingArguments`.
+        argv: the command line, which may begin with a recipe: the name of a packaged one, or a file.
+        default: the recipe without that; None for none.
+
+    Raises:
+        SystemExit: an option, or an entry of the recipe, that there is not, or whose value does not fit.
+    """
+    recipe, options = split_recipe(argv)
+    recipe = recipe or default
+    values = {}
+    if recipe is not None:
+        path = recipe_path(parser, str(recipe))
+        values = read_recipe(parser, path)
+        parser.set_defaults(**values)
+    is_chosen = {"bf16", "fp16"} & values.keys() or given_option(options, "bf16", "fp16") is not None
+    if not is_chosen and bf16_helps():
+        parser.set_defaults(bf16=True)
+    *parsed, unknown = parser.parse_args_into_dataclasses(
+        options, return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return tuple(parsed)
+
+
+def read_recipe(parser: argparse.ArgumentParser, path: Path) -> dict[str, object]:
+    """The entries of a recipe, as defaults for the parser. null stands for None.
+
+    Raises:
+        SystemExit: no mapping, an option that the parser does not have, or a value that does not fit.
+    """
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content or {}, dict):
+        parser.error(f"the recipe {path} is a {type(content).__name__}; write option: value")
+    actions = {action.dest: action for action in parser._actions}
+    values = {}
+    for name, value in (content or {}).items():
+        if name not in actions:
+            near = difflib.get_close_matches(str(name), actions, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            parser.error(f"the recipe {path} has {name}, which is no option here{hint}")
+        try:
+            values[name] = _value(parser, actions[name], value)
+        except argparse.ArgumentError as error:
+            parser.error(f"the recipe {path}: {error}")
+    return values
+
+
+def _value(parser: argparse.ArgumentParser, action: argparse.Action, value: object) -> object:
+    """A value of YAML as the command line would give it."""
+    if value is None or isinstance(value, dict):
+        return value
+    if action.nargs in ("+", "*"):
+        return [_value_of_text(parser, action, item) for item in (value if isinstance(value, list) else [value])]
+    if isinstance(value, (bool, list)):
+        return value
+    return _value_of_text(parser, action, value)
+
+
+def _value_of_text(parser: argparse.ArgumentParser, action: argparse.Action, value: object) -> object:
+    result = parser._get_value(action, str(value))
+    parser._check_value(action, result)
+    return result

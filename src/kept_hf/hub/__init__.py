@@ -1,0 +1,1 @@
+"""Publishing: what goes to the Hub, what never does, and the cards."""

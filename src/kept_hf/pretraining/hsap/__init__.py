@@ -1,0 +1,1 @@
+"""Hierarchical self-alignment pretraining on the names of a term graph."""

@@ -1,0 +1,1 @@
+"""Masked language modelling on notes, in long blocks."""

@@ -1,0 +1,155 @@
+"""What match pretraining is judged by: prompts about withheld concepts, and notes whose labels it never saw."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ...metrics import icd_metrics
+from ...models.processing_kept import KeptProcessor
+from ...training.rows import prompt_rows
+from .prompts import MatchingSource, prompt_row, with_names
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import EvalPrediction
+
+ZERO_SHOT_METRICS = ("auc_macro", "auc_micro", "map")
+"""Of [`kept_hf.metrics.icd_metrics`]: those that need no threshold."""
+
+
+@dataclass
+class _Group:
+    """Rows that are judged together.
+
+    Attributes:
+        name: of its metrics.
+        processor: puts the scores of the prompts of a note together; None where each prompt stands for itself.
+        rows: of the whole task.
+    """
+
+    name: str
+    processor: KeptProcessor | None
+    rows: range
+
+
+@dataclass
+class MatchingTask(Dataset):
+    """Prompts to be answered, `eval_dataset` for the Trainer; `compute_metrics` judges the answers.
+
+    Attributes:
+        rows: the model's inputs and labels; `add_concepts` and `add_notes` add some.
+        titles: metric → what it is.
+
+    Examples:
+        >>> task = MatchingTask()
+        >>> task.add_concepts("short", source, concepts, processor, 100, 8, 4)  # doctest: +SKIP
+        >>> task.add_notes(corpus.dataset["validation"], processor, codes_per_prompt=50)  # doctest: +SKIP
+        >>> trainer = Trainer(model, eval_dataset=task, compute_metrics=task.compute_metrics)  # doctest: +SKIP
+    """
+
+    rows: list[dict[str, list[int]]] = field(default_factory=list, init=False)
+    titles: dict[str, str] = field(default_factory=dict, init=False)
+    _groups: list[_Group] = field(default_factory=list, init=False)
+
+    def add_concepts(
+        self,
+        name: str,
+        source: MatchingSource,
+        concepts: np.ndarray,
+        processor: KeptProcessor,
+        num_prompts: int,
+        num_codes: int,
+        num_sentences: int,
+        seed: int = 0,
+    ) -> None:
+        """Add prompts about some concepts, each mentioned in a sentence of its own, if at all.
+
+        Adds the metric `{name}_auc`, the area under the ROC curve over all pairs of prompt and concept.
+
+        Args:
+            name: of the group.
+            source: draws texts; it should not train on `concepts`.
+            concepts: numbers in the graph.
+            processor: writes the prompts.
+            num_prompts, num_codes, num_sentences: how many, and of what size.
+            seed: of the draws.
+
+        Raises:
+            ValueError: fewer concepts than a prompt asks.
+        """
+        if len(concepts) < num_codes:
+            raise ValueError(f"concepts has {len(concepts)}, fewer than the num_codes={num_codes} of a prompt.")
+        generator = random.Random(seed)
+        examples = (source.draw(generator, num_codes, num_sentences, only=concepts) for _ in range(num_prompts))
+        self._add(name, None, [prompt_row(example, processor) for example in examples])
+        self.titles[f"{name}_auc"] = f"withheld concepts, {num_codes} a prompt: AUC"
+
+    def add_notes(self, notes: datasets.Dataset, processor: KeptProcessor, codes_per_prompt: int | None = None) -> None:
+        """Add real notes, asked about all codes of the processor's code set.
+
+        Adds `ZERO_SHOT_METRICS`, each after `zero_shot_{codes_per_prompt}_`.
+
+        Args:
+            notes: columns `text` and `codes`.
+            processor: its code set is the task.
+            codes_per_prompt: the codes are asked in prompts of so many; all at once by default, and always so in the
+                isolated layout.
+        """
+        is_isolated = processor.prompt_layout == "isolated"
+        processor = KeptProcessor(
+            processor.tokenizer,
+            processor.code_set,
+            processor.preset,
+            processor.max_length,
+            processor.global_attention_stride,
+            None if is_isolated else codes_per_prompt,
+            prompt_layout=processor.prompt_layout,
+        )
+        rows = list(prompt_rows(notes, processor))
+        if is_isolated:
+            descriptions = [processor.code_set.describe(code) for code in processor.code_set]
+            rows = [with_names(row, descriptions) for row in rows]
+        size = processor.codes_per_prompt or len(processor.code_set)
+        name = f"zero_shot_{size}"
+        self._add(name, processor, rows)
+        for metric, title in zip(ZERO_SHOT_METRICS, ("macro AUC", "micro AUC", "mean average precision"), strict=True):
+            self.titles[f"{name}_{metric}"] = f"notes, {size} codes a prompt: {title}"
+
+    def _add(self, name: str, processor: KeptProcessor | None, rows: Sequence[dict[str, list[int]]]) -> None:
+        self._groups.append(_Group(name, processor, range(len(self.rows), len(self.rows) + len(rows))))
+        self.rows += rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        return self.rows[index]
+
+    def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The metrics of each group; scores and labels are those of all rows, in order."""
+        metrics: dict[str, float] = {}
+        for group in self._groups:
+            scores, labels = (
+                np.asarray(values)[group.rows] for values in (prediction.predictions, prediction.label_ids)
+            )
+            if group.processor is None:
+                width = len(self.rows[group.rows[0]]["labels"])
+                metrics[f"{group.name}_auc"] = icd_metrics(scores[:, :width], labels[:, :width])["auc_micro"]
+            else:
+                found = icd_metrics(group.processor.merge_logits(scores), group.processor.merge_logits(labels))
+                metrics |= {f"{group.name}_{metric}": found[metric] for metric in ZERO_SHOT_METRICS}
+        return metrics
+
+
+def matching_table(task: MatchingTask, measured: Mapping[str, Mapping[str, float]]) -> list[dict[str, object]]:
+    """Rows for [`kept_hf.reports.tables.format_table`]: a metric each, before and after."""
+    return [
+        {"": title, **{name: metrics[metric] for name, metrics in measured.items()}}
+        for metric, title in task.titles.items()
+    ]

@@ -1,0 +1,1 @@
+"""Large tables as streams of columns of text."""

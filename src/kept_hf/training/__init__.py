@@ -1,0 +1,5 @@
+"""What the stock Trainer needs: rows, collators, metrics, callbacks, weights, and the frame of a run."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

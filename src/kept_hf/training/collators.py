@@ -1,0 +1,91 @@
+"""Batching for `KeptLongformerForICDPrompting` and `MSMNForICDCoding`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..models.processing_kept import KeptProcessor, pad_features
+from ..models.tokenization_msmn import MSMNTokenizer
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "code_indices", "labels")
+
+
+@dataclass
+class DataCollatorForICDPrompting:
+    """Pads each batch to its longest row, never to the model's maximum; labels with -100.
+
+    In the isolated layout the batch also gets the blocks of its codes, each once.
+
+    Args:
+        processor: the processor that made the features, or in the joint layout its tokenizer.
+        pad_to_multiple_of: round the length up to a multiple, for kernels or compilers that like it. The model computes
+            nothing for padding.
+
+    Raises:
+        ValueError: rows without `input_ids`, the message says what was there; or rows of the isolated layout without
+            their processor.
+
+    Examples:
+        >>> trainer = Trainer(
+        ...     model, data_collator=DataCollatorForICDPrompting(processor), train_dataset=rows
+        ... )  # doctest: +SKIP
+    """
+
+    processor: KeptProcessor
+    pad_to_multiple_of: int | None = None
+
+    def __call__(self, features: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+        """Rows of lists → tensors of shape `(batch_size, longest)`; columns the model does not take are left out."""
+        if not features or "input_ids" not in features[0]:
+            found = ", ".join(features[0]) if features else "no rows"
+            raise ValueError(f"features need input_ids; got {found}. Map the notes with a KeptProcessor first.")
+        rows = [{name: row[name] for name in MODEL_INPUTS if name in row} for row in features]
+        if hasattr(self.processor, "tokenizer"):
+            return self.processor.pad(rows, self.pad_to_multiple_of)
+        if "code_indices" in rows[0]:
+            raise ValueError(
+                f"features have code_indices, and processor={type(self.processor).__name__} knows no codes; pass the "
+                "KeptProcessor that made them."
+            )
+        return pad_features(rows, self.processor.pad_token_id, self.pad_to_multiple_of)
+
+
+@dataclass
+class DataCollatorForMSMN:
+    """Pads each batch of notes to its longest, and writes out the labels: rows hold only those of their gold codes.
+
+    Multi-hot rows of a full code set would take gigabytes.
+
+    Args:
+        tokenizer: of the model.
+        num_labels: `config.num_labels`.
+
+    Raises:
+        ValueError: a label that is not one of 0 … `num_labels` - 1.
+
+    Examples:
+        >>> from kept_hf import MSMNTokenizer
+        >>> tokenizer = MSMNTokenizer.from_texts(["fever and cough"], min_count=1)
+        >>> rows = [{**tokenizer("Fever"), "labels": [2]}, {**tokenizer("Cough and fever"), "labels": []}]
+        >>> batch = DataCollatorForMSMN(tokenizer, num_labels=3)(rows)
+        >>> batch["input_ids"].shape, batch["labels"].tolist()
+        (torch.Size([2, 3]), [[0, 0, 1], [0, 0, 0]])
+    """
+
+    tokenizer: MSMNTokenizer
+    num_labels: int
+
+    def __call__(self, features: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+        """Rows of lists → tensors of shape `(batch_size, longest)` and `(batch_size, num_labels)`."""
+        rows = [{name: row[name] for name in self.tokenizer.model_input_names} for row in features]
+        batch = dict(self.tokenizer.pad(rows, return_tensors="pt"))
+        batch["labels"] = torch.zeros(len(features), self.num_labels, dtype=torch.long)
+        for row, feature in zip(batch["labels"], features, strict=True):
+            wrong = [label for label in feature["labels"] if not 0 <= label < self.num_labels]
+            if wrong:
+                raise ValueError(f"labels has {wrong[0]}; pass places in the code set, 0 to {self.num_labels - 1}.")
+            row[feature["labels"]] = 1
+        return batch

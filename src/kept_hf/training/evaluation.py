@@ -1,0 +1,78 @@
+"""Metrics for the stock Trainer, with the threshold tuned on the split that is evaluated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from transformers import EvalPrediction, Trainer
+
+from ..metrics import best_macro_f1_threshold, best_micro_f1_threshold, icd_metrics
+from ..models.processing_kept import KeptProcessor
+from .rows import CandidatePrompts
+
+if TYPE_CHECKING:
+    pass
+
+THRESHOLD_SEARCHES = {"f1_micro": best_micro_f1_threshold, "f1_macro": best_macro_f1_threshold}
+"""Metric → the search for the threshold that maximises it."""
+
+
+class ICDMetrics:
+    """`compute_metrics` for the Trainer: a row of scores per note, threshold tuned on the split that is evaluated.
+
+    For choosing an epoch on the validation split. The test split is judged at the threshold of the validation split:
+    see `icd_metrics`.
+
+    Args:
+        processor: the processor that made the rows, which merges a note's prompts. None where the model scores all
+            codes of a note at once.
+        threshold_metric: what the threshold maximises: "f1_micro" (as published) or "f1_macro".
+        candidates: what made the notes of the rows, if each is asked about candidates of its own.
+
+    Raises:
+        ValueError: another `threshold_metric`.
+    """
+
+    def __init__(
+        self,
+        processor: KeptProcessor | None = None,
+        threshold_metric: str = "f1_micro",
+        candidates: CandidatePrompts | None = None,
+    ):
+        if threshold_metric not in THRESHOLD_SEARCHES:
+            raise ValueError(
+                f"threshold_metric={threshold_metric!r} is unknown; pass one of {', '.join(THRESHOLD_SEARCHES)}."
+            )
+        self.processor = processor
+        self.candidates = candidates
+        self.find_threshold = THRESHOLD_SEARCHES[threshold_metric]
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Metrics of [`kept_hf.metrics.icd_metrics`] at the best threshold, and that `threshold`."""
+        scores, labels = self.scores_and_labels(prediction)
+        threshold = self.find_threshold(scores, labels)
+        return {**icd_metrics(scores, labels, threshold=threshold), "threshold": threshold}
+
+    def scores_and_labels(self, prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and labels of what the Trainer predicted, `(notes, codes)` each."""
+        if self.candidates is not None:
+            return self.candidates.merge_logits(prediction.predictions), self.candidates.labels
+        scores, labels = prediction.predictions, prediction.label_ids
+        if self.processor is not None:
+            scores, labels = self.processor.merge_logits(scores), self.processor.merge_logits(labels)
+        return scores, labels.astype(int)
+
+
+def validation_threshold(trainer: Trainer) -> float:
+    """The threshold of the epoch that is kept, as its evaluation with [`ICDMetrics`] on the validation split found it.
+
+    Without such an evaluation the split is evaluated now, so call this on all processes.
+    """
+    evaluations = [entry for entry in trainer.state.log_history if "eval_threshold" in entry]
+    best = [entry for entry in evaluations if entry["step"] == trainer.state.best_global_step]
+    if trainer.args.load_best_model_at_end and best:
+        return best[0]["eval_threshold"]
+    if evaluations and evaluations[-1]["step"] == trainer.state.global_step:
+        return evaluations[-1]["eval_threshold"]
+    return trainer.evaluate()["eval_threshold"]

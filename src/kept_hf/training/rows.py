@@ -1,0 +1,170 @@
+"""Rows for the stock Trainer: notes as prompts, and notes asked about candidates of their own."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from datasets import Dataset
+
+from ..candidates.candidates import Candidates
+from ..models.processing_kept import CUT_MESSAGE, KeptProcessor
+from ..models.prompting import sample_codes
+from ..reranking import in_code_set, label_matrix, mixed_order, published_fill
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger(__name__)
+
+
+def prompt_rows(
+    notes: Dataset,
+    processor: KeptProcessor,
+    sampled_codes: int | None = None,
+    draws: int = 1,
+    seed: int = 0,
+    proposals: Candidates | None = None,
+    hard_negatives: float = 0.5,
+    add_gold: bool = True,
+) -> Dataset:
+    """Turn notes into rows for the Trainer.
+
+    Args:
+        notes: columns `text` and `codes`; with a column `asked`, each note is asked about these codes.
+        processor: its code set is the task.
+        sampled_codes: for training: ask a random part of the codes, this many, all gold codes among them. By default
+            every code of the code set is asked, in the processor's groups.
+        draws: rows per note with `sampled_codes`, sets of groups with `proposals` alone, each with codes drawn or
+            shuffled anew.
+        seed: of the draws.
+        proposals: for training: what a first stage proposes for these notes, or for more of them, then with `note_ids`
+            as in the column `note_id`. With `sampled_codes` hard negatives come from them. Without, the candidates are
+            shuffled and asked in groups of `processor.codes_per_prompt`, as published; in the isolated layout all in
+            one row. For evaluation see [`CandidatePrompts`].
+        hard_negatives: see [`kept_hf.models.prompting.sample_codes`].
+        add_gold: without `sampled_codes`: ask the gold codes that were not proposed, too. The published training does
+            not.
+
+    Returns:
+        Rows with the model's inputs, `labels` and `length`, in the order of the notes. How many notes were cut is
+        logged.
+
+    Raises:
+        ValueError: no notes, or proposals that do not fit them.
+    """
+    if not len(notes):
+        raise ValueError("notes has no rows; choose codes that its split has, or pass another split.")
+    codes = list(processor.code_set) if processor.code_set is not None else []
+    if proposals is not None:
+        proposals = in_code_set(_for_notes(proposals, notes), processor.code_set)
+
+    def drawn(gold: Sequence[str], index: int, draw: int) -> list[str]:
+        generator = random.Random(f"{seed} {index} {draw}")
+        proposed = () if proposals is None else proposals.codes_of(index)
+        if sampled_codes is not None:
+            return sample_codes(gold, codes, sampled_codes, generator, proposed, hard_negatives)
+        missed = [code for code in gold if code in processor.code_set] if add_gold else []
+        group = list(dict.fromkeys([*proposed, *missed]))
+        generator.shuffle(group)
+        return group
+
+    if proposals is not None and sampled_codes is None:
+        # A note without candidates has nothing to teach.
+        numbers = proposals.num_candidates
+        taught = [note for note, gold in enumerate(notes["codes"]) if numbers[note] or drawn(gold, note, 0)]
+        notes, proposals = notes.select(taught), proposals.take(taught)
+        if not taught:
+            raise ValueError("proposals has no candidate for any of these notes.")
+
+    def rows(batch: dict, indices: Sequence[int]) -> dict:
+        texts, gold, asked = batch["text"], batch["codes"], batch.get("asked")
+        if sampled_codes is not None or proposals is not None:
+            texts, gold = ([value for value in values for _ in range(draws)] for values in (texts, gold))
+            places = [(index, draw) for index in indices for draw in range(draws)]
+            asked = [drawn(of_note, *place) for of_note, place in zip(gold, places, strict=True)]
+        features = processor(texts, codes=asked, gold_codes=gold, return_cut=True)
+        return {**features, "length": [len(ids) for ids in features["input_ids"]]}
+
+    result = notes.map(
+        rows, batched=True, batch_size=100, with_indices=True, remove_columns=notes.column_names, desc="Prompts"
+    )
+    cut = np.bincount(result["cut"], minlength=3)
+    if cut[1:].any():
+        logger.warning(CUT_MESSAGE, cut[1:].sum(), cut.sum(), processor.max_length, cut[1], cut[2])
+    return result.remove_columns("cut")
+
+
+class CandidatePrompts:
+    """Evaluation with the Trainer where each note is asked about candidates of its own.
+
+    The codes that were not proposed are not asked, gold or not: they get the published fill value, and count.
+
+    Args:
+        notes: columns `text` and `codes`.
+        processor: in the joint layout with `codes_per_prompt`.
+        proposals: for these notes, or for more of them, then with `note_ids` as in the column `note_id`.
+
+    Attributes:
+        notes: those that have candidates, with the column `asked`: for [`prompt_rows`].
+        labels: `(notes, codes)` of 0 and 1, of all notes.
+
+    Raises:
+        ValueError: proposals that do not fit the notes or the code set, or that are empty.
+
+    Examples:
+        >>> prompts = CandidatePrompts(validation_notes, processor, proposals.top(300))  # doctest: +SKIP
+        >>> trainer = Trainer(
+        ...     eval_dataset=prompt_rows(prompts.notes, processor),
+        ...     compute_metrics=ICDMetrics(processor, candidates=prompts),
+        ... )  # doctest: +SKIP
+    """
+
+    def __init__(self, notes: Dataset, processor: KeptProcessor, proposals: Candidates):
+        self.code_set = processor.code_set
+        proposals = in_code_set(_for_notes(proposals, notes), self.code_set)
+        asked = [mixed_order(proposals.codes_of(note)) for note in range(len(notes))]
+        self.labels = label_matrix(notes["codes"], self.code_set.codes)
+        self._note = np.repeat(np.arange(len(asked)), [len(codes) for codes in asked])
+        self._code = np.array([self.code_set.index(code) for codes in asked for code in codes], dtype=np.int64)
+        self._sizes = [len(group) for codes in asked if codes for group in processor.code_groups(codes)]
+        with_candidates = [note for note, codes in enumerate(asked) if codes]
+        if not with_candidates:
+            raise ValueError("proposals has no candidate for any of these notes.")
+        notes = notes.select(with_candidates)
+        self.notes = notes.add_column("asked", [asked[note] for note in with_candidates])
+
+    def merge_logits(self, logits: np.ndarray) -> np.ndarray:
+        """Put the scores of all prompts into one matrix.
+
+        Args:
+            logits: `(prompts, longest)` in the order of the rows of `notes`.
+
+        Returns:
+            `(notes, codes)` float32.
+
+        Raises:
+            ValueError: another number of prompts.
+        """
+        if len(logits) != len(self._sizes):
+            raise ValueError(f"logits has {len(logits)} rows for {len(self._sizes)} prompts.")
+        logits = np.asarray(logits, dtype=np.float32)
+        asked = logits[np.arange(logits.shape[1]) < np.array(self._sizes)[:, None]]
+        matrix = np.full(self.labels.shape, published_fill(asked), dtype=np.float32)
+        matrix[self._note, self._code] = asked
+        return matrix
+
+
+def _for_notes(proposals: Candidates, notes: Dataset) -> Candidates:
+    """The proposals of these notes: by their ids, or by their place where there are none."""
+    if proposals.note_ids is not None and "note_id" in notes.column_names:
+        return proposals.for_notes(notes["note_id"])
+    if len(proposals) != len(notes):
+        raise ValueError(
+            f"proposals has {len(proposals)} rows for {len(notes)} notes; pass the same notes, or proposals with "
+            "note_ids and notes with a column note_id."
+        )
+    return proposals

@@ -1,0 +1,115 @@
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import DatasetDict, load_dataset
+from processes import run_program
+from test_corpora_codiesp import write_codiesp
+
+from kept_hf.corpora import Corpus, load_corpus
+from kept_hf.corpora.export import export_corpus, write_parquet_folder
+from kept_hf.corpora.selection import select_codes
+from kept_hf.models.code_set import ICDCodeSet
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "dataset_scripts"
+
+
+def run(script, *arguments):
+    runpy.run_path(str(SCRIPTS / f"{script}.py"))["main"]([str(argument) for argument in arguments])
+
+
+def header(folder):
+    return yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---")[1])
+
+
+def test_demo_round_trip(tmp_path, capsys):
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    run("demo", "--out", out, "--codes", "all", "rare50", "--cache_dir", cache)
+    corpus = load_corpus("demo", cache_dir=cache)
+    for config in ("all", "rare50"):
+        expected = select_codes(corpus, config)
+        loaded = load_dataset(str(out), config, cache_dir=str(tmp_path / "read"))
+        assert list(loaded) == ["train", "validation", "test"]
+        for split, rows in loaded.items():
+            assert list(rows) == list(expected.dataset[split])
+            assert rows.features == expected.dataset[split].features
+        assert ICDCodeSet.from_json(out / config / "code_set.json") == expected.code_set
+    assert len(load_dataset(str(out), cache_dir=str(tmp_path / "read"))["train"]) == 320, "the first is the default"
+    assert "all: 60 codes; notes: 320 train, 120 validation, 160 test" in capsys.readouterr().out
+
+
+def test_codiesp_round_trip(tmp_path):
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    data_dir = write_codiesp(tmp_path / "codiesp")
+    codes = tmp_path / "my codes.v1.txt"
+    codes.write_text("BW03ZZZ\n")
+    arguments = ("--data_dir", data_dir, "--out", out, "--cache_dir", cache, "--kind", "procedure", "--language", "es")
+    run("codiesp", *arguments, "--codes", codes, "all")
+    loaded = load_dataset(str(out), "my_codes.v1", cache_dir=str(tmp_path / "read"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 1}
+    row = loaded["train"][0]
+    assert row["codes"] == ["BW03ZZZ"]
+    assert row["text"].startswith("Paciente")
+    assert [row["text"][span["start"] : span["end"]] for span in row["evidence"]] == ["Rx", "tórax"]
+    assert header(out)["language"] == ["es"]
+
+
+def test_card_says_what_it_must_and_no_more(tmp_path):
+    out = tmp_path / "out"
+    data_dir = write_codiesp(tmp_path / "codiesp")
+    run("codiesp", "--data_dir", data_dir, "--out", out, "--cache_dir", tmp_path / "cache")
+    metadata = header(out)
+    assert metadata["license"] == "cc-by-4.0"
+    assert [config["config_name"] for config in metadata["configs"]] == ["all"]
+    card = (out / "README.md").read_text(encoding="utf-8")
+    for words in ("Not for clinical use", "3837305", "Licence", "`evidence`", "| all | 3 | 2 | 1 |"):
+        assert words in card
+    assert "caso-" not in card
+    assert "Fever" not in card
+
+
+def test_writing_again_leaves_nothing_stale(tmp_path):
+    corpus = load_corpus("demo", cache_dir=tmp_path / "cache")
+    write_parquet_folder({"all": corpus}, tmp_path / "out")
+    without_test = Corpus(DatasetDict({"train": corpus.dataset["train"].select([0])}), corpus.code_set, corpus.card)
+    write_parquet_folder({"all": without_test}, tmp_path / "out")
+    loaded = load_dataset(str(tmp_path / "out"), "all", cache_dir=str(tmp_path / "read"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 1}
+    assert sorted(path.name for path in (tmp_path / "out" / "all").iterdir()) == ["code_set.json", "train.parquet"]
+
+
+def test_bad_configurations(tmp_path):
+    corpus = load_corpus("demo", cache_dir=tmp_path / "cache")
+    (tmp_path / "all.txt").write_text("401.9\n")
+    with pytest.raises(ValueError, match="two configurations named 'all'"):
+        export_corpus(corpus, ["all", str(tmp_path / "all.txt")], tmp_path / "out")
+    with pytest.raises(ValueError, match=r"configs=\{\} is empty"):
+        write_parquet_folder({}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("demo", ["--codes", "rare5"], "rule='rare5'"),
+        ("demo", ["--data_dir", "nowhere"], "data_dir='nowhere' is no folder"),
+        ("codiesp", ["--data_dir", "nowhere"], "data_dir='nowhere' is no folder"),
+        ("codiesp", [], "required: --data_dir"),
+        ("codiesp", ["--data_dir", ".", "--language", "fr"], "invalid choice: 'fr'"),
+    ],
+)
+def test_bad_arguments_end_with_a_message(tmp_path, capsys, script, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        run(script, "--out", tmp_path / "out", "--cache_dir", tmp_path / "cache", *arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_runs_as_a_command(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "demo.py"), "--out", str(tmp_path / "out"), "--seed", "7"]
+    command += ["--cache_dir", str(tmp_path / "cache")]
+    run_program(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert (tmp_path / "out" / "all" / "test.parquet").is_file()

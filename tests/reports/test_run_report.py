@@ -1,0 +1,99 @@
+"""`kept_hf.reports.run.write_report`, which the training commands end with."""
+
+import csv
+import json
+import time
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+from transformers import TrainingArguments
+
+from kept_hf import ICDCodeSet
+from kept_hf.corpora import Corpus, CorpusCard
+from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
+from kept_hf.reports.run import write_report
+
+CODES = ["038.9", "401.9", "486"]
+GOLD = {
+    "train": [["401.9"], ["401.9", "486"], ["401.9"]],
+    "validation": [["401.9"], ["486"]],
+    "test": [["038.9", "401.9"], ["401.9"], [], ["486"]],
+}
+COUNTS = {"038.9": 0, "401.9": 3, "486": 1}
+
+
+@pytest.fixture
+def corpus():
+    splits = {
+        split: Dataset.from_dict(
+            {
+                "note_id": [f"{split}-{place}" for place in range(len(gold))],
+                "text": [f"a secret text {place}" for place in range(len(gold))],
+                "codes": gold,
+            }
+        )
+        for split, gold in GOLD.items()
+    }
+    card = CorpusCard("Toy", "Made up.", "nowhere", "cc0-1.0", "en", {})
+    return Corpus(DatasetDict(splits), ICDCodeSet(CODES, {"038.9": "Septicemia"}), card)
+
+
+@pytest.fixture
+def write(corpus, tmp_path):
+    """Write the report of some scores; returns what `write_report` does."""
+
+    def run(split="test", seed=0, record=None, **options):
+        labels = np.array([[code in of_note for code in CODES] for of_note in GOLD[split]], dtype=int)
+        scores = np.random.default_rng(seed).normal(size=labels.shape).astype(np.float32) + labels
+        training = TrainingArguments(tmp_path, use_cpu=True, report_to="none")
+        given = (training, corpus, COUNTS, split, scores, labels, 0.5, best_micro_f1_threshold, record or {})
+        return write_report(*given, time.time(), **options), scores, labels
+
+    return run
+
+
+def test_the_files_say_what_the_scores_are(write, tmp_path, capsys):
+    results, scores, labels = write(record={"command": "a command", "seed": 7})
+    assert json.loads((tmp_path / "all_results.json").read_text()) == results
+    for name, value in icd_metrics(scores, labels, threshold=0.5).items():
+        assert results[f"test_{name}"] == pytest.approx(value), name
+    assert results["command"] == "a command" and results["seed"] == 7
+    assert results["notes"] == {"train": 3, "validation": 2, "test": 4} and results["codes"] == 3
+    assert results["corpus"]["license"] == "cc0-1.0" and results["threshold"] == 0.5
+
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [line["note_id"] for line in lines] == [f"test-{place}" for place in range(4)]
+    with open(tmp_path / "per_code.csv", encoding="utf-8") as file:
+        assert [row["code"] for row in csv.DictReader(file)] == CODES
+    for picture in ("precision_recall.png", "f1_by_frequency.png"):
+        assert (tmp_path / picture).stat().st_size > 5_000
+    everything = "".join(p.read_text() for p in tmp_path.iterdir() if p.suffix in (".json", ".jsonl", ".csv"))
+    printed = capsys.readouterr().out
+    assert "secret" not in everything + printed
+    assert "training frequency" in printed and "this model" in printed and "optimistic" not in printed
+
+
+def test_frequency_alone_is_judged_by_a_threshold_of_validation(write):
+    """401.9 is in three training notes: whoever assigns it to all validation notes has their best micro-F1."""
+    results, _, labels = write()
+    guess = np.tile([0.0, 3.0, 1.0], (4, 1))
+    validation = np.array([[0, 1, 0], [0, 0, 1]])
+    threshold = best_micro_f1_threshold(np.tile([0.0, 3.0, 1.0], (2, 1)), validation)
+    for name, value in icd_metrics(guess, labels, threshold=threshold).items():
+        assert results[f"frequency_{name}"] == pytest.approx(value), name
+
+
+def test_validation_in_place_of_test_is_called_optimistic(write, capsys):
+    results, _, _ = write("validation", by_frequency=True)
+    printed = capsys.readouterr().out
+    assert "optimistic" in printed and "F1 by how often a code occurs in training" in printed
+    assert results["evaluated_on"] == "validation" and "validation_f1_micro" in results
+
+
+def test_few_codes_of_a_note_are_kept_beside_those_that_count(write, tmp_path):
+    _, scores, _ = write(max_codes=1)
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    for line, of_note, gold in zip(lines, scores, GOLD["test"], strict=True):
+        expected = {CODES[of_note.argmax()], *gold, *np.array(CODES)[of_note > 0.5]}
+        assert {code["code"] for code in line["codes"]} == expected

@@ -1,0 +1,125 @@
+import pytest
+import torch
+from datasets import Dataset
+from transformers import Trainer, TrainingArguments
+
+from kept_hf import DataCollatorForICDPrompting, KeptProcessor
+from kept_hf.training.evaluation import ICDMetrics
+from kept_hf.training.rows import prompt_rows
+
+FILL = {"input_ids": 1, "attention_mask": 0, "global_attention_mask": 0, "labels": -100}
+
+
+@pytest.fixture
+def rows(processor):
+    notes = [("Fever", 2), ("cough and sepsis " * 5, 1), ("stable", 6)]
+    return [
+        dict(processor(note, codes=list(processor.code_set)[:number], gold_codes=["401.9", "038.9"]))
+        for note, number in notes
+    ]
+
+
+@pytest.mark.parametrize("multiple", [None, 1, 7, 8, 50])
+def test_padding(processor, rows, multiple):
+    batch = DataCollatorForICDPrompting(processor, pad_to_multiple_of=multiple)(rows)
+    assert set(batch) == set(FILL)
+    for name, fill in FILL.items():
+        length = max(len(row[name]) for row in rows)
+        if name != "labels" and multiple:
+            length = -(-length // multiple) * multiple
+        assert batch[name].dtype == torch.int64
+        assert batch[name].tolist() == [row[name] + [fill] * (length - len(row[name])) for row in rows], name
+    assert batch["labels"].shape == (3, 6)
+    assert batch["input_ids"].shape[1] < processor.max_length, "never to the model's maximum"
+
+
+def test_rows_are_left_as_they_are(processor, rows):
+    before = [{name: list(value) for name, value in row.items()} for row in rows]
+    DataCollatorForICDPrompting(processor)(rows)
+    assert rows == before
+
+
+def test_other_columns_are_left_out(processor, rows):
+    for row in rows:
+        row |= {"length": len(row["input_ids"]), "note_id": "a", "text": "secret"}
+    assert set(DataCollatorForICDPrompting(processor)(rows)) == set(FILL)
+
+
+def test_without_labels(processor, rows):
+    for row in rows:
+        del row["labels"]
+    assert set(DataCollatorForICDPrompting(processor)(rows)) == set(FILL) - {"labels"}
+
+
+def test_tokenizer_instead_of_processor(processor, rows, bert_tokenizer):
+    expected = DataCollatorForICDPrompting(processor)(rows)
+    got = DataCollatorForICDPrompting(processor.tokenizer)(rows)
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+    assert (DataCollatorForICDPrompting(bert_tokenizer)(rows)["input_ids"][0, -1] == bert_tokenizer.pad_token_id).all()
+
+
+def test_tensors_and_dataset_rows(processor, rows):
+    expected = DataCollatorForICDPrompting(processor)(rows)
+    for others in (
+        [{name: torch.tensor(value) for name, value in row.items()} for row in rows],
+        list(Dataset.from_list(rows)),
+        list(Dataset.from_list(rows).with_format("torch")),
+        list(Dataset.from_list(rows).with_format("numpy")),
+    ):
+        got = DataCollatorForICDPrompting(processor)(others)
+        assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("features,found", [([], "no rows"), ([{"text": "x", "codes": []}], "text, codes")])
+def test_rows_without_input_ids(processor, features, found):
+    with pytest.raises(ValueError, match=f"input_ids; got {found}.*KeptProcessor"):
+        DataCollatorForICDPrompting(processor)(features)
+
+
+def test_padding_does_not_change_scores(tiny_model, processor, rows):
+    batch = DataCollatorForICDPrompting(processor, pad_to_multiple_of=32)(rows)
+    with torch.no_grad():
+        together = tiny_model(**batch)
+        for index, row in enumerate(rows):
+            alone = tiny_model(**DataCollatorForICDPrompting(processor)([row])).logits
+            torch.testing.assert_close(together.logits[index, : alone.shape[1]], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_isolated_rows_train_with_the_stock_trainer(tiny_model, roberta_tokenizer, code_set, tmp_path):
+    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=100, prompt_layout="isolated")
+    tiny_model.config.prompt_layout = "isolated"
+    notes = Dataset.from_dict(
+        {"text": ["fever", "admitted with sepsis", "cough"] * 2, "codes": [["401.9"], ["038.9"], []] * 2}
+    )
+    collator = DataCollatorForICDPrompting(processor)
+    sampled, every = prompt_rows(notes, processor, sampled_codes=3, draws=2), prompt_rows(notes, processor)
+    assert collator([*sampled])["code_indices"].shape == (12, 3)
+    trainer = Trainer(
+        tiny_model,
+        TrainingArguments(
+            str(tmp_path),
+            use_cpu=True,
+            max_steps=2,
+            per_device_train_batch_size=2,
+            per_device_eval_batch_size=4,
+            gradient_accumulation_steps=2,
+            report_to="none",
+        ),
+        data_collator=collator,
+        train_dataset=sampled,
+        eval_dataset=every,
+        compute_metrics=ICDMetrics(processor),
+    )
+    trainer.train()
+    predicted = trainer.predict(every)
+    assert predicted.predictions.shape == predicted.label_ids.shape == (6, 6) and "test_f1_micro" in predicted.metrics
+    cache = tiny_model.eval().encode_codes(processor.code_blocks())
+    ids = torch.tensor([every[1]["input_ids"]])
+    scores = tiny_model.score(tiny_model.encode_note(ids), cache)
+    torch.testing.assert_close(torch.tensor(predicted.predictions[1:2]), scores, rtol=0, atol=1e-5)
+
+
+def test_isolated_rows_need_their_processor(roberta_tokenizer, code_set):
+    rows = [dict(KeptProcessor(roberta_tokenizer, code_set, prompt_layout="isolated")("fever"))]
+    with pytest.raises(ValueError, match="pass the KeptProcessor that made them"):
+        DataCollatorForICDPrompting(roberta_tokenizer)(rows)
