@@ -10,8 +10,9 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ..knowledge import SOURCES
 from ..models.publication import RESTRICTED, joint_license, license_metadata
+from ..reports.tables import markdown_table
 from .model_card import KNOWN_BASES, without_folders
-from .pretraining_card import SEVERAL_LICENSES, markdown_table, read_results, render_card, settings_text
+from .pretraining_card import SEVERAL_LICENSES, read_results, render_card, settings_text
 
 TEMPLATE = Path(__file__).parent / "templates" / "hsap_card.md"
 

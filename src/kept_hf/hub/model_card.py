@@ -12,7 +12,7 @@ import math
 import os
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
@@ -21,6 +21,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..models.publication import CREDENTIALED, RESTRICTED, license_metadata
 from ..reports.bands import f1_by_band
+from ..reports.tables import markdown_table
 
 TEMPLATE = Path(__file__).parent / "templates" / "model_card.md"
 MSMN_TEMPLATE = Path(__file__).parent / "templates" / "msmn_card.md"
@@ -273,14 +274,14 @@ def make_model_card(
             credentialed=bool(RESTRICTED.keys() & {corpus["license"], base_license}),
             data_credentialed=corpus["license"] == CREDENTIALED,
             has_synthetic_stage=bool(settings.get("matching_examples")),
-            settings_table=_table(["of", "settings"], _settings_rows(settings, base)),
+            settings_table=markdown_table(_settings_rows(settings, base), ["of", "settings"]),
             kept_hf_version=results["versions"]["kept-hf"],
             versions=", ".join(f"{package} {version}" for package, version in results["versions"].items()),
             environment=_environment(results),
             seed=f" with seed {seed}" if seed is not None else "",
-            results_table=_table(["metric", "training frequency", "this model"], _result_rows(results, split)),
-            bands_table=_table(
-                ["training notes", "codes", "gold notes", "codes with gold notes", "F1 above 0", "mean F1"], bands
+            results_table=markdown_table(_result_rows(results, split), ["metric", "training frequency", "this model"]),
+            bands_table=markdown_table(
+                bands, ["training notes", "codes", "gold notes", "codes with gold notes", "F1 above 0", "mean F1"]
             ),
             has_hidden_bands=has_hidden_bands,
             least=LEAST_GOLD_NOTES,
@@ -453,10 +454,3 @@ def _pictures(folder: Path, is_open: bool) -> str:
     if is_open:
         pictures["f1_by_frequency.png"] = "F1 of each code by its number of training notes"
     return "\n\n".join(f"![{text}]({name})" for name, text in pictures.items() if (folder / name).is_file())
-
-
-def _table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        f"| {' | '.join(' '.join(str(cell).replace('|', chr(92) + '|').split()) for cell in line)} |" for line in lines
-    )

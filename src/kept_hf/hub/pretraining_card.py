@@ -11,6 +11,7 @@ import jinja2
 from huggingface_hub import ModelCard, ModelCardData
 
 from ..models.publication import RESTRICTED
+from ..reports.tables import markdown_table
 from .model_card import KNOWN_BASES, combine_licenses, without_folders
 
 SEVERAL_LICENSES = {"license": "other", "license_name": "several-named-in-the-card"}
@@ -54,23 +55,6 @@ def settings_text(settings: Mapping[str, object], left_out: Collection[str]) -> 
         for key, value in settings.items()
         if key not in left_out and value is not None and value is not False and value != []
     )
-
-
-def markdown_table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as a table, in the columns of the first; floats with three decimals, a dash for None.
-
-    Examples:
-        >>> print(markdown_table([{"": "loss", "before": 2.0, "after": None}]))
-        |  | before | after |
-        | --- | --- | --- |
-        | loss | 2.000 | – |
-    """
-    columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns)]
-    for row in rows:
-        shown = {name: f"{value:.3f}" if isinstance(value, float) else value for name, value in row.items()}
-        lines.append(["–" if shown.get(name) is None else shown[name] for name in columns])
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def make_notes_card(
