@@ -1,6 +1,5 @@
 """Model cards: what they say, and above all what they must not say."""
 
-import configparser
 import csv
 import json
 import math
@@ -11,15 +10,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from kept_hf.hub.model_card import (
-    KNOWN_BASES,
-    METRICS,
-    OPEN_LICENSES,
-    TEMPLATE,
-    combine_licenses,
-    make_model_card,
-    without_folders,
-)
+from kept_hf.hub.licenses import KNOWN_BASES, OPEN_LICENSES, combine_licenses
+from kept_hf.hub.model_card import make_model_card
+from kept_hf.hub.model_card_parts import METRICS
+from kept_hf.hub.rendering import TEMPLATES, without_folders
 from kept_hf.models.publication import CREDENTIALED
 from kept_hf.reports.files import PER_CODE_COLUMNS
 
@@ -476,11 +470,4 @@ def test_the_snippet_runs(tmp_path, tiny_model, processor, capsys):
 def test_the_paper_is_cited_as_in_the_readme():
     entry = re.compile(r"@inproceedings\{.*?\n\}\n", re.S)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert entry.search(readme)[0] == entry.search(TEMPLATE.read_text(encoding="utf-8"))[0]
-
-
-def test_the_template_is_packaged():
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    patterns = setup["options.package_data"]["kept_hf"].split()
-    assert any(path == TEMPLATE for pattern in patterns for path in TEMPLATE.parents[2].glob(pattern))
+    assert entry.search(readme)[0] == entry.search((TEMPLATES / "model_card.md").read_text(encoding="utf-8"))[0]
