@@ -1,6 +1,8 @@
 """Each kind of run gets its card, and goes to the Hub under the licence of what it was made of."""
 
+import importlib
 import json
+import re
 import sys
 
 import pytest
@@ -11,12 +13,13 @@ from processes import run_program
 from kept_hf import KeptLongformerForMaskedLM
 from kept_hf.hub.cards import CARDS, make_card, stage_of
 from kept_hf.hub.push import push_model
+from kept_hf.hub.rendering import TEMPLATES
 from kept_hf.models.publication import CREDENTIALED, UMLS
 
 SENTENCES = {
     "hsap": "pretrained further with HSAP",
     "mlm": "trained further as a masked language model",
-    "zero-shot": "taught to answer KEPT prompts",
+    "zero-shot": "trained to answer KEPT prompts",
 }
 
 
@@ -46,6 +49,17 @@ def test_the_base_that_the_user_names(tmp_path, stage):
     assert "\norg/weights, " in card.text and "Of the base weights: mit." in card.text
     with pytest.raises(ValueError, match="/tmp/x"):
         make_card(folder, base_model="/tmp/x")
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES.glob("*.md")), ids=lambda path: path.stem)
+def test_what_the_cards_name_exists(template):
+    """Modules and classes of this package that a card tells its reader to use."""
+    text = template.read_text(encoding="utf-8")
+    named = re.findall(r"from (kept_hf[\w.]*) import ([\w, ]+)", text)
+    named += re.findall(r"`(kept_hf[\w.]*)\.([A-Z]\w*)", text)
+    for module, names in named:
+        for name in names.split(", "):
+            assert hasattr(importlib.import_module(module), name), f"{module}.{name}"
 
 
 def test_other_runs(tmp_path):
