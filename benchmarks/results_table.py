@@ -21,6 +21,30 @@ COLUMNS = {
     "auc_micro": "AUC micro",
 }
 
+OLD_COMMANDS = {
+    "examples/pretrain_hsap.py": "kept-hf pretrain hsap",
+    "examples/pretrain_mlm.py": "kept-hf pretrain mlm",
+    "examples/pretrain_matching.py": "kept-hf pretrain zero-shot",
+}
+"""How older records name a command → how it is called now."""
+
+
+def read_pretraining(stage: str, first: str = "") -> list[dict]:
+    """The kept records of a pretraining stage, older ones with the names that their commands and keys have now.
+
+    Args:
+        stage: with which the names of the files begin.
+        first: the name of the one that comes first; the others are sorted.
+    """
+    runs = []
+    for path in sorted(RESULTS.glob(f"{stage}_*.json"), key=lambda path: (path.stem != first, path.stem)):
+        text = path.read_text(encoding="utf-8").replace("withheld ", "held-out ").replace("withheld_", "held_out_")
+        run = json.loads(text)
+        program, _, options = run["command"].partition(" ")
+        run["command"] = f"{OLD_COMMANDS.get(program, program)} {options}".rstrip()
+        runs.append(run)
+    return runs
+
 
 def results_table() -> str:
     """Markdown: for each run the model and the guess by training frequency, in percent."""
@@ -44,13 +68,15 @@ def results_table() -> str:
 def system_name(settings: dict) -> str:
     """What was trained, in a few words."""
     if "num_synonyms" in settings:
-        return "MSMN" + ", started as a matcher" * settings.get("start_as_matcher", False)
+        from_names = settings.get("initialize_from_names", settings.get("start_as_matcher", False))
+        return "MSMN" + ", initialized from names" * from_names
     name = "kept-hf"
     if settings.get("scorer") == "matching":
         name += ", late interaction"
     elif settings.get("prompt_layout") == "isolated":
         name += ", isolated layout" + " and similarity prior" * settings.get("similarity_prior", False)
-    return name + ", match-pretrained" * (settings["model_name_or_path"] == "outputs/matching")
+    is_pretrained = settings["model_name_or_path"] in ("outputs/zero-shot", "outputs/matching")
+    return name + ", zero-shot pretrained" * is_pretrained
 
 
 def corpora_table() -> str:
@@ -103,7 +129,7 @@ def adapters_table() -> str:
     note = (
         f"{report['corpus']}: {report['codes']} codes, {notes['train']} training and {notes[split]} {split} notes; one "
         f"run each, seed {report['seed']}; {report['cores']['allowed']} cores, revision {report['versions']['git']}. "
-        "The base's time is that of the matching stage, which the others do not repeat."
+        "The base's time is that of the synthetic prompts, which the others do not repeat."
     )
     return "\n".join([*lines, "", note])
 
@@ -208,21 +234,20 @@ def isolated_table(device: str = "cpu") -> str:
 
 def hsap_table() -> str:
     """Markdown: names linked to their concept, before HSAP and after each kept run."""
-    paths = sorted(RESULTS.glob("hsap_*.json"), key=lambda path: (path.stem != "hsap_open_terms", path.stem))
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    runs = read_pretraining("hsap", first="hsap_open_terms")
     if not runs:
         return "Not measured yet: `kept-hf pretrain hsap`."
     names = {
-        "withheld_synonym_accuracy_at_1": "withheld synonyms @1",
-        "withheld_synonym_accuracy_at_5": "@5",
+        "held_out_synonym_accuracy_at_1": "held-out synonyms @1",
+        "held_out_synonym_accuracy_at_5": "@5",
         "trained_abbreviation_accuracy_at_1": "trained abbreviations @1",
         "trained_abbreviation_accuracy_at_5": "@5",
-        "withheld_abbreviation_accuracy_at_1": "withheld abbreviations @1",
+        "held_out_abbreviation_accuracy_at_1": "held-out abbreviations @1",
         "tree_distance_correlation": "rank correlation",
     }
     lines = ["| run | steps | " + " | ".join(names.values()) + " |", "|---|---|" + "---|" * len(names)]
     rows = [("the weights it starts from", 0, runs[0]["before"])]
-    rows += [(f"`{run['command'].removeprefix('examples/')}`", run["steps"], run["after"]) for run in runs]
+    rows += [(f"`{run['command']}`", run["steps"], run["after"]) for run in runs]
     for name, steps, metrics in rows:
         values = " | ".join(f"{metrics[key]:.3f}" for key in names)
         lines.append(f"| {name} | {steps} | {values} |")
@@ -236,8 +261,8 @@ def hsap_table() -> str:
 
 
 def mlm_table() -> str:
-    """Markdown: masked tokens of withheld notes, before and after each kept run."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("mlm_*.json"))]
+    """Markdown: masked tokens of held-out notes, before and after each kept run."""
+    runs = read_pretraining("mlm")
     if not runs:
         return "Not measured yet: `kept-hf pretrain mlm`."
     names = {
@@ -250,27 +275,26 @@ def mlm_table() -> str:
     }
     lines = ["| run | steps | " + " | ".join(names.values()) + " |", "|---|---|" + "---|" * len(names)]
     for run in runs:
-        command = run["command"].removeprefix("examples/")
-        for name, steps, when in ((f"before `{command}`", 0, "before"), ("after", run["steps"], "after")):
+        for name, steps, when in ((f"before `{run['command']}`", 0, "before"), ("after", run["steps"], "after")):
             values = " | ".join(f"{run[when][key]:,.{3 if key != 'perplexity' else 1}f}" for key in names)
             lines.append(f"| {name} | {steps} | {values} |")
     run = runs[0]
     note = (
-        f"{run['withheld_notes']} withheld notes, {sum(run['masked_tokens'].values()):,} masked tokens; blocks a step: "
+        f"{run['held_out_notes']} held-out notes, {sum(run['masked_tokens'].values()):,} masked tokens; blocks a step: "
         f"{run['rows_per_step']}; {run['training_seconds'] / 60:.0f} minutes, one seed, CPU cores: {run['cores']}, "
         f"revision {run['versions']['git']}."
     )
     return "\n".join([*lines, "", note])
 
 
-def matching_table() -> str:
+def zero_shot_table() -> str:
     """Markdown: answers to prompts, before and after each kept run."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("matching_*.json"))]
+    runs = read_pretraining("zero_shot")
     if not runs:
         return "Not measured yet: `kept-hf pretrain zero-shot`."
     parts = []
     for run in runs:
-        lines = [f"`{run['command'].removeprefix('examples/')}`", "", "| | before | after |", "|---|---|---|"]
+        lines = [f"`{run['command']}`", "", "| | before | after |", "|---|---|---|"]
         lines += [f"| {row['']} | {row['before']:.3f} | {row['after']:.3f} |" for row in run["table"]]
         notes = f"; {run['zero_shot_notes']} validation notes, {run['zero_shot_codes']} codes" * bool(
             run["zero_shot_notes"]
@@ -409,7 +433,7 @@ TABLES = {
     ("docs/hsap.md", "hsap"): hsap_table,
     ("docs/mlm.md", "mlm"): mlm_table,
     ("docs/msmn.md", "msmn"): msmn_table,
-    ("docs/matching.md", "matching"): matching_table,
+    ("docs/zero_shot.md", "zero_shot"): zero_shot_table,
     ("docs/retrieval.md", "retrieval"): retrieval_table,
     ("docs/reranking.md", "reranking"): reranking_table,
 }

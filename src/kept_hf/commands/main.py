@@ -9,11 +9,11 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from ..pretraining import STAGES
+
 COMMANDS = {
     "train": "fine-tune a model on coded notes, evaluate it, write its report",
-    "pretrain hsap": "teach an encoder the names of medical concepts and their hierarchy",
-    "pretrain mlm": "train a masked language model on notes",
-    "pretrain zero-shot": "teach a model to answer prompts from texts, without a coded note",
+    **{f"pretrain {stage}": summary for stage, summary in STAGES.items()},
     "train-msmn": "train MSMN, a first stage for full code sets",
     "propose": "candidates of first stages for the notes of a corpus",
     "rerank": "two stages: candidates of a first stage, scored by KEPT",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -37,12 +37,15 @@ def terms_license(sources: Sequence[str], base_license: str | None = None) -> st
     return "terms of " + "; ".join(f"{source} ({license})" for source, license in licenses.items())
 
 
-def make_hsap_card(folder: str | os.PathLike, repo_id: str | None = None) -> ModelCard:
-    """The card of a model that `kept-hf pretrain hsap` made, from its folder's `all_results.json`.
+def make_hsap_card(
+    folder: str | os.PathLike, repo_id: str | None = None, results: Mapping[str, object] | None = None
+) -> ModelCard:
+    """The card of a model that `kept-hf pretrain hsap` made, from its results.
 
     Args:
         folder: the run's output folder.
         repo_id: where the model will be published. By default the card is named like the folder.
+        results: of the run; by default those in the folder.
 
     Raises:
         FileNotFoundError: no results there.
@@ -51,7 +54,7 @@ def make_hsap_card(folder: str | os.PathLike, repo_id: str | None = None) -> Mod
         >>> make_hsap_card("outputs/hsap").save("outputs/hsap/README.md")  # doctest: +SKIP
     """
     folder = Path(folder)
-    results = read_results(folder, "kept-hf pretrain hsap")
+    results = read_results(folder, "kept-hf pretrain hsap") if results is None else results
     settings, license = results["settings"], results["data_license"]
     base, base_license = KNOWN_BASES.get(settings["model_name_or_path"], (None, "not known here"))
     sources = [SOURCES.get(source, SOURCES["csv"]) for source in results["sources"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import ModelCard
@@ -12,12 +13,15 @@ from .pretraining_card import make_notes_card
 TEMPLATE = Path(__file__).parent / "templates" / "masked_lm_card.md"
 
 
-def make_masked_lm_card(folder: str | os.PathLike, repo_id: str | None = None) -> ModelCard:
-    """The card of a model that `kept-hf pretrain mlm` made, from its folder's `all_results.json`.
+def make_masked_lm_card(
+    folder: str | os.PathLike, repo_id: str | None = None, results: Mapping[str, object] | None = None
+) -> ModelCard:
+    """The card of a model that `kept-hf pretrain mlm` made, from its results.
 
     Args:
         folder: the run's output folder.
         repo_id: where the model will be published. By default the card is named like the folder.
+        results: of the run; by default those in the folder.
 
     Raises:
         FileNotFoundError: no results there.
@@ -25,4 +29,4 @@ def make_masked_lm_card(folder: str | os.PathLike, repo_id: str | None = None) -
     Examples:
         >>> make_masked_lm_card("outputs/mlm").save("outputs/mlm/README.md")  # doctest: +SKIP
     """
-    return make_notes_card(folder, repo_id, TEMPLATE, "kept-hf pretrain mlm", ["masked-lm"], "fill-mask")
+    return make_notes_card(folder, repo_id, TEMPLATE, "kept-hf pretrain mlm", ["masked-lm"], "fill-mask", results)

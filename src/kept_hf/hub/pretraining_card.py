@@ -80,8 +80,9 @@ def make_notes_card(
     command: str,
     tags: Sequence[str],
     pipeline_tag: str | None = None,
+    results: Mapping[str, object] | None = None,
 ) -> ModelCard:
-    """The card of a model that was pretrained on notes, from its folder's `all_results.json`.
+    """The card of a model that was pretrained on notes, from its results.
 
     Nothing of a note gets into it, nor the name of a file.
 
@@ -92,11 +93,12 @@ def make_notes_card(
         command: that made the model.
         tags: on the Hub, beside those of all these models.
         pipeline_tag: what the model does, in the Hub's words.
+        results: of the run; by default those in the folder.
 
     Raises:
         FileNotFoundError: no results there.
     """
-    results = read_results(folder, command)
+    results = read_results(folder, command) if results is None else results
     settings, license = results["settings"], results["data_license"]
     base, base_license = KNOWN_BASES.get(settings["model_name_or_path"], (None, "not known here"))
     if results["base_data_license"]:
