@@ -24,6 +24,31 @@ COLUMNS = {
 }
 
 
+OLD_COMMANDS = {
+    "examples/pretrain_hsap.py": "kept-hf pretrain hsap",
+    "examples/pretrain_mlm.py": "kept-hf pretrain mlm",
+    "examples/pretrain_matching.py": "kept-hf pretrain zero-shot",
+}
+"""How older records name a command → how it is called now."""
+
+
+def read_pretraining(stage: str, first: str = "") -> list[dict]:
+    """The kept records of a pretraining stage, older ones with the names that their commands and keys have now.
+
+    Args:
+        stage: with which the names of the files begin.
+        first: the name of the one that comes first; the others are sorted.
+    """
+    runs = []
+    for path in sorted(RESULTS.glob(f"{stage}_*.json"), key=lambda path: (path.stem != first, path.stem)):
+        text = path.read_text(encoding="utf-8").replace("withheld ", "held-out ").replace("withheld_", "held_out_")
+        run = json.loads(text)
+        program, _, options = run["command"].partition(" ")
+        run["command"] = f"{OLD_COMMANDS.get(program, program)} {options}".rstrip()
+        runs.append(run)
+    return runs
+
+
 def results_table() -> str:
     """Markdown: for each run the model and the codes' frequencies in training alone, in percent."""
     rows = []
@@ -47,13 +72,15 @@ def with_note(note: str, *tables: str) -> str:
 def system_name(settings: dict) -> str:
     """What was trained, in a few words."""
     if "num_synonyms" in settings:
-        return "MSMN" + ", started as a matcher" * settings.get("start_as_matcher", False)
+        from_names = settings.get("initialize_from_names", settings.get("start_as_matcher", False))
+        return "MSMN" + ", initialized from names" * from_names
     name = "kept-hf"
     if settings.get("scorer") == "matching":
         name += ", late interaction"
     elif settings.get("prompt_layout") == "isolated":
         name += ", isolated layout" + " and similarity prior" * settings.get("similarity_prior", False)
-    return name + ", match-pretrained" * (settings["model_name_or_path"] == "outputs/matching")
+    is_pretrained = settings["model_name_or_path"] in ("outputs/zero-shot", "outputs/matching")
+    return name + ", zero-shot pretrained" * is_pretrained
 
 
 def corpora_table() -> str:
@@ -99,7 +126,7 @@ def adapters_table() -> str:
     note = (
         f"{report['corpus']}: {report['codes']} codes, {notes['train']} training and {notes[split]} {split} notes; one "
         f"run each, seed {report['seed']}; {report['cores']['allowed']} cores, revision {report['versions']['git']}. "
-        "The base's time is that of the matching stage, which the others do not repeat."
+        "The base's time is that of the synthetic prompts, which the others do not repeat."
     )
     return with_note(note, markdown_table(rows, columns + [COLUMNS[name] for name in metrics]))
 
@@ -234,20 +261,19 @@ def _isolated_costs(runs: list[dict]) -> str:
 
 def hsap_table() -> str:
     """Markdown: names linked to their concept, before HSAP and after each kept run."""
-    paths = sorted(RESULTS.glob("hsap_*.json"), key=lambda path: (path.stem != "hsap_open_terms", path.stem))
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    runs = read_pretraining("hsap", first="hsap_open_terms")
     if not runs:
         return "Not measured yet: `kept-hf pretrain hsap`."
     names = {
-        "withheld_synonym_accuracy_at_1": "held-out synonyms @1",
-        "withheld_synonym_accuracy_at_5": "@5",
+        "held_out_synonym_accuracy_at_1": "held-out synonyms @1",
+        "held_out_synonym_accuracy_at_5": "@5",
         "trained_abbreviation_accuracy_at_1": "trained abbreviations @1",
         "trained_abbreviation_accuracy_at_5": "@5",
-        "withheld_abbreviation_accuracy_at_1": "held-out abbreviations @1",
+        "held_out_abbreviation_accuracy_at_1": "held-out abbreviations @1",
         "tree_distance_correlation": "rank correlation",
     }
     measured = [("the initial weights", 0, runs[0]["before"])]
-    measured += [(f"`{run['command'].removeprefix('examples/')}`", run["steps"], run["after"]) for run in runs]
+    measured += [(f"`{run['command']}`", run["steps"], run["after"]) for run in runs]
     rows = [[name, steps, *(metrics[key] for key in names)] for name, steps, metrics in measured]
     run, revisions = runs[0], dict.fromkeys(run["versions"]["git"] for run in runs)
     note = (
@@ -260,7 +286,7 @@ def hsap_table() -> str:
 
 def mlm_table() -> str:
     """Markdown: masked tokens of held-out notes, before and after each kept run."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("mlm_*.json"))]
+    runs = read_pretraining("mlm")
     if not runs:
         return "Not measured yet: `kept-hf pretrain mlm`."
     names = {
@@ -273,22 +299,21 @@ def mlm_table() -> str:
     }
     rows = []
     for run in runs:
-        command = run["command"].removeprefix("examples/")
-        for name, steps, when in ((f"before `{command}`", 0, "before"), ("after", run["steps"], "after")):
+        for name, steps, when in ((f"before `{run['command']}`", 0, "before"), ("after", run["steps"], "after")):
             values = [f"{run[when][key]:,.{3 if key != 'perplexity' else 1}f}" for key in names]
             rows.append([name, steps, *values])
     run = runs[0]
     note = (
-        f"{run['withheld_notes']} held-out notes, {sum(run['masked_tokens'].values()):,} masked tokens; blocks a step: "
+        f"{run['held_out_notes']} held-out notes, {sum(run['masked_tokens'].values()):,} masked tokens; blocks a step: "
         f"{run['rows_per_step']}; {run['training_seconds'] / 60:.0f} minutes, one seed, CPU cores: {run['cores']}, "
         f"revision {run['versions']['git']}."
     )
     return with_note(note, markdown_table(rows, ["run", "steps", *names.values()]))
 
 
-def matching_table() -> str:
+def zero_shot_table() -> str:
     """Markdown: answers to prompts, before and after each kept run."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("matching_*.json"))]
+    runs = read_pretraining("zero_shot")
     if not runs:
         return "Not measured yet: `kept-hf pretrain zero-shot`."
     parts = []
@@ -303,8 +328,7 @@ def matching_table() -> str:
             f"{run['training_seconds'] / 60:.0f} minutes, {machine}{notes}; one seed, revision "
             f"{run['versions']['git']}."
         )
-        command = f"`{run['command'].removeprefix('examples/')}`"
-        parts.append(with_note(note, command, markdown_table(rows, ["", "before", "after"])))
+        parts.append(with_note(note, f"`{run['command']}`", markdown_table(rows, ["", "before", "after"])))
     return "\n\n".join(parts)
 
 
@@ -430,7 +454,7 @@ TABLES = {
     ("docs/hsap.md", "hsap"): hsap_table,
     ("docs/mlm.md", "mlm"): mlm_table,
     ("docs/msmn.md", "msmn"): msmn_table,
-    ("docs/matching.md", "matching"): matching_table,
+    ("docs/zero_shot.md", "zero_shot"): zero_shot_table,
     ("docs/retrieval.md", "retrieval"): retrieval_table,
     ("docs/reranking.md", "reranking"): reranking_table,
 }

@@ -26,7 +26,7 @@ def hsap_results(**changed):
     return {
         **RUN,
         "table": [
-            {"": "withheld synonyms, accuracy@1", "number": 2000, "before": 0.3765, "after": 0.4812},
+            {"": "held-out synonyms, accuracy@1", "number": 2000, "before": 0.3765, "after": 0.4812},
             {"": "rank correlation of similarity and tree distance", "number": 90, "before": None, "after": -0.7},
         ],
         "candidates": 55000,
@@ -53,7 +53,7 @@ def mlm_results(**changed):
         **RUN,
         **NOTES,
         "notes": 1200,
-        "withheld_notes": 100,
+        "held_out_notes": 100,
         "descriptions": 20,
         "blocks": 5000,
         "tokens": 12345678,
@@ -76,7 +76,7 @@ def zero_shot_results(**changed):
         "notes": 10,
         "concepts": 1000,
         "concepts_mentioned_in_notes": 50,
-        "withheld_concepts": 7,
+        "held_out_concepts": 7,
         "zero_shot_notes": 5,
         "zero_shot_codes": 50,
         "settings": {

@@ -22,7 +22,7 @@ def test_card_names_sources_licences_and_results(tmp_path):
     for source in ("icd10cm", "hpo"):
         assert f"- {SOURCES[source].title}. Licence: {SOURCES[source].license}." in made.text
     assert SOURCES["umls"].title not in made.text and "Not to be passed on freely" not in made.text
-    assert "| withheld synonyms, accuracy@1 | 2000 | 0.376 | 0.481 |" in made.text or "| 0.377 | 0.481 |" in made.text
+    assert "| held-out synonyms, accuracy@1 | 2000 | 0.376 | 0.481 |" in made.text or "| 0.377 | 0.481 |" in made.text
     assert "tree distance | 90 | – | -0.700 |" in made.text
     assert "68,368 medical concepts" in made.text and "10.0 minutes" in made.text
     assert 'from_pretrained("me/hsap", pooling="mean")' in made.text

@@ -11,13 +11,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from ..pretraining import STAGES
 from ..version import __version__
 
 COMMANDS = {
     "train": "fine-tune a model on coded notes, evaluate it, write its report",
-    "pretrain hsap": "train an encoder on the names of medical concepts and their hierarchy",
-    "pretrain mlm": "train a masked language model on notes",
-    "pretrain zero-shot": "train a model to answer prompts from texts, without a coded note",
+    **{f"pretrain {stage}": summary for stage, summary in STAGES.items()},
     "train-msmn": "train MSMN, a first stage for full code sets",
     "propose": "candidates of first stages for the notes of a corpus",
     "rerank": "two stages: candidates of a first stage, scored by KEPT",

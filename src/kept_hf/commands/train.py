@@ -41,7 +41,8 @@ from ..models.modeling_kept_matching import KeptLongformerForICDMatching
 from ..models.processing_kept import KeptProcessor
 from ..models.prompting import PRESETS
 from ..models.publication import RESTRICTED
-from ..pretraining.zero_shot.synthetic import carrier_sentences, matching_curriculum
+from ..pretraining.zero_shot.sentences import background_sentences
+from ..pretraining.zero_shot.synthetic import synthetic_curriculum
 from ..reports.run import EvaluatedSplit, write_report
 from ..training.adapters import PEFT_METHODS, adapter_config, add_adapter, loads_by_name, merged_model
 from ..training.callbacks import KeepEvaluationOrder
@@ -329,13 +330,13 @@ def matching_rows(
     """Rows of synthetic prompts, from short to long, with sentences of the training notes between the mentions; and
     the processor that made them, which knows their codes."""
     concepts = ICDCodeSet.from_icd10cm()
-    examples = matching_curriculum(
+    examples = synthetic_curriculum(
         concepts,
         data.matching_examples,
         tuple(data.matching_codes),
         tuple(data.matching_sentences),
         seed,
-        carrier_sentences(texts),
+        background_sentences(texts),
     )
     asker = KeptProcessor(
         processor.tokenizer,
@@ -345,7 +346,7 @@ def matching_rows(
         processor.global_attention_stride,
         prompt_layout=processor.prompt_layout,
     )
-    prompts = [{"text": e["text"], "codes": e["gold_codes"], "asked": e["codes"]} for e in examples]
+    prompts = [{"text": e.text, "codes": e.gold, "asked": e.concepts} for e in examples]
     return prompt_rows(Dataset.from_list(prompts), asker), asker
 
 

@@ -27,7 +27,7 @@ def make_zero_shot_card(
         ValueError: a `repo_id` or `base_model` that is no id of the Hub.
 
     Examples:
-        >>> make_zero_shot_card("outputs/matching").save("outputs/matching/README.md")  # doctest: +SKIP
+        >>> make_zero_shot_card("outputs/zero-shot").save("outputs/zero-shot/README.md")  # doctest: +SKIP
     """
     return make_notes_card(
         folder,
