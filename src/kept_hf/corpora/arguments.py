@@ -32,7 +32,7 @@ def corpus_options(options: Sequence[str]) -> dict[str, object]:
     """`--corpus_options` as keyword arguments of `load_corpus`.
 
     Raises:
-        SystemExit: an option without "=".
+        ValueError: an option without "=".
 
     Examples:
         >>> corpus_options(["config=rare50", "seed=1"])
@@ -42,7 +42,7 @@ def corpus_options(options: Sequence[str]) -> dict[str, object]:
     for option in options:
         name, separator, value = option.partition("=")
         if not separator:
-            raise SystemExit(f"corpus_options has {option!r}; write name=value, such as config=rare50.")
+            raise ValueError(f"corpus_options has {option!r}; write name=value, such as config=rare50.")
         result[name] = yaml.safe_load(value)
     return result
 
@@ -54,8 +54,7 @@ def read_corpus(arguments: CorpusArguments) -> Corpus:
         arguments: `CorpusArguments`, or anything with its fields.
 
     Raises:
-        SystemExit: as `corpus_options`.
-        ValueError: as `load_corpus` and `select_codes`.
+        ValueError, FileNotFoundError: as `corpus_options`, `load_corpus` and `select_codes`.
 
     Examples:
         >>> read_corpus(CorpusArguments(codes="top50")).code_set.codes[:2]  # doctest: +SKIP

@@ -8,6 +8,7 @@ the set and report them of relatives. No text is that of a patient.
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import tempfile
@@ -67,6 +68,10 @@ CARD = CorpusCard(
         "text": "its discharge summaries, joined with a tab",
         "codes": "ICD-9-CM codes, dotted, diagnoses before procedures",
     },
+    caution=(
+        "The notes were made up by a program: they name codes in fewer ways than people do, and no hospital writes "
+        "like them. Figures on real notes will differ."
+    ),
 )
 
 
@@ -159,6 +164,12 @@ def load(
     dataset = builder.as_dataset()
     diagnoses, procedures = physionet.read_titles(builder.raw_dir)
     return Corpus(dataset, ICDCodeSet(corpus_codes(dataset), diagnoses | procedures), CARD)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `load` for a command."""
+    parser.add_argument("--data_dir", help="folder with raw files of the demo corpus (default: generated)")
+    parser.add_argument("--seed", type=int, default=0, help="of the generator (default: 0)")
 
 
 def write_demo_files(folder: str | os.PathLike, seed: int = 0) -> None:

@@ -7,6 +7,7 @@ Yang et al., Findings of EMNLP 2022. No file of these is part of this package.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import html
 import logging
@@ -204,6 +205,20 @@ def load(
     return Corpus(dataset, physionet.described(codes, titles, category_parents(codes)), _card(config))
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `load` for a command."""
+    parser.add_argument(
+        "--data_dir", required=True, help="folder with MIMIC-III's raw tables, or with KEPT's JSON files"
+    )
+    parser.add_argument("--config", choices=CONFIGS, default="full", help="codes and splits (default: full)")
+    parser.add_argument(
+        "--published_codes",
+        dest="repair_codes",
+        action="store_false",
+        help="leave the codes of rare50 that lost a zero as published",
+    )
+
+
 def _card(config: str) -> CorpusCard:
     return CorpusCard(
         title=f"MIMIC-III, {config}",
@@ -221,6 +236,9 @@ def _card(config: str) -> CorpusCard:
             "text": "the admission's discharge summaries and addenda, joined with a tab",
             "codes": "ICD-9-CM codes, dotted, diagnoses before procedures",
         },
+        caution=(
+            "All notes are from one Boston hospital, of intensive care: other hospitals write and code differently."
+        ),
     )
 
 

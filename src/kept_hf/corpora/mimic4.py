@@ -6,6 +6,7 @@ MIMIC-IV-Note; credentialed access on PhysioNet. No file of these is part of thi
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import io
@@ -157,6 +158,14 @@ def load(
     return Corpus(dataset, code_set, _card(config, splits))
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `load` for a command."""
+    parser.add_argument("--data_dir", required=True, help="folder that holds hosp and note")
+    parser.add_argument("--config", choices=CONFIGS, default="icd10", help="version of the codes (default: icd10)")
+    parser.add_argument("--split_file", help="CSV with the columns hadm_id and split (default: drawn by patient)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+
+
 def _card(config: str, splits: str) -> CorpusCard:
     system = {"icd9": "ICD-9-CM", "icd10": "ICD-10-CM and ICD-10-PCS"}[config]
     return CorpusCard(
@@ -175,6 +184,7 @@ def _card(config: str, splits: str) -> CorpusCard:
             "text": "the admission's discharge summary",
             "codes": f"{system} codes, diagnoses before procedures",
         },
+        caution="All notes are from one Boston hospital: other hospitals write and code differently.",
     )
 
 

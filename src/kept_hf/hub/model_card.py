@@ -19,6 +19,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
+from ..corpora import CorpusCard
 from ..models.publication import CREDENTIALED, RESTRICTED, license_metadata
 from ..reports.bands import f1_by_band
 
@@ -93,15 +94,6 @@ _MODEL_SETTINGS = (
     "attention_probs_dropout_prob",
 )
 _THRESHOLD_METRICS = {"f1_micro": "micro-F1", "f1_macro": "macro-F1 (CAML)"}
-_ORIGINS = {
-    "demo": "The notes were made up by a program: they name codes in fewer ways than people do, and no hospital writes "
-    "like them. Figures on real notes will differ.",
-    "codiesp": "The notes are case reports published in Spanish journals (in English: machine translations), which "
-    "differ from what a hospital writes.",
-    "mimic3": "All notes are from one Boston hospital, of intensive care: other hospitals write and code differently.",
-    "mimic4": "All notes are from one Boston hospital: other hospitals write and code differently.",
-}
-_OTHER_ORIGIN = "All notes are from one source: others write and code differently."
 
 
 def combine_licenses(data_license: str, base_license: str) -> dict[str, str]:
@@ -285,7 +277,7 @@ def make_model_card(
             has_hidden_bands=has_hidden_bands,
             least=LEAST_GOLD_NOTES,
             pictures=_pictures(folder, is_open),
-            origin=_ORIGINS.get(settings["corpus"], _OTHER_ORIGIN),
+            caution=corpus.get("caution", CorpusCard.caution),
         )
     )
 

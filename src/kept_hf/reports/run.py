@@ -73,7 +73,10 @@ def write_report(
         "threshold_and_epoch_chosen_on": "validation",
         "notes": {name: len(d) for name, d in corpus.dataset.items()},
         "codes": len(code_set),
-        "corpus": {name: getattr(corpus.card, name) for name in ("title", "summary", "source", "license", "language")},
+        "corpus": {
+            name: getattr(corpus.card, name)
+            for name in ("title", "summary", "source", "license", "language", "caution")
+        },
         "world_size": training.world_size,
         "seconds": round(time.time() - started, 1),
         "peak_memory_gb": peak_memory_gb(),
