@@ -33,7 +33,7 @@ __all__ = [
     "require_data_dir",
 ]
 
-CORPORA = ("codiesp", "demo", "mimic3", "mimic4")
+CORPORA = ("codiesp", "demo", "mimic3", "mimic4", "own")
 """The names `load_corpus` knows.
 
 Each is a module here with two functions: `load(data_dir, cache_dir, **options)` gives a `Corpus`, and
@@ -99,10 +99,11 @@ def load_corpus(
 
     Args:
         name: one of `CORPORA`.
-        data_dir: the folder with the corpus in its published layout. Only "demo" needs none.
+        data_dir: the folder with the corpus in its published layout. "demo" needs none, and "own" has `data_files`.
         cache_dir: where the prepared dataset is kept; by default the cache of `datasets`.
         **options: further arguments of the corpus: `codes` ("diagnosis" or "procedure") and `language` ("en" or "es")
-            for "codiesp", `seed` for "demo"; see `kept_hf.corpora.mimic3.load` and `kept_hf.corpora.mimic4.load`.
+            for "codiesp", `seed` for "demo"; see `kept_hf.corpora.mimic3.load`, `kept_hf.corpora.mimic4.load` and, for
+            notes of your own, `kept_hf.corpora.own.load`.
 
     Raises:
         ValueError: an unknown corpus, option or value of one; or files that are not as published.

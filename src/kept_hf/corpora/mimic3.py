@@ -25,6 +25,7 @@ from ..models.publication import CREDENTIALED
 from ..tables import csv_tables
 from . import Corpus, CorpusCard, corpus_codes, fingerprint, physionet, require_data_dir
 from .physionet import MIMIC3, Admission, NoteTexts
+from .restricted import CredentialedDatasetDict
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ def load(
         config, data_dir=data_dir, repair_codes=repair_codes, urls=urls, cache_dir=cache_dir and os.fspath(cache_dir)
     )
     builder.download_and_prepare()
-    dataset = physionet.CredentialedDatasetDict(builder.as_dataset())
+    dataset = CredentialedDatasetDict(builder.as_dataset())
     codes = corpus_codes(dataset)
     titles = code_titles(builder.config.data_dir, published_titles)
     if published_titles:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import datasets
 
@@ -21,18 +21,17 @@ from ..models.code_set import category_parents
 from ..models.publication import CREDENTIALED
 from ..tables import csv_tables
 from . import Corpus, CorpusCard, corpus_codes, fingerprint, physionet, require_data_dir
-from .physionet import MIMIC4, Admission
+from . import splits as splits_module
+from .physionet import MIMIC4
+from .restricted import CredentialedDatasetDict
+from .splits import SPLIT_NAMES, SPLIT_SHARES, warn_of_shared_patients
 
 logger = logging.getLogger(__name__)
 
 CONFIGS = {"icd9": 9, "icd10": 10}
 """Configuration → version of its codes."""
 
-SPLIT_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
-"""Shares of the patients in the split that is drawn when no file is given."""
-
 _VERSION = datasets.Version("2.2.0")
-_SPLIT_NAMES = {"train": "train", "dev": "validation", "val": "validation", "validation": "validation", "test": "test"}
 _CONTENT = (
     "the folder hosp of MIMIC-IV (diagnoses_icd, procedures_icd, if possible d_icd_diagnoses, d_icd_procedures) and "
     "the folder note of MIMIC-IV-Note (discharge), each table as .csv or .csv.gz"
@@ -112,7 +111,12 @@ class Mimic4(datasets.GeneratorBasedBuilder):
         else:
             for hadm_id in sorted(given, key=int):
                 splits[given[hadm_id]].append(hadm_id)
-            _warn_of_shared_patients(splits, coded)
+            warn_of_shared_patients(
+                {
+                    split: [coded[hadm_id].subject_id for hadm_id in hadm_ids if hadm_id in coded]
+                    for split, hadm_ids in splits.items()
+                }
+            )
         return physionet.split_generators(
             {
                 split: physionet.by_patient(physionet.listed_admissions(hadm_ids, coded, texts))
@@ -150,7 +154,7 @@ def load(
         config, data_dir=data_dir, split_file=split_file, seed=seed, cache_dir=cache_dir and os.fspath(cache_dir)
     )
     builder.download_and_prepare()
-    dataset = physionet.CredentialedDatasetDict(builder.as_dataset())
+    dataset = CredentialedDatasetDict(builder.as_dataset())
     codes = corpus_codes(dataset)
     diagnoses, procedures = physionet.read_titles(builder.config.data_dir, MIMIC4, CONFIGS[config])
     code_set = physionet.described(codes, diagnoses | procedures, category_parents(codes))
@@ -222,27 +226,15 @@ def read_splits(path: str | os.PathLike) -> dict[str, str]:
             where = f"{os.fspath(path)}, line {reader.line_num}"
             if not hadm_id.isdecimal():
                 raise ValueError(f"{where}: the column hadm_id holds no number.")
-            if split not in _SPLIT_NAMES:
-                raise ValueError(f"{where}: the split must be one of {', '.join(_SPLIT_NAMES)}.")
-            if splits.setdefault(hadm_id, _SPLIT_NAMES[split]) != _SPLIT_NAMES[split]:
+            if split not in SPLIT_NAMES:
+                raise ValueError(f"{where}: the split must be one of {', '.join(SPLIT_NAMES)}.")
+            if splits.setdefault(hadm_id, SPLIT_NAMES[split]) != SPLIT_NAMES[split]:
                 raise ValueError(f"{where}: the admission is in another split before.")
     except csv.Error:
         raise ValueError(f"{os.fspath(path)}, line {reader.line_num}: no valid CSV; is a quote not closed?") from None
     return splits
 
 
-def _warn_of_shared_patients(splits: Mapping[str, list[str]], admissions: Mapping[str, Admission]) -> None:
-    of_patient: dict[str, set[str]] = {}
-    for split, hadm_ids in splits.items():
-        for hadm_id in hadm_ids:
-            if hadm_id in admissions:
-                of_patient.setdefault(admissions[hadm_id].subject_id, set()).add(split)
-    shared = sum(len(found) > 1 for found in of_patient.values())
-    if shared:
-        logger.warning(
-            "%d of %d patients are in more than one split: results will be optimistic.", shared, len(of_patient)
-        )
-
-
 def _sources() -> list[str]:
-    return [__file__, physionet.__file__, csv_tables.__file__, code_set_module.__file__]
+    files = (physionet, splits_module, csv_tables, code_set_module)
+    return [__file__, *(module.__file__ for module in files)]

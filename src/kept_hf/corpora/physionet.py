@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..models.code_set import ICDCodeSet, add_dot
-from ..models.publication import CREDENTIALED, check_publication
 from ..tables.csv_tables import find_table, stream_table
 
 logger = logging.getLogger(__name__)
@@ -32,22 +31,6 @@ NOTE_FEATURES = datasets.Features(
     }
 )
 """The columns of `note_rows`."""
-
-
-class CredentialedDatasetDict(datasets.DatasetDict):
-    """Splits of notes that only people with their own access may have.
-
-    What `map`, `filter` and the like make of them is a plain `DatasetDict`, which asks nobody.
-    """
-
-    def push_to_hub(self, repo_id, *args, private=None, token=None, permitted_by=None, **kwargs):
-        """As in datasets, but to a private repository only, unless `permitted_by` names what allows another.
-
-        Raises:
-            PermissionError: see [`kept_hf.models.publication.check_publication`].
-        """
-        check_publication("this dataset", CREDENTIALED, repo_id, "dataset", private, token, permitted_by)
-        return super().push_to_hub(repo_id, *args, private=private, token=token, **kwargs)
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ _REQUIRED_SETTINGS = {
 }
 _NOT_OF_THE_RECIPE = (
     *("data_dir", "cache_dir", "output_dir", "corpus", "corpus_options", "codes", "world_size"),
-    *("umls_folder", "icd9_folder", "csv_file", "propose", "handover"),
+    *("umls_folder", "icd9_folder", "csv_file", "propose", "handover", "data_files", "codes_file", "data_license"),
 )
 _MODEL_SETTINGS = (
     *("num_synonyms", "lstm_size", "num_lstm_layers", "attention_size", "embedding_size", "max_words", "terms"),
