@@ -21,7 +21,8 @@ import datasets
 
 from ..models import code_set as code_set_module
 from ..models.code_set import ICDCodeSet
-from ..tables import csv_tables
+from ..tables import csv_tables, mimic_tables
+from ..tables.mimic_tables import read_titles
 from . import Corpus, CorpusCard, corpus_codes, demo_content, fingerprint, physionet, require_data_dir
 from .demo_content import DemoCode
 
@@ -162,7 +163,7 @@ def load(
     builder = Demo(seed=seed, data_dir=data_dir, cache_dir=cache_dir and os.fspath(cache_dir))
     builder.download_and_prepare()
     dataset = builder.as_dataset()
-    diagnoses, procedures = physionet.read_titles(builder.raw_dir)
+    diagnoses, procedures = read_titles(builder.raw_dir)
     return Corpus(dataset, ICDCodeSet(corpus_codes(dataset), diagnoses | procedures), CARD)
 
 
@@ -603,7 +604,8 @@ def _check_seed(seed: int) -> None:
 
 
 def _sources() -> list[str]:
-    return [__file__, demo_content.__file__, physionet.__file__, csv_tables.__file__, code_set_module.__file__]
+    files = (demo_content, physionet, mimic_tables, csv_tables, code_set_module)
+    return [__file__, *(module.__file__ for module in files)]
 
 
 def _data_files(data_dir: str) -> list[str]:

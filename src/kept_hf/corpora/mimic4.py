@@ -19,10 +19,10 @@ import datasets
 from ..models import code_set as code_set_module
 from ..models.code_set import category_parents
 from ..models.publication import CREDENTIALED
-from ..tables import csv_tables
+from ..tables import csv_tables, mimic_tables
+from ..tables.mimic_tables import MIMIC4, read_text, read_titles
 from . import Corpus, CorpusCard, corpus_codes, fingerprint, physionet, require_data_dir
 from . import splits as splits_module
-from .physionet import MIMIC4
 from .restricted import CredentialedDatasetDict
 from .splits import SPLIT_NAMES, SPLIT_SHARES, warn_of_shared_patients
 
@@ -156,7 +156,7 @@ def load(
     builder.download_and_prepare()
     dataset = CredentialedDatasetDict(builder.as_dataset())
     codes = corpus_codes(dataset)
-    diagnoses, procedures = physionet.read_titles(builder.config.data_dir, MIMIC4, CONFIGS[config])
+    diagnoses, procedures = read_titles(builder.config.data_dir, MIMIC4, CONFIGS[config])
     code_set = physionet.described(codes, diagnoses | procedures, category_parents(codes))
     splits = "splits from a file" if split_file else f"patients drawn into splits 80 / 10 / 10 with seed {seed}"
     return Corpus(dataset, code_set, _card(config, splits))
@@ -216,7 +216,7 @@ def read_splits(path: str | os.PathLike) -> dict[str, str]:
         ValueError: a missing column; a line without a number, with an unknown split, or that contradicts another.
     """
     splits: dict[str, str] = {}
-    reader = csv.DictReader(io.StringIO(physionet.read_text(path), newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
         missing = {"hadm_id", "split"} - set(reader.fieldnames or ())
         if missing:
@@ -236,5 +236,5 @@ def read_splits(path: str | os.PathLike) -> dict[str, str]:
 
 
 def _sources() -> list[str]:
-    files = (physionet, splits_module, csv_tables, code_set_module)
+    files = (physionet, splits_module, mimic_tables, csv_tables, code_set_module)
     return [__file__, *(module.__file__ for module in files)]
