@@ -26,6 +26,7 @@ DEMO = {
     "source": "Somebody: A paper. 2020.",
     "license": "apache-2.0",
     "language": "en",
+    "caution": "The notes were made up by a program.",
 }
 CODIESP = {**DEMO, "license": "cc-by-4.0", "language": "es"}
 MIMIC = {**DEMO, "license": CREDENTIALED}

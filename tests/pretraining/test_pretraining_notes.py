@@ -16,10 +16,10 @@ from kept_hf.pretraining.notes import (
     corpus_notes,
     hold_out,
     read_notes,
-    read_text_files,
     term_sources,
     without_copies,
 )
+from kept_hf.tables.note_files import read_texts
 
 SECRET = "Zanzibar syndrome"
 
@@ -34,10 +34,10 @@ def test_files_of_all_kinds(tmp_path):
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"note": text, "x": 1}) + "\n" for text in ("Seventh.", None)))
     parquet.write_table(pa.table({"text": ["Eighth."]}), tmp_path / "t.parquet")
     names = ("a.txt", "note.report", "folder", "t.csv", "t.parquet")
-    assert read_text_files([tmp_path / name for name in names]) == [
+    assert read_texts([tmp_path / name for name in names]) == [
         *("First,\nin two lines.\n", "Sécond.", "Third.", "Fourth.", "Fifth,\nwith a line.", "Sixth.", "Eighth."),
     ]
-    assert read_text_files([tmp_path / "t.jsonl"], text_column="note") == ["Seventh."]
+    assert read_texts([tmp_path / "t.jsonl"], text_column="note") == ["Seventh."]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_files_that_cannot_be_read(tmp_path, name, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)) as error:
-        read_text_files([path.parent if "/" in name else path])
+        read_texts([path.parent if "/" in name else path], argument="text_files")
     assert SECRET not in str(error.value) and error.value.__suppress_context__ == (error.value.__context__ is not None)
 
 

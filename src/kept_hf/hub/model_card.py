@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..corpora import CorpusCard
 from ..models.publication import CREDENTIALED, RESTRICTED
 from .licenses import OPEN_LICENSES, BaseWeights, base_weights, combine_licenses
 from .model_card_parts import (
@@ -31,15 +32,6 @@ from .rendering import card_name, check_model_ids, model_path, render_card, vers
 from .run_files import FineTunedRun
 
 _THRESHOLD_METRICS = {"f1_micro": "micro-F1", "f1_macro": "macro-F1 (CAML)"}
-_ORIGINS = {
-    "demo": "The notes were made up by a program: they name codes in fewer ways than people do, and no hospital writes "
-    "like them. Figures on real notes will differ.",
-    "codiesp": "The notes are case reports published in Spanish journals (in English: machine translations), which "
-    "differ from what a hospital writes.",
-    "mimic3": "All notes are from one Boston hospital, of intensive care: other hospitals write and code differently.",
-    "mimic4": "All notes are from one Boston hospital: other hospitals write and code differently.",
-}
-_OTHER_ORIGIN = "All notes are from one source: others write and code differently."
 
 
 def make_model_card(
@@ -165,7 +157,7 @@ def _training_values(run: FineTunedRun, base: BaseWeights) -> dict[str, object]:
     notes, settings = run.results["notes"], run.settings
     return {
         "corpus": run.corpus,
-        "origin": _ORIGINS.get(settings["corpus"], _OTHER_ORIGIN),
+        "caution": run.corpus.get("caution", CorpusCard.caution),
         "config": run.configuration,
         "notes": notes,
         "splits": ", ".join(f"{count} {name}" for name, count in notes.items()),

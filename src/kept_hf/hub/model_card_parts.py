@@ -39,6 +39,7 @@ _LEFT_OUT = (
     "csv_file",
     "data_files",
     "codes_file",
+    "data_license",
     "num_candidates",
     "propose",  # num_candidates in older runs
     "handover",

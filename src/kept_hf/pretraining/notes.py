@@ -7,23 +7,14 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import pyarrow as pa
-from pyarrow import csv, json, parquet
 
 from ..corpora import CORPORA, load_corpus, load_unlabelled
 from ..corpora.arguments import corpus_options
 from ..knowledge import SOURCES, TermGraph
 from ..models.publication import UNSTATED
+from ..tables.note_files import TABLES, read_texts
 
 logger = logging.getLogger(__name__)
-
-TABLES = (".csv", ".jsonl", ".parquet")
-"""Files with a note a row, by their ending. Others hold a note each."""
-
-_CSV_BLOCK = 1 << 28
-"""A row must fit into it."""
 
 
 @dataclass
@@ -65,79 +56,6 @@ class TextSource:
     notes: dict[str, int] = field(default_factory=dict)
     credit: str | None = None
     language: str | None = None
-
-
-def read_text_files(paths: Sequence[str | os.PathLike], text_column: str = "text") -> list[str]:
-    """Notes of files: a .csv, .jsonl or .parquet has one a row, every other file is one, a folder has .txt files.
-
-    No message quotes a note, and nothing is written: `datasets` would keep a copy in its cache.
-
-    Args:
-        paths: files and folders.
-        text_column: of tables.
-
-    Returns:
-        The notes that are not blank, in the order of the paths.
-
-    Raises:
-        FileNotFoundError: a path that does not exist, or a folder without .txt files.
-        ValueError: a file that is not UTF-8, or holds no text, or a table that cannot be read or lacks the column.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "1.txt").write_text("Treated for sepsis.")
-        ...     read_text_files([folder])
-        ['Treated for sepsis.']
-    """
-    notes = []
-    for path in map(Path, paths):
-        files = sorted(path.glob("*.txt")) if path.is_dir() else [path] * path.is_file()
-        if not files:
-            what = "is a folder without .txt files" if path.is_dir() else "does not exist"
-            raise FileNotFoundError(
-                f"text_files has {os.fspath(path)!r}, which {what}; pass text files, a note each, folders of them, or "
-                f"tables ({', '.join(TABLES)})."
-            )
-        found = []
-        for file in files:
-            texts = _read_table(file, text_column) if file.suffix.lower() in TABLES else [_read_text(file)]
-            found += [text for text in texts if text and text.strip()]
-        if not found:
-            raise ValueError(f"text_files has {os.fspath(path)!r}, which holds no text; leave it out.")
-        notes += found
-    return notes
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"text_files has {os.fspath(path)!r}, which is not UTF-8; convert it.") from None
-
-
-def _read_table(path: Path, column: str) -> list[str | None]:
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = parquet.read_table(path)
-        elif path.suffix.lower() == ".csv":
-            table = csv.read_csv(
-                path, csv.ReadOptions(block_size=_CSV_BLOCK), csv.ParseOptions(newlines_in_values=True)
-            )
-        else:
-            table = json.read_json(path, json.ReadOptions(block_size=_CSV_BLOCK))
-    except (pa.ArrowException, UnicodeDecodeError):
-        # Arrow's message may hold the row.
-        kind = path.suffix.lower()[1:]
-        raise ValueError(f"text_files has {os.fspath(path)!r}, which cannot be read as {kind}.") from None
-    if column not in table.column_names:
-        raise ValueError(
-            f"text_column={column!r} is no column of {os.fspath(path)!r}; it has: {', '.join(table.column_names)}."
-        )
-    try:
-        return table[column].cast(pa.large_string()).to_pylist()
-    except pa.ArrowException:
-        raise ValueError(f"text_column={column!r} of {os.fspath(path)!r} holds no text.") from None
 
 
 def hold_out(notes: Iterable[str], most: int) -> tuple[list[str], list[str]]:
@@ -232,7 +150,8 @@ def read_notes(arguments: NoteArguments, most_held_out: int) -> tuple[list[str],
         source.notes = {"trained on": len(train), "held out": len(held)}
         notes, held_out, sources = train, held, [source]
     if arguments.text_files:
-        train, held = hold_out(read_text_files(arguments.text_files, arguments.text_column), most_held_out)
+        texts = read_texts(arguments.text_files, arguments.text_column, "text_files")
+        train, held = hold_out(texts, most_held_out)
         counts = {"trained on": len(train), "held out": len(held)}
         notes, held_out = notes + train, held_out + held
         sources.append(TextSource("Notes of one's own", arguments.data_license or UNSTATED, counts))

@@ -22,6 +22,7 @@ from .files import write_per_code, write_predictions
 from .tables import format_table
 
 RESULTS_FILE = "all_results.json"
+CARD_FIELDS = ("title", "summary", "source", "license", "language", "caution")
 TABLE_METRICS = ("f1_macro", "f1_macro_per_code", "f1_micro", "auc_macro", "auc_micro", "map", "precision_at_5")
 
 
@@ -147,7 +148,7 @@ def _circumstances(
         "threshold_and_epoch_chosen_on": "validation",
         "notes": {name: len(notes) for name, notes in corpus.dataset.items()},
         "codes": len(corpus.code_set),
-        "corpus": {name: getattr(corpus.card, name) for name in ("title", "summary", "source", "license", "language")},
+        "corpus": {name: getattr(corpus.card, name) for name in CARD_FIELDS},
         "world_size": training.world_size,
         "seconds": round(time.time() - started, 1),
         "peak_memory_gb": peak_memory_gb(),
