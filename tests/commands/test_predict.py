@@ -1,6 +1,7 @@
 """`kept-hf predict`, in process: what is printed and what is written."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -51,6 +52,33 @@ def test_the_50_best_and_what_is_assigned_are_written(folder, capsys):
     assert len(run(folder, "--threshold", (values[59] + values[60]) / 2)) == 60, "all that are assigned"
     assert [code["code"] for code in run(folder, "--threshold", 1e3, "--top_k", "65")] == best[:65]
     assert "the 65 best codes" in capsys.readouterr().out
+
+
+def test_notes_of_tables_and_folders(tmp_path):
+    (tmp_path / "notes.csv").write_text('note_id,text\n007,"Fever,\ncough"\n08,Sepsis\n')
+    assert predict.read_input(str(tmp_path / "notes.csv")) == (["007", "08"], ["Fever,\ncough", "Sepsis"])
+    (tmp_path / "notes.jsonl").write_text('{"text": "Fever"}\n{"note_id": 7, "text": "Sepsis"}\n')
+    assert predict.read_input(str(tmp_path / "notes.jsonl")) == (["line 1", "7"], ["Fever", "Sepsis"])
+    (tmp_path / "b.txt").write_text("Sepsis")
+    (tmp_path / "a.txt").write_text("Fever")
+    assert predict.read_input(str(tmp_path)) == (["a", "b"], ["Fever", "Sepsis"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("notes.json", "[]", r"--input .*notes\.json: pass a table with a note per row"),
+        ("notes.csv", "a,b\n1,2\n", r"--input has .*notes\.csv', which has no column text; it has: a, b"),
+        ("note.txt", " \n", r"--input .*note\.txt: the note is empty"),
+        ("notes.jsonl", '{"text": "secret"}\n{"text": 3}\n', r"--input has .*line 2: expected"),
+    ],
+)
+def test_bad_notes(tmp_path, capsys, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        predict.main(["--model", "nowhere", "--input", str(tmp_path / name)])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and re.search(message, error) and "secret" not in error
 
 
 def test_wrong_options(folder, capsys):

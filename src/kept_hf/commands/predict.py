@@ -1,6 +1,6 @@
 """Print the ICD codes of clinical notes, and write them as JSON lines.
 
-kept-hf predict --model outputs/demo --input notes.jsonl     # a JSON object per line: note_id, text
+kept-hf predict --model outputs/demo --input notes.jsonl     # or .csv, .parquet: columns note_id, text
 kept-hf predict --model outputs/demo --input note.txt        # one note
 cat note.txt | kept-hf predict --model outputs/demo          # one note
 
@@ -10,7 +10,6 @@ It prints the assigned codes and writes them, together with the 50 best-scored o
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,44 +21,31 @@ from transformers import pipeline
 from ..models.code_set import ICDCodeSet
 from ..models.pipeline_icd_coding import ICDCodingPipeline
 from ..reports.files import write_predictions
+from ..tables.note_files import TABLES, read_notes, table_kind
 
 KEPT_CODES = 50
 """How many of the best-scored codes of a note are written, beside the assigned ones; more if `--top_k` is more."""
 
 
-def read_notes(source: str) -> tuple[list[str], list[str]]:
-    """Ids and texts of a `.jsonl` file, a text file or standard input ("-").
+def read_input(source: str) -> tuple[list[str], list[str]]:
+    """Ids and texts of a table, a text file, a folder of text files or standard input ("-").
 
     Raises:
-        ValueError: another kind of file, no notes, an id that occurs twice, or a line that is no JSON object with a
-            text; the message names the line, not its content.
+        FileNotFoundError: no such file, or a folder without text files.
+        ValueError: another kind of file, or what `kept_hf.tables.note_files.read_notes` refuses; the message names the
+            line, not its content.
     """
-    path = Path(source)
-    if source == "-" or path.suffix == ".txt":
-        text = sys.stdin.read() if source == "-" else path.read_text(encoding="utf-8-sig")
-        if not text.strip():
-            raise ValueError("the note is empty.")
-        return ["stdin" if source == "-" else path.stem], [text]
-    if path.suffix != ".jsonl":
-        raise ValueError("pass a .jsonl file with a note per line, a .txt file with one note, or - for standard input.")
-    note_ids, texts, seen = [], [], set()
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                note = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number} is no JSON: {error.msg}.") from None
-            if not isinstance(note, dict) or not isinstance(note.get("text"), str):
-                raise ValueError(f'{path}, line {number}: expected {{"note_id": ..., "text": "..."}}.')
-            note_ids.append(str(note.get("note_id", f"line {number}")))
-            texts.append(note["text"])
-            if note_ids[-1] in seen:
-                raise ValueError(f"{path}, line {number}: the note_id has occurred before.")
-            seen.add(note_ids[-1])
-    if not texts:
-        raise ValueError(f"{path} holds no notes.")
+    if source == "-":
+        note_ids, texts = ["stdin"], [sys.stdin.read()]
+    elif Path(source).is_file() and table_kind(source) is None and Path(source).suffix != ".txt":
+        raise ValueError(
+            f"pass a table with a note per row ({', '.join(TABLES)}), a .txt file with one note, a folder of .txt "
+            "files, or - for standard input."
+        )
+    else:
+        note_ids, texts = read_notes(source, "--input")
+    if len(texts) == 1 and not texts[0].strip():
+        raise ValueError("the note is empty.")
     return note_ids, texts
 
 
@@ -69,7 +55,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, lis
         "kept-hf predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="folder or model id of a fine-tuned model with its processor")
-    parser.add_argument("--input", default="-", help="notes.jsonl, a text file, or - for standard input")
+    parser.add_argument("--input", default="-", help="table, text file, folder of text files, or - for standard input")
     parser.add_argument("--output", default="predictions.jsonl", help="JSON lines to write")
     parser.add_argument(
         "--threshold", type=float, help="assign above this score, a logit (default: the model's tuned one)"
@@ -78,9 +64,9 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, lis
     parser.add_argument("--batch_size", type=int, default=4, help="notes at a time")
     arguments = parser.parse_args(argv)
     try:
-        note_ids, texts = read_notes(arguments.input)
+        note_ids, texts = read_input(arguments.input)
     except (OSError, ValueError) as error:
-        parser.error(f"--input {arguments.input}: {error}")
+        parser.error(str(error) if str(error).startswith("--input") else f"--input {arguments.input}: {error}")
     if not Path(arguments.output).absolute().parent.is_dir():
         parser.error(f"--output {arguments.output}: there is no such folder")
     if Path(arguments.output).exists():
