@@ -3,7 +3,7 @@
     python benchmarks/keep_run.py outputs/demo/all_results.json demo
     python benchmarks/keep_run.py outputs/hsap/all_results.json hsap --kind hsap
     python benchmarks/keep_run.py outputs/mlm/all_results.json codiesp --kind mlm
-    python benchmarks/keep_run.py outputs/matching/all_results.json codiesp --kind matching
+    python benchmarks/keep_run.py outputs/zero-shot/all_results.json codiesp --kind zero_shot
     python benchmarks/keep_run.py outputs/two-stages/all_results.json codiesp --kind rerank
     python benchmarks/results_table.py --write
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("name", help="of the run")
     parser.add_argument(
         "--kind",
-        choices=("run", "hsap", "mlm", "matching", "rerank"),
+        choices=("run", "hsap", "mlm", "zero_shot", "rerank"),
         default="run",
         help="of train.py or train_msmn.py, of which pretraining command, or of rerank.py",
     )

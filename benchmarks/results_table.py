@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from statistics import mean, median, stdev
 
+from kept_hf.reports.tables import markdown_table
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 COLUMNS = {
@@ -22,12 +24,34 @@ COLUMNS = {
 }
 
 
+OLD_COMMANDS = {
+    "examples/pretrain_hsap.py": "kept-hf pretrain hsap",
+    "examples/pretrain_mlm.py": "kept-hf pretrain mlm",
+    "examples/pretrain_matching.py": "kept-hf pretrain zero-shot",
+}
+"""How older records name a command → how it is called now."""
+
+
+def read_pretraining(stage: str, first: str = "") -> list[dict]:
+    """The kept records of a pretraining stage, older ones with the names that their commands and keys have now.
+
+    Args:
+        stage: with which the names of the files begin.
+        first: the name of the one that comes first; the others are sorted.
+    """
+    runs = []
+    for path in sorted(RESULTS.glob(f"{stage}_*.json"), key=lambda path: (path.stem != first, path.stem)):
+        text = path.read_text(encoding="utf-8").replace("withheld ", "held-out ").replace("withheld_", "held_out_")
+        run = json.loads(text)
+        program, _, options = run["command"].partition(" ")
+        run["command"] = f"{OLD_COMMANDS.get(program, program)} {options}".rstrip()
+        runs.append(run)
+    return runs
+
+
 def results_table() -> str:
-    """Markdown: for each run the model and the guess by training frequency, in percent."""
-    lines = [
-        "| data | system | " + " | ".join(COLUMNS.values()) + " |",
-        "|---|---|" + "---|" * len(COLUMNS),
-    ]
+    """Markdown: for each run the model and the codes' frequencies in training alone, in percent."""
+    rows = []
     for path in sorted(RESULTS.glob("run_*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         split = run["evaluated_on"]
@@ -35,40 +59,44 @@ def results_table() -> str:
         data += f"{run['notes'][split]} {split} notes"
         name = system_name(run["settings"])
         for system, prefix in (("training frequency", "frequency"), (name, split)):
-            values = " | ".join(f"{100 * run[f'{prefix}_{name}']:.1f}" for name in COLUMNS)
-            lines.append(f"| {data} | {system} | {values} |")
-    lines = list(dict.fromkeys(lines))  # the same guess, for several runs on the same notes
-    return "\n".join(lines)
+            rows.append((data, system, *(f"{100 * run[f'{prefix}_{name}']:.1f}" for name in COLUMNS)))
+    # Several runs on the same notes have the same row of frequencies.
+    return markdown_table(list(dict.fromkeys(rows)), ["data", "system", *COLUMNS.values()])
+
+
+def with_note(note: str, *tables: str) -> str:
+    """Tables and the sentences below them."""
+    return "\n\n".join([*tables, note])
 
 
 def system_name(settings: dict) -> str:
     """What was trained, in a few words."""
     if "num_synonyms" in settings:
-        return "MSMN" + ", started as a matcher" * settings.get("start_as_matcher", False)
+        from_names = settings.get("initialize_from_names", settings.get("start_as_matcher", False))
+        return "MSMN" + ", initialized from names" * from_names
     name = "kept-hf"
     if settings.get("scorer") == "matching":
         name += ", late interaction"
     elif settings.get("prompt_layout") == "isolated":
         name += ", isolated layout" + " and similarity prior" * settings.get("similarity_prior", False)
-    return name + ", match-pretrained" * (settings["model_name_or_path"] == "outputs/matching")
+    is_pretrained = settings["model_name_or_path"] in ("outputs/zero-shot", "outputs/matching")
+    return name + ", zero-shot pretrained" * is_pretrained
 
 
 def corpora_table() -> str:
     """Markdown: reading of generated notes, the public preprocessing's loop and ours."""
     report = json.loads((RESULTS / "corpora.json").read_text(encoding="utf-8"))
-    lines = [
-        "| rows | order | file | csv loop | kept-hf | times faster | peak memory, csv loop | peak memory, kept-hf |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["rows", "order", "file", "csv loop", "kept-hf", "times faster"]
+    columns += ["peak memory, csv loop", "peak memory, kept-hf"]
+    rows = []
     for run in report["measured"]:
-        theirs, ours = (f"{median(run['seconds'][name]):.2f} s" for name in ("csv loop", "kept_hf"))
-        memory = " | ".join(f"{run['peak_bytes'][name] / 1e6:.0f} MB" for name in ("csv loop", "kept_hf"))
-        lines.append(
-            f"| {run['rows']:,} | {run['order']} | {run['file_bytes'] / 1e6:.0f} MB | {theirs} | {ours} | "
-            f"{run['ratio']:.1f} | {memory} |"
-        )
+        seconds = [f"{median(run['seconds'][name]):.2f} s" for name in ("csv loop", "kept_hf")]
+        memory = [f"{run['peak_bytes'][name] / 1e6:.0f} MB" for name in ("csv loop", "kept_hf")]
+        size = f"{run['file_bytes'] / 1e6:.0f} MB"
+        rows.append([f"{run['rows']:,}", run["order"], size, *seconds, f"{run['ratio']:.1f}", *memory])
     cores, revision = report["cores"]["allowed"], report["versions"]["git"]
-    return "\n".join([*lines, "", f"{cores} cores, revision {revision}; medians of turns taken in one process."])
+    note = f"{cores} cores, revision {revision}; medians of turns taken in one process."
+    return with_note(note, markdown_table(rows, columns))
 
 
 def adapters_table() -> str:
@@ -85,27 +113,22 @@ def adapters_table() -> str:
         "bitfit": "`--trainable bias,lm_head`",
     }
     metrics = ("f1_macro", "f1_micro", "auc_macro")
-    lines = [
-        "| what trains on the notes | learning rate | parameters | on the disk | peak memory | time | "
-        + " | ".join(COLUMNS[name] for name in metrics)
-        + " |",
-        "|---|---|---|---|---|---|" + "---|" * len(metrics),
-    ]
+    columns = ["what trains on the notes", "learning rate", "parameters", "on the disk", "peak memory", "time"]
+    rows = []
     for run in report["runs"]:
-        values = " | ".join(f"{100 * run[name]:.1f}" for name in metrics)
-        cost = " | | |"
+        cost = ["", "", ""]
         if run["trainable_parameters"]:
-            cost = f" {run['learning_rate']:g} | {run['trainable_parameters']:,} | {run['stored_bytes'] / 1e6:.1f} MB |"
-        lines.append(
-            f"| {names[run['method']]} |{cost} {run['peak_memory_gb']:.1f} GB | {run['seconds']:.0f} s | {values} |"
-        )
+            size = f"{run['stored_bytes'] / 1e6:.1f} MB"
+            cost = [f"{run['learning_rate']:g}", f"{run['trainable_parameters']:,}", size]
+        spent = [f"{run['peak_memory_gb']:.1f} GB", f"{run['seconds']:.0f} s"]
+        rows.append([names[run["method"]], *cost, *spent, *(f"{100 * run[name]:.1f}" for name in metrics)])
     split, notes = report["evaluated_on"], report["notes"]
     note = (
         f"{report['corpus']}: {report['codes']} codes, {notes['train']} training and {notes[split]} {split} notes; one "
         f"run each, seed {report['seed']}; {report['cores']['allowed']} cores, revision {report['versions']['git']}. "
-        "The base's time is that of the matching stage, which the others do not repeat."
+        "The base's time is that of the synthetic prompts, which the others do not repeat."
     )
-    return "\n".join([*lines, "", note])
+    return with_note(note, markdown_table(rows, columns + [COLUMNS[name] for name in metrics]))
 
 
 def attention_table(device: str = "cpu") -> str:
@@ -114,34 +137,32 @@ def attention_table(device: str = "cpu") -> str:
     if not path.exists():
         return f"Not measured yet: `python benchmarks/bench_attention.py --device {device}`."
     report = json.loads(path.read_text(encoding="utf-8"))
-    lines = [
-        "| tokens | precision | pass | allocator | transformers | kept-hf | times faster | real tokens/s | share of the"
-        " matrix products' speed | memory |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["tokens", "precision", "pass", "allocator", "transformers", "kept-hf", "times faster"]
+    columns += ["real tokens/s", "share of the matrix products' speed", "memory"]
+    rows = []
     for run in sorted(report["lengths"], key=lambda run: (run["dtype"], run["mode"], run["allocator"], run["length"])):
-        theirs, ours = (f"{median(run['seconds'][side]):.2f} s" for side in ("stock", "kept_hf"))
+        seconds = [f"{median(run['seconds'][side]):.2f} s" for side in ("stock", "kept_hf")]
         shares = " → ".join(f"{100 * run['share_of_peak'][side]:.0f}%" for side in ("stock", "kept_hf"))
         memory = " → ".join(f"{value:.2f}" for value in run["peak_gb"].values()) + " GB" if run["peak_gb"] else ""
-        lines.append(
-            f"| {run['length']:,} | {run['dtype']} | {run['mode']} | {run['allocator']} | {theirs} | {ours} | "
-            f"**{run['ratio']:.2f}** | {run['real_tokens_per_second']['kept_hf']:,.0f} | {shares} | {memory} |"
-        )
-    lines += ["", "| | precision | pass | times as fast |", "|---|---|---|---|"]
+        speed = f"{run['real_tokens_per_second']['kept_hf']:,.0f}"
+        settings = [f"{run['length']:,}", run["dtype"], run["mode"], run["allocator"]]
+        rows.append([*settings, *seconds, f"**{run['ratio']:.2f}**", speed, shares, memory])
+    lengths = markdown_table(rows, columns)
+    rows = []
     for run in report["padding"]:
-        lines.append(
-            f"| half padding, against the notes one by one | {run['dtype']} | {run['mode']} | {run['ratio']:.2f} |"
-        )
+        what = "half padding, against the notes one by one"
+        rows.append([what, run["dtype"], run["mode"], f"{run['ratio']:.2f}"])
     for run in report["recipe"]:
         what = f"public recipe (padded to 8,192), notes of {mean(run['lengths']):,.0f} tokens in the mean"
-        lines.append(f"| {what} | {run['dtype']} | {run['mode']} | **{run['ratio']:.1f}** |")
+        rows.append([what, run["dtype"], run["mode"], f"**{run['ratio']:.1f}**"])
+    batches = markdown_table(rows, ["", "precision", "pass", "times as fast"])
     run, versions = report["lengths"][0], report["versions"]
     note = (
         f"{run['layers']} layers of base width, {run['globals']} global tokens, {report['device']}, "
         f"{report['cores']['allowed']} cores, torch {versions['torch']}, transformers {versions['transformers']}, "
         f"revision {versions['git']}; turns taken in one process. Memory is above the model's, in processes of its own."
     )
-    return "\n".join([*lines, "", note])
+    return with_note(note, lengths, batches)
 
 
 def isolated_table(device: str = "cpu") -> str:
@@ -150,6 +171,20 @@ def isolated_table(device: str = "cpu") -> str:
     if not path.exists():
         return f"Not measured yet: `python benchmarks/bench_isolated.py --device {device}`."
     report = json.loads(path.read_text(encoding="utf-8"))
+    turns = len(report["runs"][0]["seconds"]["note"])
+    settings, versions = report["settings"], report["versions"]
+    note = (
+        f"{settings['layers']} layers of base width, a note of {settings['length']:,} tokens, descriptions of "
+        f"{settings['description']}, joint groups of {settings['group']} codes, {report['device']}, threads: "
+        f"{report['threads'] or 'all'}, torch {versions['torch']}, transformers {versions['transformers']}, revision "
+        f"{versions['git']}; {report['clock']} time, medians over {turns} turns taken in one process; x: "
+        f"{settings['groups']} group timed a turn and multiplied. Memory is anonymous memory, in a process of its own."
+    )
+    return with_note(note, _isolated_goals(report, {"cpu": 10}.get(device, 15)), _isolated_costs(report["runs"]))
+
+
+def _isolated_goals(report: dict, goal: int) -> str:
+    """What was to be reached, and what is; `goal`: how many times faster than the joint layout."""
     runs, once = {run["codes"]: run for run in report["runs"]}, report["descriptions"]
     isolated = {
         codes: [sum(turn) for turn in zip(run["seconds"]["note"], run["seconds"]["codes"], strict=True)]
@@ -159,85 +194,99 @@ def isolated_table(device: str = "cpu") -> str:
     def ratio(over: list[float], under: list[float]) -> float:
         return median(a / b for a, b in zip(over, under, strict=True))
 
-    goal = {"cpu": 10}.get(device, 15)
     few, many = 300, once["codes"]
     against, ours = (runs[few]["seconds"][side] for side in ("stock", "kept_hf"))
     fewest, most = report["training"]
     encoding, scoring = (once[f"{name}_bytes"] / 1e9 for name in ("encoding", "scoring"))
-    lines = [
-        "| | goal | measured | |",
-        "|---|---|---|---|",
-        f"| {few} codes, against the passes of the joint layout, transformers' encoder | {goal} times faster | "
-        f"**{ratio(against, isolated[few]):.1f}** | {median(against):.0f} s → {median(isolated[few]):.1f} s |",
-        f"| {many:,} codes, in joint rerankings of {few} codes, our encoder | at most 1 | "
-        f"**{ratio(isolated[many], ours):.2f}** | {median(isolated[many]):.1f} s, {median(ours):.1f} s |",
-        f"| peak memory, {many:,} codes, beyond the model | under 2 GB | **{max(encoding, scoring):.2f} GB** | "
-        f"encoding {encoding:.2f} GB, scoring {scoring:.2f} GB; file {once['file_bytes'] / 1e9:.1f} GB |",
-        f"| one more note | no description encoded | **none** | {many:,} descriptions, once: {once['seconds']:.0f} s |",
-        f"| training step, {most} codes, in steps with {fewest} | at most 2.5 | "
-        f"**{ratio(*(report['training'][codes] for codes in (most, fewest))):.2f}** | "
-        + ", ".join(f"{median(report['training'][codes]):.1f} s" for codes in (most, fewest))
-        + " |",
-        "",
-        "| codes | isolated: note + codes | GFLOP | joint, our encoder | joint, transformers | GFLOP | of the isolated "
-        "time: note | attention to the note | to the block | dense layers | descriptions, once |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+    rows = [
+        [
+            f"{few} codes, against the passes of the joint layout, transformers' encoder",
+            f"{goal} times faster",
+            f"**{ratio(against, isolated[few]):.1f}**",
+            f"{median(against):.0f} s → {median(isolated[few]):.1f} s",
+        ],
+        [
+            f"{many:,} codes, in joint rerankings of {few} codes, our encoder",
+            "at most 1",
+            f"**{ratio(isolated[many], ours):.2f}**",
+            f"{median(isolated[many]):.1f} s, {median(ours):.1f} s",
+        ],
+        [
+            f"peak memory, {many:,} codes, beyond the model",
+            "under 2 GB",
+            f"**{max(encoding, scoring):.2f} GB**",
+            f"encoding {encoding:.2f} GB, scoring {scoring:.2f} GB; file {once['file_bytes'] / 1e9:.1f} GB",
+        ],
+        [
+            "one more note",
+            "no description encoded",
+            "**none**",
+            f"{many:,} descriptions, once: {once['seconds']:.0f} s",
+        ],
+        [
+            f"training step, {most} codes, in steps with {fewest}",
+            "at most 2.5",
+            f"**{ratio(*(report['training'][codes] for codes in (most, fewest))):.2f}**",
+            ", ".join(f"{median(report['training'][codes]):.1f} s" for codes in (most, fewest)),
+        ],
     ]
-    for codes, run in runs.items():
+    return markdown_table(rows, ["", "goal", "measured", ""])
+
+
+def _isolated_costs(runs: list[dict]) -> str:
+    """Times, arithmetic and shares of the time for each number of codes."""
+    columns = ["codes", "isolated: note + codes", "GFLOP", "joint, our encoder", "joint, transformers", "GFLOP"]
+    columns += ["of the isolated time: note", "attention to the note", "to the block", "dense layers"]
+    columns += ["descriptions, once"]
+    rows = []
+    for run in runs:
         seconds, operations = run["seconds"], run["operations"]
-        of_note, of_codes = median(seconds["note"]), median(seconds["codes"])
+        for_note, for_codes = median(seconds["note"]), median(seconds["codes"])
         counted = sum(n for name, n in operations.items() if name not in ("joint", "descriptions"))
-        shares = [of_note, *(share * of_codes for share in run["shares"].values())]
-        shares = " | ".join(f"{100 * share / (of_note + of_codes):.0f}%" for share in shares)
+        parts = [for_note, *(share * for_codes for share in run["shares"].values())]
         mark = " x" * run["joint_multiplied"]
-        lines.append(
-            f"| {codes:,} | {of_note:.1f} + {of_codes:.1f} s | {counted / 1e9:,.0f} | "
-            f"{median(seconds['kept_hf']):.0f} s{mark} | {median(seconds['stock']):.0f} s{mark} | "
-            f"{operations['joint'] / 1e9:,.0f} | {shares} | {operations['descriptions'] / 1e9:,.0f} GFLOP |"
+        rows.append(
+            [
+                f"{run['codes']:,}",
+                f"{for_note:.1f} + {for_codes:.1f} s",
+                f"{counted / 1e9:,.0f}",
+                *(f"{median(seconds[side]):.0f} s{mark}" for side in ("kept_hf", "stock")),
+                f"{operations['joint'] / 1e9:,.0f}",
+                *(f"{100 * part / (for_note + for_codes):.0f}%" for part in parts),
+                f"{operations['descriptions'] / 1e9:,.0f} GFLOP",
+            ]
         )
-    settings, versions = report["settings"], report["versions"]
-    note = (
-        f"{settings['layers']} layers of base width, a note of {settings['length']:,} tokens, descriptions of "
-        f"{settings['description']}, joint groups of {settings['group']} codes, {report['device']}, threads: "
-        f"{report['threads'] or 'all'}, torch {versions['torch']}, transformers {versions['transformers']}, revision "
-        f"{versions['git']}; {report['clock']} time, medians over {len(isolated[few])} turns taken in one process; x: "
-        f"{settings['groups']} group timed a turn and multiplied. Memory is anonymous memory, in a process of its own."
-    )
-    return "\n".join([*lines, "", note])
+    return markdown_table(rows, columns)
 
 
 def hsap_table() -> str:
     """Markdown: names linked to their concept, before HSAP and after each kept run."""
-    paths = sorted(RESULTS.glob("hsap_*.json"), key=lambda path: (path.stem != "hsap_open_terms", path.stem))
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    runs = read_pretraining("hsap", first="hsap_open_terms")
     if not runs:
         return "Not measured yet: `kept-hf pretrain hsap`."
     names = {
-        "withheld_synonym_accuracy_at_1": "withheld synonyms @1",
-        "withheld_synonym_accuracy_at_5": "@5",
+        "held_out_synonym_accuracy_at_1": "held-out synonyms @1",
+        "held_out_synonym_accuracy_at_5": "@5",
         "trained_abbreviation_accuracy_at_1": "trained abbreviations @1",
         "trained_abbreviation_accuracy_at_5": "@5",
-        "withheld_abbreviation_accuracy_at_1": "withheld abbreviations @1",
+        "held_out_abbreviation_accuracy_at_1": "held-out abbreviations @1",
         "tree_distance_correlation": "rank correlation",
     }
-    lines = ["| run | steps | " + " | ".join(names.values()) + " |", "|---|---|" + "---|" * len(names)]
-    rows = [("the weights it starts from", 0, runs[0]["before"])]
-    rows += [(f"`{run['command'].removeprefix('examples/')}`", run["steps"], run["after"]) for run in runs]
-    for name, steps, metrics in rows:
-        values = " | ".join(f"{metrics[key]:.3f}" for key in names)
-        lines.append(f"| {name} | {steps} | {values} |")
+    measured = [("the initial weights", 0, runs[0]["before"])]
+    measured += [(f"`{run['command']}`", run["steps"], run["after"]) for run in runs]
+    rows = [[name, steps, *(metrics[key] for key in names)] for name, steps, metrics in measured]
     run, revisions = runs[0], dict.fromkeys(run["versions"]["git"] for run in runs)
     note = (
         f"{run['candidates']:,} names of {run['candidate_concepts']:,} concepts to link to; {run['names_per_step']} "
         f"names a step; the first run had {run['training_seconds'] / 60:.0f} minutes on {run['cores']} cores, "
         f"the others as many steps; one seed; revisions {', '.join(revisions)}."
     )
-    return "\n".join([*lines, "", note])
+    return with_note(note, markdown_table(rows, ["run", "steps", *names.values()]))
 
 
 def mlm_table() -> str:
-    """Markdown: masked tokens of withheld notes, before and after each kept run."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("mlm_*.json"))]
+    """Markdown: masked tokens of held-out notes, before and after each kept run."""
+    runs = read_pretraining("mlm")
     if not runs:
         return "Not measured yet: `kept-hf pretrain mlm`."
     names = {
@@ -248,30 +297,28 @@ def mlm_table() -> str:
         "accuracy_new": "rarer, nowhere else",
         "accuracy_common": "common",
     }
-    lines = ["| run | steps | " + " | ".join(names.values()) + " |", "|---|---|" + "---|" * len(names)]
+    rows = []
     for run in runs:
-        command = run["command"].removeprefix("examples/")
-        for name, steps, when in ((f"before `{command}`", 0, "before"), ("after", run["steps"], "after")):
-            values = " | ".join(f"{run[when][key]:,.{3 if key != 'perplexity' else 1}f}" for key in names)
-            lines.append(f"| {name} | {steps} | {values} |")
+        for name, steps, when in ((f"before `{run['command']}`", 0, "before"), ("after", run["steps"], "after")):
+            values = [f"{run[when][key]:,.{3 if key != 'perplexity' else 1}f}" for key in names]
+            rows.append([name, steps, *values])
     run = runs[0]
     note = (
-        f"{run['withheld_notes']} withheld notes, {sum(run['masked_tokens'].values()):,} masked tokens; blocks a step: "
+        f"{run['held_out_notes']} held-out notes, {sum(run['masked_tokens'].values()):,} masked tokens; blocks a step: "
         f"{run['rows_per_step']}; {run['training_seconds'] / 60:.0f} minutes, one seed, CPU cores: {run['cores']}, "
         f"revision {run['versions']['git']}."
     )
-    return "\n".join([*lines, "", note])
+    return with_note(note, markdown_table(rows, ["run", "steps", *names.values()]))
 
 
-def matching_table() -> str:
+def zero_shot_table() -> str:
     """Markdown: answers to prompts, before and after each kept run."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("matching_*.json"))]
+    runs = read_pretraining("zero_shot")
     if not runs:
         return "Not measured yet: `kept-hf pretrain zero-shot`."
     parts = []
     for run in runs:
-        lines = [f"`{run['command'].removeprefix('examples/')}`", "", "| | before | after |", "|---|---|---|"]
-        lines += [f"| {row['']} | {row['before']:.3f} | {row['after']:.3f} |" for row in run["table"]]
+        rows = [[row[""], row["before"], row["after"]] for row in run["table"]]
         notes = f"; {run['zero_shot_notes']} validation notes, {run['zero_shot_codes']} codes" * bool(
             run["zero_shot_notes"]
         )
@@ -281,12 +328,12 @@ def matching_table() -> str:
             f"{run['training_seconds'] / 60:.0f} minutes, {machine}{notes}; one seed, revision "
             f"{run['versions']['git']}."
         )
-        parts.append("\n".join([*lines, "", note]))
+        parts.append(with_note(note, f"`{run['command']}`", markdown_table(rows, ["", "before", "after"])))
     return "\n\n".join(parts)
 
 
 def retrieval_table() -> str:
-    """Markdown: what first stages without training propose, and their F1 on rare codes."""
+    """Markdown: the candidates of first stages without training, and their F1 on rare codes."""
     path = RESULTS / "retrieval.json"
     if not path.exists():
         return "Not measured yet: `python benchmarks/bench_retrieval.py path/to/codiesp`."
@@ -302,13 +349,10 @@ def retrieval_table() -> str:
         "unseen_recall_at_300": "at 300",
     }
     rare = {"f1_macro": "rare50: macro-F1", "f1_micro": "micro-F1", "map": "MAP"}
-    lines = [
-        f"| system | {' | '.join([*columns.values(), *rare.values()])} |",
-        "|---" * (1 + len(columns) + len(rare)) + "|",
-    ]
+    rows = []
     for row, rare_row in zip(report["all"]["systems"], report["rare50"]["systems"], strict=True):
         values = [100 * row[name] for name in columns] + [100 * rare_row[name] for name in rare]
-        lines.append(f"| {row['system']} | {' | '.join(f'{value:.1f}' for value in values)} |")
+        rows.append([row["system"], *values])
     notes, versions = report["notes"], report["versions"]
     note = (
         f"{report['codes']['all']:,} codes, {notes['all']['train']} training and {notes['all']['validation']} "
@@ -316,7 +360,7 @@ def retrieval_table() -> str:
         f"thresholds are those of the other half of the validation notes. Encoder: {report['model']}; scikit-learn "
         f"{versions['scikit-learn']}, revision {versions['git']}."
     )
-    return "\n".join([*lines, "", note])
+    return with_note(note, markdown_table(rows, ["system", *columns.values(), *rare.values()], digits=1))
 
 
 def msmn_table() -> str:
@@ -325,17 +369,19 @@ def msmn_table() -> str:
     if not path.exists():
         return "Not measured yet: `python benchmarks/bench_msmn.py`."
     report = json.loads(path.read_text(encoding="utf-8"))
-    lines = ["| codes at a time | peak memory above the model | time of a step |", "|---|---|---|"]
+    rows = []
     for run in report["runs"]:
-        values = "out of memory | " if "out_of_memory" in run else f"{run['peak_gb']:.2f} GB | {run['seconds']:.0f} s"
-        lines.append(f"| {run['chunk'] or 'all'} | {values} |")
+        spent = ["out of memory", ""]
+        if "out_of_memory" not in run:
+            spent = [f"{run['peak_gb']:.2f} GB", f"{run['seconds']:.0f} s"]
+        rows.append([run["chunk"] or "all", *spent])
     versions = report["versions"]
     note = (
         f"{report['notes']} notes of {report['words']:,} words, each read twice, {report['codes']:,} codes of "
         f"{report['synonyms']} terms, {report['gpu'] or report['device']}, {report['cores']['allowed']} cores, torch "
         f"{versions['torch']}, revision {versions['git']}."
     )
-    return "\n".join([*lines, "", note])
+    return with_note(note, markdown_table(rows, ["codes at a time", "peak memory above the model", "time of a step"]))
 
 
 CANDIDATES = {
@@ -354,39 +400,38 @@ TWO_STAGES = {
 
 
 def reranking_table() -> str:
-    """Markdown: what first stages propose, both stages by metric, and by how often a code occurs in training."""
+    """Markdown: the candidates of first stages, both stages by metric, and by how often a code occurs in training."""
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("rerank_*.json"))]
     if not reports:
         return "Not measured yet: `kept-hf rerank`."
-    lines = []
+    rows = []
     for row in {row["first stage"]: row for report in reports for row in report["candidates"]}.values():
-        values = " | ".join(f"{100 * row[name]:.1f}" if name in row else "" for name in CANDIDATES)
-        lines.append(f"| {row['first stage']} | {values} |")
-    head = [f"| first stage | {' | '.join(CANDIDATES.values())} |", "|---" * (1 + len(CANDIDATES)) + "|"]
-    return "\n".join([*head, *lines, *(line for report in reports for line in _two_stages(report))])
+        rows.append([row["first stage"], *(f"{100 * row[name]:.1f}" if name in row else "" for name in CANDIDATES)])
+    candidates = markdown_table(rows, ["first stage", *CANDIDATES.values()])
+    return "\n\n".join([candidates, *map(_two_stages, reports)])
 
 
-def _two_stages(report: dict) -> list[str]:
+def _two_stages(report: dict) -> str:
     """The tables of one run of `kept-hf rerank`."""
     first = report["candidates"][0]["first stage"]
-    lines = ["", f"**{first} proposes**", ""]
-    lines += [f"| system | {' | '.join(TWO_STAGES.values())} |", "|---" * (1 + len(TWO_STAGES)) + "|"]
+    rows = []
     alone = mean(run["metrics"]["f1_macro"] for run in report["runs"][first])
     lifts = []
     for system, runs in report["runs"].items():
         values = []
         for name in TWO_STAGES:
-            of_runs = [100 * run["metrics"][name] for run in runs]
-            spread = f" ± {stdev(of_runs):.1f}" if len(of_runs) > 1 else ""
-            values.append(f"{mean(of_runs):.1f}{spread}")
-        lines.append(f"| {system} | {' | '.join(values)} |")
+            percents = [100 * run["metrics"][name] for run in runs]
+            spread = f" ± {stdev(percents):.1f}" if len(percents) > 1 else ""
+            values.append(f"{mean(percents):.1f}{spread}")
+        rows.append([system, *values])
         if system.endswith(f" on {first}") or system.startswith(f"{first} + "):
             lifts.append(f"{system} {100 * (mean(run['metrics']['f1_macro'] for run in runs) / alone - 1):+.1f}%")
     names = [name for name in report["bands"][0] if name not in ("train_notes", "codes", "gold_notes")]
-    lines += ["", f"| notes in training | codes | {' | '.join(names)} |", "|---" * (2 + len(names)) + "|"]
+    systems, rows = markdown_table(rows, ["system", *TWO_STAGES.values()]), []
     for row in report["bands"]:
-        values = " | ".join("" if row[name] is None else f"{100 * row[name]:.1f}" for name in names)
-        lines.append(f"| {row['train_notes']} | {row['codes']:,} | {values} |")
+        values = ["" if row[name] is None else f"{100 * row[name]:.1f}" for name in names]
+        rows.append([row["train_notes"], f"{row['codes']:,}", *values])
+    bands = markdown_table(rows, ["notes in training", "codes", *names])
     seeds, notes, versions = max(map(len, report["runs"].values())), report["notes"], report["versions"]
     split, top_k = report["evaluated_on"], report["settings"]["top_k"]
     means = f"; means of {seeds} seeds ± their standard deviation" * (seeds > 1)
@@ -397,7 +442,7 @@ def _two_stages(report: dict) -> list[str]:
         f"{report['thresholds_and_weights_tuned_on']}; torch {versions['torch']}, transformers "
         f"{versions['transformers']}, revision {versions['git']}."
     )
-    return [*lines, "", note]
+    return with_note(note, f"**Candidates of {first}**", systems, bands)
 
 
 TABLES = {
@@ -409,7 +454,7 @@ TABLES = {
     ("docs/hsap.md", "hsap"): hsap_table,
     ("docs/mlm.md", "mlm"): mlm_table,
     ("docs/msmn.md", "msmn"): msmn_table,
-    ("docs/matching.md", "matching"): matching_table,
+    ("docs/zero_shot.md", "zero_shot"): zero_shot_table,
     ("docs/retrieval.md", "retrieval"): retrieval_table,
     ("docs/reranking.md", "reranking"): reranking_table,
 }

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
-from kept_hf.corpora import load_corpus
-from kept_hf.corpora.codiesp import CODE_KINDS, LANGUAGES
-from kept_hf.corpora.export import export_corpus, export_parser
+from kept_hf.commands import export
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = export_parser(__doc__, "folder that holds train, dev and test, or some of them", data_dir_required=True)
-    parser.add_argument("--kind", choices=CODE_KINDS, default="diagnosis", help="which codes (default: diagnosis)")
-    parser.add_argument("--language", choices=LANGUAGES, default="en", help="of the texts (default: en)")
-    arguments = parser.parse_args(argv)
-    try:
-        corpus = load_corpus(
-            "codiesp",
-            data_dir=arguments.data_dir,
-            cache_dir=arguments.cache_dir,
-            codes=arguments.kind,
-            language=arguments.language,
-        )
-        export_corpus(corpus, arguments.codes, arguments.out)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
+    export.main(["codiesp", *(sys.argv[1:] if argv is None else argv)])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from kept_hf import metrics as metrics_module
 from kept_hf.metrics import (
     ICD_METRIC_PATH,
     best_macro_f1_threshold,
@@ -15,6 +14,9 @@ from kept_hf.metrics import (
     micro_precision_recall_curve,
     per_code_metrics,
 )
+from kept_hf.metrics.inputs import MetricInput, check_arrays, count_codes
+from kept_hf.metrics.ordering import count_in_all
+from kept_hf.metrics.registry import METRICS
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -80,45 +82,39 @@ def test_metrics_agree_on_many_equal_scores_at_the_boundary():
     assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-9)
 
 
-def test_metrics_agree_over_several_blocks(monkeypatch):
+def test_metrics_agree_over_several_blocks():
+    """Copies of the notes leave all metrics as they are; more than a million pairs are sorted in several blocks."""
     scores, labels = random_case(7, notes=60, codes=50)
     labels[:, 20:30] = 1
+    many_scores, many_labels = (np.tile(array, (360, 1)) for array in (scores, labels))
+    assert many_scores.size > 1 << 20
     expected = reference.reference_metrics(scores, labels)
-    whole = per_code_metrics(scores, labels)["auc"]
-    monkeypatch.setattr(metrics_module, "_BLOCK", 130)
-    ours = icd_metrics(scores, labels)
+    ours = icd_metrics(many_scores, many_labels)
     assert ours == pytest.approx({name: expected[name] for name in ours}, abs=1e-9)
-    np.testing.assert_array_equal(per_code_metrics(scores, labels)["auc"], whole)
+    few, many = per_code_metrics(scores, labels), per_code_metrics(many_scores, many_labels)
+    for name in ("precision", "recall", "f1", "auc"):
+        np.testing.assert_allclose(many[name], few[name], atol=1e-9)
+    assert best_micro_f1_threshold(many_scores, many_labels) == best_micro_f1_threshold(scores, labels)
 
 
 @pytest.mark.parametrize("kind", ["smooth", "ties", "far", "one value"])
-def test_grid_counts_like_a_sort(monkeypatch, kind):
-    monkeypatch.setattr(metrics_module, "_GRID_CELLS", 64)
-    monkeypatch.setattr(metrics_module, "_BLOCK", 100)
-    for seed in range(20):
+@pytest.mark.parametrize("size", [1000, (1 << 20) + 1000])
+def test_many_scores_are_counted_like_few(kind, size):
+    for seed in range(20 if size == 1000 else 2):
         generator = np.random.default_rng(seed)
-        scores = generator.normal(size=1000).astype(np.float32)
+        scores = generator.normal(size=size).astype(np.float32)
         if kind == "ties":
             scores = scores.round(1)
         if kind == "far":
-            scores[::50] = [-np.inf, np.inf, 3e38, -3e38, -1e4] * 4
+            scores[:: size // 20] = np.resize([-np.inf, np.inf, 3e38, -3e38, -1e4], len(scores[:: size // 20]))
         values = np.unique(generator.choice(scores, 30))
+        if kind == "far":
+            values = np.unique([*values, *scores[:: size // 20]])
         if kind == "one value":
             values = values[:1]
-        below, up_to = metrics_module._count_in_all(scores, values)
+        below, up_to = count_in_all(scores, values)
         assert below.tolist() == [int((scores < value).sum()) for value in values]
         assert up_to.tolist() == [int((scores <= value).sum()) for value in values]
-
-
-def test_grid_is_what_large_arrays_use(monkeypatch):
-    scores, labels = random_case(3, notes=40, codes=50)
-    expected = icd_metrics(scores, labels)["auc_micro"], best_micro_f1_threshold(scores, labels)
-    calls = []
-    count_by_grid = metrics_module._count_by_grid
-    monkeypatch.setattr(metrics_module, "_GRID_CELLS", 32)
-    monkeypatch.setattr(metrics_module, "_count_by_grid", lambda *a: calls.append(1) or count_by_grid(*a))
-    assert (icd_metrics(scores, labels)["auc_micro"], best_micro_f1_threshold(scores, labels)) == expected
-    assert len(calls) == 2
 
 
 def test_small_case_by_hand():
@@ -411,9 +407,23 @@ def test_macro_threshold_is_the_best_of_all(levels, dtype):
             assert icd_metrics(scores, labels, threshold=other)["f1_macro"] <= best + 1e-9, (seed, other)
 
 
-def test_macro_threshold_in_blocks(monkeypatch):
+def test_macro_threshold_in_blocks():
+    """Copies of the codes leave the means over codes as they are, and fill several blocks."""
     generator = np.random.default_rng(0)
     scores, labels = generator.normal(size=(40, 30)), generator.integers(0, 2, size=(40, 30))
-    whole = best_macro_f1_threshold(scores, labels)
-    monkeypatch.setattr("kept_hf.metrics._BLOCK", 90)
-    assert best_macro_f1_threshold(scores, labels) == whole
+    copies = (1, 1_100_000 // scores.size)
+    assert best_macro_f1_threshold(np.tile(scores, copies), np.tile(labels, copies)) == best_macro_f1_threshold(
+        scores, labels
+    )
+
+
+def test_the_parts_of_icd_metrics():
+    """Each entry of the registry adds metrics of its own, in this order."""
+    scores, labels = random_case(1, notes=12, codes=20)
+    names = []
+    for metric in METRICS:
+        pairs = check_arrays(scores, labels)
+        found = metric(MetricInput(pairs, count_codes(pairs, 0.0), [1, 5]))
+        assert found and not set(found) & set(names)
+        names += found
+    assert list(icd_metrics(scores, labels, ks=(1, 5, 50))) == names

@@ -106,7 +106,7 @@ def test_predict_names_the_bad_line(trained, tmp_path, content):
 @pytest.mark.parametrize(
     ("name", "content", "options", "expected"),
     [
-        ("notes.csv", "a,b", [], "pass a .jsonl file with a note per line"),
+        ("notes.csv", "a,b", [], "has no column text"),
         ("note.txt", " \n", [], "the note is empty"),
         ("notes.jsonl", '{"note_id": 7, "text": "a"}\n{"note_id": "7", "text": "b"}\n', [], "line 2: the note_id has"),
         ("note.txt", "Fever", ["--output", "nowhere/out.jsonl"], "there is no such folder"),

@@ -85,10 +85,10 @@ def test_it_writes_the_encoder_and_the_report(trained):
     results = read(folder)
     assert results["steps"] == 4 and results["names_per_step"] == 16 and results["world_size"] == 1
     assert results["sources"] == ["csv"] and results["graph"]["concepts"] == 60
-    for key in ("withheld_synonym_accuracy_at_1", "trained_abbreviation_accuracy_at_5", "tree_distance_correlation"):
+    for key in ("held_out_synonym_accuracy_at_1", "trained_abbreviation_accuracy_at_5", "tree_distance_correlation"):
         assert -1 <= results["before"][key] <= 1 and -1 <= results["after"][key] <= 1
     assert results["before"] != results["after"]
-    assert "withheld abbreviations, accuracy@1" in printed and "before" in printed and "after" in printed
+    assert "held-out abbreviations, accuracy@1" in printed and "before" in printed and "after" in printed
     card = (folder / "README.md").read_text()
     assert "A table of one's own" in card and "terms.csv" not in card
 

@@ -17,6 +17,8 @@ from kept_hf import KeptLongformerForICDPrompting, KeptLongformerForMaskedLM
 from kept_hf.commands import recipe as recipes
 from kept_hf.hub.masked_lm_card import make_masked_lm_card
 from kept_hf.models.publication import CREDENTIALED, UNSTATED
+from kept_hf.pretraining.masked_lm import blocks as blocks_module
+from kept_hf.pretraining.notes import hide_text_files
 from kept_hf.training.conversion import convert_to_kept_longformer
 
 REPORT = (
@@ -95,14 +97,14 @@ def test_it_writes_the_model_and_the_report(trained):
     assert [name for name in REPORT if not (folder / name).exists()] == []
     results = read(folder)
     assert results["steps"] == 5 and results["rows_per_step"] == 8 and results["world_size"] == 1
-    assert results["notes"] == 27 and results["withheld_notes"] == 3 and results["descriptions"] == 36
+    assert results["notes"] == 27 and results["held_out_notes"] == 3 and results["descriptions"] == 36
     assert results["blocks"] == 4 * 8, "more than one epoch; several processes would fill up the last step of one"
     assert results["after"]["masked_loss"] < results["before"]["masked_loss"]
     assert sum(results["masked_tokens"].values()) == results["table"][0]["masked tokens"] > 10
     for key in ("accuracy", "accuracy_repeated", "accuracy_common"):
         assert 0 <= results["before"][key] <= 1 and 0 <= results["after"][key] <= 1
     assert "rarer words that stand elsewhere in the text" in printed and "before" in printed and "after" in printed
-    assert "3 withheld notes; 5 steps of 8 blocks of up to 64 tokens" in printed
+    assert "3 held-out notes; 5 steps of 8 blocks of up to 64 tokens" in printed
 
 
 def test_the_folder_is_an_ordinary_checkpoint(trained, tiny_checkpoint):
@@ -130,12 +132,12 @@ def test_no_note_and_no_name_of_a_file_is_printed_or_written(trained, run, tmp_p
     assert "masked" in seen and MARKER not in seen.lower()
 
 
-def test_names_of_text_files_leave_the_command(mlm):
+def test_names_of_text_files_leave_the_command():
     argv = ["--block_size", "9", "--text_files", "john.txt", "doe.txt", "--text_files=x.txt"]
     settings = {"text_files": ["john.txt", "doe.txt", "x.txt"], "block_size": 9}
-    shown, command = mlm.name_text_files(settings, argv, ["a", "b"])
+    shown, command = hide_text_files(settings, argv, ["a", "b"])
     assert command == "--block_size 9 --text_files --text_files" and shown["text_files"].startswith("3 paths")
-    assert mlm.name_text_files(settings, argv, ["a", "c"])[0] != shown, "other notes are another run"
+    assert hide_text_files(settings, argv, ["a", "c"])[0] != shown, "other notes are another run"
 
 
 def test_it_resumes_and_refuses_other_settings(trained, run, tmp_path):
@@ -165,15 +167,15 @@ def test_two_processes_learn_what_one_learns(trained, recipe, tmp_path):
     assert read(tmp_path)["after"] == pytest.approx(read(trained[0])["after"], abs=1e-3)
 
 
-def test_masks_are_drawn_anew_in_each_epoch(mlm, run, tmp_path, monkeypatch):
+def test_masks_are_drawn_again_in_each_epoch(run, tmp_path, monkeypatch):
     seen = []
 
-    class Recorded(mlm.MaskedBlocks):
+    class Recorded(blocks_module.MaskedBlocks):
         def __getitem__(self, index):
             seen.append((self._epoch, index))
             return super().__getitem__(index)
 
-    monkeypatch.setattr(mlm, "MaskedBlocks", Recorded)
+    monkeypatch.setattr(blocks_module, "MaskedBlocks", Recorded)
     run("--output_dir", tmp_path)
     assert {epoch for epoch, _ in seen} == {0, 1}
 
@@ -273,9 +275,10 @@ def test_train_takes_the_result(trained, tmp_path):
 @pytest.mark.skipif(not CODIESP.is_dir(), reason="needs CodiEsp's folder")
 def test_notes_of_codiesp(mlm, tmp_path):
     _, texts, _ = mlm.parse_arguments(["--corpus", "codiesp", "--data_dir", str(CODIESP), "--cache_dir", str(tmp_path)])
-    notes, withheld, lines, sources = mlm.read_text(texts)
-    assert len(notes) == 3250 and len(withheld) == texts.withheld_notes == 100 and 9000 < len(lines) <= 10_000
-    assert not set(notes) & set(withheld) and sources[0].license == "cc-by-4.0"
+    text = mlm.read_text(texts)
+    notes, held_out = text.notes, text.held_out
+    assert len(notes) == 3250 and len(held_out) == texts.held_out_notes == 100 and 9000 < len(text.lines) <= 10_000
+    assert not set(notes) & set(held_out) and text.sources[0].license == "cc-by-4.0"
     assert all(note == note.lower() and "\n" not in note for note in notes)
 
 
@@ -299,7 +302,7 @@ def test_recipes(mlm, monkeypatch):
     [
         (["no.yaml"], "the recipe no.yaml is no file and none of the packaged ones: codiesp, "),
         (["--text_files", "a", "--warmup_steps", "0.1"], "warmup_steps=0.1 is a share of the steps"),
-        (["--text_files", "a", "--withheld_notes", "0"], "withheld_notes=0 leaves nothing to evaluate on"),
+        (["--text_files", "a", "--held_out_notes", "0"], "held_out_notes=0 leaves nothing to evaluate on"),
         (["--text_files", "a", "--max_descriptions", "0"], "max_descriptions=0 is no concept"),
     ],
 )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from kept_hf import ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor
-from kept_hf.hub.zero_shot_card import make_matching_card
+from kept_hf.hub.zero_shot_card import make_zero_shot_card
 from kept_hf.models.publication import UMLS, UNSTATED
 
 REPORT = (
@@ -24,7 +24,7 @@ MARKER = "zanzibar"
 
 
 @pytest.fixture(scope="module")
-def matching():
+def zero_shot():
     """The script as a module."""
     with script("pretrain_zero_shot") as module:
         yield module
@@ -33,7 +33,7 @@ def matching():
 @pytest.fixture(scope="module")
 def recipe(tiny_checkpoint, tmp_path_factory):
     """Settings of a run that takes seconds."""
-    folder = tmp_path_factory.mktemp("matching")
+    folder = tmp_path_factory.mktemp("zero-shot")
     with open(folder / "terms.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["concept_id", "name", "kind", "parent_id"])
@@ -49,8 +49,8 @@ def recipe(tiny_checkpoint, tmp_path_factory):
     values = {
         "sources": "csv",
         "csv_file": str(folder / "terms.csv"),
-        "left_out": ["c25"],
-        "withheld_concepts": 12,
+        "excluded_concepts": ["c25"],
+        "held_out_concepts": 12,
         "text_files": [str(notes)],
         "model_name_or_path": str(tiny_checkpoint),
         "model_max_length": 300,
@@ -77,9 +77,9 @@ def recipe(tiny_checkpoint, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(matching, recipe):
+def run(zero_shot, recipe):
     """Run it in this process; what it printed."""
-    return runner(matching, recipe)
+    return runner(zero_shot, recipe)
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +93,13 @@ def test_it_writes_the_model_and_the_report(trained):
     assert [name for name in REPORT if not (folder / name).exists()] == []
     results = read(folder)
     assert results["steps"] == 5 and results["rows_per_step"] == 1 and results["world_size"] == 1
-    assert results["notes"] == 27 and results["withheld_concepts"] == 12
+    assert results["notes"] == 27 and results["held_out_concepts"] == 12
     assert 0 < results["concepts_mentioned_in_notes"] < 31
     assert 30 < results["concepts"] <= 80 - 12 - 1
-    for key in ("withheld_short_auc", "withheld_long_auc"):
+    for key in ("held_out_short_auc", "held_out_long_auc"):
         assert 0 <= results["before"][key] <= 1 and 0 <= results["after"][key] <= 1
     assert results["before"] != results["after"] and losses(folder, 5)[-1] < losses(folder, 5)[0]
-    assert "withheld concepts, 5 a prompt: AUC" in printed and "before" in printed and "after" in printed
+    assert "held-out concepts, 5 a prompt: AUC" in printed and "before" in printed and "after" in printed
 
 
 def test_the_folder_is_an_ordinary_checkpoint(trained):
@@ -132,11 +132,11 @@ def test_card_of_open_notes_and_of_umls(trained, tmp_path):
     results = read(trained[0])
     for license, restricted in (("cc-by-4.0", False), (UMLS, True)):
         (tmp_path / "all_results.json").write_text(json.dumps({**results, "data_license": license}))
-        card = make_matching_card(tmp_path, "me/matching")
+        card = make_zero_shot_card(tmp_path, "me/zero-shot")
         assert ("Not to be passed on freely" in card.text) == restricted
-        assert 'from_pretrained("me/matching")' in card.text and "terms.csv" not in card.content
+        assert 'from_pretrained("me/zero-shot")' in card.text and "terms.csv" not in card.content
     with pytest.raises(FileNotFoundError, match="kept-hf pretrain zero-shot"):
-        make_matching_card(tmp_path / "none")
+        make_zero_shot_card(tmp_path / "none")
 
 
 def test_it_resumes_as_if_it_had_not_stopped(trained, run, tmp_path):
@@ -174,7 +174,7 @@ def test_zero_shot_codes_of_a_corpus(run, tmp_path):
         *("--zero_shot_codes_per_prompt", 1, 2, "--output_dir", tmp_path / "run"),
     )
     results = read(tmp_path / "run")
-    assert {"zero_shot_1_auc_macro", "zero_shot_2_map", "withheld_long_auc"} <= set(results["after"])
+    assert {"zero_shot_1_auc_macro", "zero_shot_2_map", "held_out_long_auc"} <= set(results["after"])
     assert results["zero_shot_codes"] == 2 and results["zero_shot_notes"] > 10
     assert "notes, 2 codes a prompt: macro AUC" in printed
     assert "2 codes" in (tmp_path / "run" / "README.md").read_text()
@@ -213,7 +213,7 @@ def test_it_refuses(run, tmp_path, capsys, arguments, message):
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        (("--left_out", "c999"), "'c999'"),
+        (("--excluded_concepts", "c999"), "'c999'"),
         (("--num_codes", 9, 3), r"num_codes=\(9, 3\)"),
         (("--text_files", "nowhere"), "nowhere"),
         (("--sources", "nothing"), "nothing"),

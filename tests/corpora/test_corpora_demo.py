@@ -290,7 +290,7 @@ def test_data_dir_is_read_and_never_stale(raw, corpus, tmp_path):
 
 def test_a_changed_generator_writes_again(tmp_path, monkeypatch):
     names = [Path(source).name for source in demo._sources()]
-    assert names == ["demo.py", "demo_content.py", "physionet.py", "csv_tables.py", "code_set.py"]
+    assert names == ["demo.py", "demo_content.py", "physionet.py", "mimic_tables.py", "csv_tables.py", "code_set.py"]
     source = Path(shutil.copy(demo_content.__file__, tmp_path / "demo_content.py"))
     monkeypatch.setattr(demo, "_sources", lambda: [source])
     load = lambda: load_corpus("demo", cache_dir=tmp_path / "cache").dataset["train"]["text"][0]  # noqa: E731

@@ -9,8 +9,9 @@ from test_dataset_scripts import run
 
 from kept_hf.corpora import load_corpus, mimic3, physionet
 from kept_hf.corpora.demo import write_demo_files
-from kept_hf.corpora.mimic3 import Mimic3, code_titles, read_rare50_lists
+from kept_hf.corpora.mimic3 import Mimic3, read_rare50_lists
 from kept_hf.models.code_set import ICDCodeSet
+from kept_hf.tables.mimic_tables import code_titles
 
 DIAGNOSES = [f"{number:03d}.{digit}" for number in (38, 250, 401, 486, 599, 707) for digit in range(10)]
 PROCEDURES = ["04.07", "38.93", "31.1", "96.71"]

@@ -8,6 +8,7 @@ import pytest
 
 from kept_hf.corpora import physionet
 from kept_hf.tables import csv_tables
+from kept_hf.tables.mimic_tables import MIMIC4, read_titles
 
 NOTES = """\
 ROW_ID,SUBJECT_ID,HADM_ID,CHARTDATE,CHARTTIME,STORETIME,CATEGORY,DESCRIPTION,CGID,ISERROR,TEXT
@@ -116,9 +117,9 @@ def test_titles(tmp_path):
     write(
         tmp_path, "D_ICD_PROCEDURES.csv", 'row_id,icd9_code,short_title,long_title\n1,"0407","Exc","Nerve excision"\n'
     )
-    assert physionet.read_titles(tmp_path) == ({"038.9": "Septicemia, any"}, {"04.07": "Nerve excision"})
+    assert read_titles(tmp_path) == ({"038.9": "Septicemia, any"}, {"04.07": "Nerve excision"})
     (tmp_path / "D_ICD_PROCEDURES.csv").unlink()
-    assert physionet.read_titles(tmp_path) == ({"038.9": "Septicemia, any"}, {})
+    assert read_titles(tmp_path) == ({"038.9": "Septicemia, any"}, {})
 
 
 def test_split_lists(tmp_path):
@@ -357,7 +358,7 @@ def test_mimic4_layout(tmp_path):
         "subject_id,hadm_id,seq_num,chartdate,icd_code,icd_version\n10,200,1,,0407,9\n11,300,1,,0BW03ZZ,10\n",
     )
     write(tmp_path, "hosp/d_icd_diagnoses.csv", "icd_code,icd_version,long_title\nI10,10,Hypertension\n0389,9,Sepsis\n")
-    mimic4 = physionet.MIMIC4
+    mimic4 = MIMIC4
     assert physionet.read_discharge_summaries(tmp_path, mimic4) == {"200": "First\nnote\tSecond"}
     assert physionet.read_admissions(tmp_path, mimic4, 9) == {
         "200": physionet.Admission("10", ["038.9", "E888.9", "04.07"])
@@ -366,4 +367,4 @@ def test_mimic4_layout(tmp_path):
         "300": physionet.Admission("11", ["E11.65", "0BW03ZZ"]),
         "400": physionet.Admission("12", ["I10"]),
     }
-    assert physionet.read_titles(tmp_path, mimic4, 10) == ({"I10": "Hypertension"}, {})
+    assert read_titles(tmp_path, mimic4, 10) == ({"I10": "Hypertension"}, {})

@@ -1,3 +1,5 @@
+import argparse
+import inspect
 import os
 import runpy
 import sys
@@ -9,9 +11,12 @@ from datasets import DatasetDict, load_dataset
 from processes import run_program
 from test_corpora_codiesp import write_codiesp
 
-from kept_hf.corpora import Corpus, load_corpus
-from kept_hf.corpora.export import export_corpus, write_parquet_folder
+from kept_hf.commands import export
+from kept_hf.commands.export import export_corpus
+from kept_hf.corpora import CORPORA, Corpus, corpus_module, load_corpus
+from kept_hf.corpora.export import write_parquet_folder
 from kept_hf.corpora.selection import select_codes
+from kept_hf.hub.dataset_card import make_dataset_card
 from kept_hf.models.code_set import ICDCodeSet
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "dataset_scripts"
@@ -73,9 +78,9 @@ def test_card_says_what_it_must_and_no_more(tmp_path):
 
 def test_writing_again_leaves_nothing_stale(tmp_path):
     corpus = load_corpus("demo", cache_dir=tmp_path / "cache")
-    write_parquet_folder({"all": corpus}, tmp_path / "out")
+    write_parquet_folder({"all": corpus}, tmp_path / "out", make_dataset_card({"all": corpus}))
     without_test = Corpus(DatasetDict({"train": corpus.dataset["train"].select([0])}), corpus.code_set, corpus.card)
-    write_parquet_folder({"all": without_test}, tmp_path / "out")
+    write_parquet_folder({"all": without_test}, tmp_path / "out", make_dataset_card({"all": without_test}))
     loaded = load_dataset(str(tmp_path / "out"), "all", cache_dir=str(tmp_path / "read"))
     assert {split: len(rows) for split, rows in loaded.items()} == {"train": 1}
     assert sorted(path.name for path in (tmp_path / "out" / "all").iterdir()) == ["code_set.json", "train.parquet"]
@@ -87,7 +92,7 @@ def test_bad_configurations(tmp_path):
     with pytest.raises(ValueError, match="two configurations named 'all'"):
         export_corpus(corpus, ["all", str(tmp_path / "all.txt")], tmp_path / "out")
     with pytest.raises(ValueError, match=r"configs=\{\} is empty"):
-        write_parquet_folder({}, tmp_path / "out")
+        write_parquet_folder({}, tmp_path / "out", "")
     assert not (tmp_path / "out").exists()
 
 
@@ -113,3 +118,27 @@ def test_runs_as_a_command(tmp_path):
     command += ["--cache_dir", str(tmp_path / "cache")]
     run_program(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert (tmp_path / "out" / "all" / "test.parquet").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: CORPUS"),
+        (["mimic5"], "invalid choice: mimic5 (choose from codiesp, demo, mimic3, mimic4"),
+        (["demo"], "required: --out"),
+        (["demo", "--out", "x", "--config", "rare50"], "unrecognized arguments: --config rare50"),
+        (["mimic4", "--out", "x", "--data_dir", ".", "--config", "icd11"], "invalid choice: icd11"),
+    ],
+)
+def test_export_refuses(capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        export.main(arguments)
+    assert message in capsys.readouterr().err.replace("'", "")
+
+
+def test_the_options_of_export_are_those_of_load():
+    for name in CORPORA:
+        module, parser = corpus_module(name), argparse.ArgumentParser()
+        module.add_arguments(parser)
+        options = {action.dest for action in parser._actions} - {"help"}
+        assert options <= set(inspect.signature(module.load).parameters), name

@@ -17,7 +17,7 @@ from hub_server import HubServer
 from processes import run_program
 from pyarrow import parquet
 
-ICD_CODING = Path(hub_server.__file__).parents[1] / "src" / "kept_hf" / "evaluate_modules" / "icd_coding"
+ICD_CODING = Path(hub_server.__file__).parents[1] / "src" / "kept_hf" / "metrics" / "evaluate_modules" / "icd_coding"
 ALICE = "token-of-alice"
 BOB = "token-of-bob"
 

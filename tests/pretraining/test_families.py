@@ -134,14 +134,14 @@ def test_all_concepts_are_drawn_equally_often(graph):
     assert set(drawn.values()) == {3}
 
 
-def test_withheld_names_are_never_drawn(graph):
-    withheld = np.array([name.as_py().startswith("synonym") for name in graph.name_texts])
-    families = TermFamilies(graph, 8, 0, 0.5, 0.5, withheld=withheld)
+def test_held_out_names_are_never_drawn(graph):
+    held_out = np.array([name.as_py().startswith("synonym") for name in graph.name_texts])
+    families = TermFamilies(graph, 8, 0, 0.5, 0.5, held_out=held_out)
     assert {kind for index in range(len(families)) for kind in kinds(families[index])} == {"preferred", "abbreviation"}
     with pytest.raises(ValueError, match="no pair of the kind synonym: a concept needs two full names"):
-        TermFamilies(graph, 8, 1, 0, 0, withheld=withheld)
-    with pytest.raises(ValueError, match=f"withheld has 3 values; pass one for each of {graph.num_names} names"):
-        TermFamilies(graph, withheld=[True] * 3)
+        TermFamilies(graph, 8, 1, 0, 0, held_out=held_out)
+    with pytest.raises(ValueError, match=f"held_out has 3 values; pass one for each of {graph.num_names} names"):
+        TermFamilies(graph, held_out=[True] * 3)
 
 
 def test_a_kind_that_is_missing_leaves_its_share(caplog):

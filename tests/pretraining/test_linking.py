@@ -48,23 +48,23 @@ def words(name):
     return "".join(letter if letter.isalnum() else " " for letter in name.lower()).split()
 
 
-def test_withheld_names_are_withheld_everywhere(graph, task):
+def test_held_out_names_are_held_out_everywhere(graph, task):
     texts = graph.name_texts.to_pylist()
-    queries = [task.names[row] for kind in QUERY_KINDS if kind.startswith("withheld") for row in task.queries[kind]]
-    withheld = {tuple(words(name)) for name in queries}
-    assert len(withheld) == 12
-    assert [tuple(words(text)) in withheld for text in texts] == task.withheld.tolist()
-    assert not withheld & {tuple(words(task.names[row])) for row in task.candidates}
+    queries = [task.names[row] for kind in QUERY_KINDS if kind.startswith("held_out") for row in task.queries[kind]]
+    held_out = {tuple(words(name)) for name in queries}
+    assert len(held_out) == 12
+    assert [tuple(words(text)) in held_out for text in texts] == task.held_out.tolist()
+    assert not held_out & {tuple(words(task.names[row])) for row in task.candidates}
 
 
-def test_every_seed_withholds_what_reads_alike(graph):
+def test_every_seed_holds_out_what_reads_alike(graph):
     texts = graph.name_texts.to_pylist()
     both = [texts.index(name) for name in ("Morbus 7", "MORBUS; 7")]
     found = set()
     for seed in range(60):
         task = LinkingTask.from_graph(graph, num_synonyms=9, seed=seed)
-        found.add(tuple(task.withheld[both]))
-        assert not task.withheld[[texts.index(name) for name in ("Morbus 9", "morbus 9")]].any(), "two concepts have it"
+        found.add(tuple(task.held_out[both]))
+        assert not task.held_out[[texts.index(name) for name in ("Morbus 9", "morbus 9")]].any(), "two concepts have it"
     assert found == {(True, True), (False, False)}
 
 
@@ -73,8 +73,8 @@ def test_queries(graph, task):
     for kind in QUERY_KINDS:
         for row, gold in zip(task.queries[kind], task.gold[kind], strict=True):
             concepts = {c for c in range(graph.num_concepts) if task.names[row] in graph.names_of(c)}
-            assert gold == concepts and len(gold) == (1 if kind == "withheld_synonym" else 2)
-    concepts = [next(iter(gold)) for gold in task.gold["withheld_synonym"]]
+            assert gold == concepts and len(gold) == (1 if kind == "held_out_synonym" else 2)
+    concepts = [next(iter(gold)) for gold in task.gold["held_out_synonym"]]
     assert len(set(concepts)) == 9, "one of a concept"
     for concept in concepts:
         kept = set(graph.names_of(concept, kinds=["preferred", "synonym"]))
@@ -86,12 +86,12 @@ def test_queries(graph, task):
 def test_candidates(graph, task):
     full = {name for c in range(graph.num_concepts) for name in graph.names_of(c, kinds=["preferred", "synonym"])}
     names = [task.names[row] for row in task.candidates]
-    withheld = set(np.array(graph.name_texts.to_pylist(), object)[task.withheld])
-    assert set(names) == full - withheld
+    held_out = set(np.array(graph.name_texts.to_pylist(), object)[task.held_out])
+    assert set(names) == full - held_out
     assert all(n in graph.names_of(int(c)) for n, c in zip(names, task.candidate_concepts, strict=True))
     few = LinkingTask.from_graph(graph, num_synonyms=4, num_abbreviations=0, num_trained=0, num_concepts=10)
     concepts = set(few.candidate_concepts.tolist())
-    assert len(concepts) == 10 and set().union(*few.gold["withheld_synonym"]) <= concepts
+    assert len(concepts) == 10 and set().union(*few.gold["held_out_synonym"]) <= concepts
 
 
 def test_pairs_have_the_distances_of_the_graph(graph, task):
@@ -112,7 +112,7 @@ def test_names_are_sorted_by_length_and_come_once(task):
 def test_same_seed_same_task(graph):
     one, two, other = (LinkingTask.from_graph(graph, 9, 3, seed=seed) for seed in (1, 1, 2))
     assert one.names == two.names and np.array_equal(one.pairs, two.pairs)
-    assert not np.array_equal(one.withheld, other.withheld)
+    assert not np.array_equal(one.held_out, other.held_out)
 
 
 def naive_metrics(task, vectors):
@@ -136,7 +136,7 @@ def test_metrics_are_those_of_a_naive_reference(task):
     vectors = np.random.default_rng(0).normal(size=(len(task.names), 3))
     found = task.metrics(vectors)
     assert found == pytest.approx(naive_metrics(task, vectors), abs=1e-5)
-    assert 0 < found["withheld_synonym_accuracy_at_5"] < 1
+    assert 0 < found["held_out_synonym_accuracy_at_5"] < 1
     assert list(found) == list(naive_metrics(task, vectors))
 
 
@@ -148,7 +148,7 @@ def test_vectors_without_fault(graph, task):
     places = directions * np.sqrt(values.clip(min=0))
     metrics = task.metrics(np.array([places[of_name[name]] for name in task.names]))
     assert all(metrics[f"{kind}_accuracy_at_5"] == 1 for kind in QUERY_KINDS)
-    assert metrics["withheld_synonym_accuracy_at_1"] == 1
+    assert metrics["held_out_synonym_accuracy_at_1"] == 1
     assert metrics["tree_distance_correlation"] < -0.9
     similarity = [metrics[f"similarity_at_distance_{distance}"] for distance in (1, 2, 3, 4, FARTHEST)]
     assert similarity == sorted(similarity, reverse=True)
@@ -168,9 +168,9 @@ def test_nearest_of_few_candidates():
 def test_graph_without_abbreviations_or_hierarchy():
     rows = [row for row in tables()[0] if row[2] != "abbreviation"]
     task = LinkingTask.from_graph(TermGraph.from_tables(*zip(*rows, strict=True)))
-    assert [len(task.queries[kind]) for kind in QUERY_KINDS] == [10, 0, 0], "a quarter of what can be withheld"
+    assert [len(task.queries[kind]) for kind in QUERY_KINDS] == [10, 0, 0], "a quarter of what can be held out"
     metrics = task.metrics(np.random.default_rng(0).normal(size=(len(task.names), 4)))
-    assert list(metrics) == ["withheld_synonym_accuracy_at_1", "withheld_synonym_accuracy_at_5"]
+    assert list(metrics) == ["held_out_synonym_accuracy_at_1", "held_out_synonym_accuracy_at_5"]
     assert len(linking_table(task, {"before": metrics})) == 2
 
 
@@ -191,7 +191,7 @@ def test_table_and_picture(task, tmp_path):
     results = {name: task.metrics(generator.normal(size=(len(task.names), 3))) for name in ("before", "after")}
     table = linking_table(task, results)
     printed = format_table(table, digits=3)
-    assert len(table) == 7 and "withheld synonyms, accuracy@1" in printed and "rank correlation" in printed
-    assert table[0]["number"] == 9 and table[0]["after"] == results["after"]["withheld_synonym_accuracy_at_1"]
+    assert len(table) == 7 and "held-out synonyms, accuracy@1" in printed and "rank correlation" in printed
+    assert table[0]["number"] == 9 and table[0]["after"] == results["after"]["held_out_synonym_accuracy_at_1"]
     plot_linking(tmp_path / "linking.png", results)
     assert (tmp_path / "linking.png").read_bytes()[:4] == b"\x89PNG"

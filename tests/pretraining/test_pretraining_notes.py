@@ -1,4 +1,4 @@
-"""Text for masked language modelling: files, corpora, names; what is withheld; what no message says."""
+"""Text for pretraining: files, corpora, names; what is held out; what no message says."""
 
 import json
 import re
@@ -14,12 +14,12 @@ from kept_hf.pretraining.notes import (
     NoteArguments,
     concept_texts,
     corpus_notes,
+    hold_out,
     read_notes,
-    read_text_files,
     term_sources,
-    withhold,
     without_copies,
 )
+from kept_hf.tables.note_files import read_texts
 
 SECRET = "Zanzibar syndrome"
 
@@ -34,10 +34,10 @@ def test_files_of_all_kinds(tmp_path):
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"note": text, "x": 1}) + "\n" for text in ("Seventh.", None)))
     parquet.write_table(pa.table({"text": ["Eighth."]}), tmp_path / "t.parquet")
     names = ("a.txt", "note.report", "folder", "t.csv", "t.parquet")
-    assert read_text_files([tmp_path / name for name in names]) == [
+    assert read_texts([tmp_path / name for name in names]) == [
         *("First,\nin two lines.\n", "Sécond.", "Third.", "Fourth.", "Fifth,\nwith a line.", "Sixth.", "Eighth."),
     ]
-    assert read_text_files([tmp_path / "t.jsonl"], text_column="note") == ["Seventh."]
+    assert read_texts([tmp_path / "t.jsonl"], text_column="note") == ["Seventh."]
 
 
 @pytest.mark.parametrize(
@@ -61,22 +61,22 @@ def test_files_that_cannot_be_read(tmp_path, name, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)) as error:
-        read_text_files([path.parent if "/" in name else path])
+        read_texts([path.parent if "/" in name else path], argument="text_files")
     assert SECRET not in str(error.value) and error.value.__suppress_context__ == (error.value.__context__ is not None)
 
 
-def test_withheld_notes_do_not_depend_on_the_order():
+def test_held_out_notes_do_not_depend_on_the_order():
     notes = [f"note {number}" for number in range(50)]
-    train, withheld = withhold([*notes, notes[3]], 250)
-    assert len(withheld) == 5 and sorted(train + withheld) == sorted(notes)
-    assert withhold(notes[::-1], 250)[1] == withheld
-    assert withhold(notes, 2)[1] == withheld[:2] and len(withhold(notes[:2], 9)[1]) == 1
+    train, held_out = hold_out([*notes, notes[3]], 250)
+    assert len(held_out) == 5 and sorted(train + held_out) == sorted(notes)
+    assert hold_out(notes[::-1], 250)[1] == held_out
+    assert hold_out(notes, 2)[1] == held_out[:2] and len(hold_out(notes[:2], 9)[1]) == 1
     for few, message in ((["a", "a"], "There is one note"), ([], "There are no notes")):
         with pytest.raises(ValueError, match=message):
-            withhold(few, 1)
+            hold_out(few, 1)
 
 
-def test_copies_of_withheld_notes_are_not_trained_on():
+def test_copies_of_held_out_notes_are_not_trained_on():
     assert without_copies(["A  Fall.\n", "Sepsis.", "a fall"], ["a fall."]) == ["Sepsis.", "a fall"]
 
 
@@ -98,19 +98,19 @@ def folder(tmp_path):
 
 
 def test_corpus_notes_are_those_of_train_and_background(folder, tmp_path):
-    train, withheld, source = corpus_notes("codiesp", folder, tmp_path / "cache", {}, 250)
+    train, held_out, source = corpus_notes("codiesp", folder, tmp_path / "cache", {}, 250)
     assert sorted(train) == ["background y", "background z", "train a text_files_en", "train b text_files_en"]
-    assert sorted(withheld) == ["dev c text_files_en", "dev d text_files_en"]
+    assert sorted(held_out) == ["dev c text_files_en", "dev d text_files_en"]
     assert source.license == "cc-by-4.0" and "Zenodo" in source.credit
     assert len(corpus_notes("codiesp", folder, tmp_path / "cache", {}, 1)[1]) == 1
     spanish = corpus_notes("codiesp", folder, tmp_path / "cache", {"language": "es"}, 250)
     assert sorted(spanish[0]) == ["train a text_files", "train b text_files"] and spanish[2].language == "es"
 
 
-def test_without_validation_a_part_of_train_is_withheld(folder, tmp_path):
+def test_without_validation_a_part_of_train_is_held_out(folder, tmp_path):
     (folder / "dev").rename(folder / "elsewhere")
-    train, withheld, _ = corpus_notes("codiesp", folder, tmp_path / "cache", {}, 250)
-    assert len(withheld) == 1 and len(train) == 3 and not [note for note in train + withheld if "test" in note]
+    train, held_out, _ = corpus_notes("codiesp", folder, tmp_path / "cache", {}, 250)
+    assert len(held_out) == 1 and len(train) == 3 and not [note for note in train + held_out if "test" in note]
     (folder / "train").rename(folder / "elsewhere2")
     with pytest.raises(ValueError, match="corpus='codiesp' has the splits test; add the folder of train"):
         corpus_notes("codiesp", folder, tmp_path / "cache", {}, 250)
@@ -150,7 +150,7 @@ def test_licence_of_several_sources():
 
 
 def test_no_notes_are_named():
-    with pytest.raises(SystemExit, match="corpus=None and no text_files: there are no notes; pass --corpus or"):
+    with pytest.raises(ValueError, match="corpus=None and no text_files: there are no notes; pass --corpus or"):
         read_notes(NoteArguments(), 5)
 
 
@@ -158,6 +158,6 @@ def test_notes_of_a_corpus_and_of_files(tmp_path):
     (tmp_path / "a.txt").write_text("One note.")
     (tmp_path / "b.txt").write_text("Another note.")
     options = {"text_files": [str(tmp_path)], "data_license": "mit", "corpus": "demo", "cache_dir": str(tmp_path / "c")}
-    notes, withheld, sources = read_notes(NoteArguments(**options), 20)
-    assert len(notes) == 320 + 1 and len(withheld) == 20 + 1 and not set(notes) & set(withheld)
-    assert [source.notes["withheld"] for source in sources] == [20, 1] and sources[1].license == "mit"
+    notes, held_out, sources = read_notes(NoteArguments(**options), 20)
+    assert len(notes) == 320 + 1 and len(held_out) == 20 + 1 and not set(notes) & set(held_out)
+    assert [source.notes["held out"] for source in sources] == [20, 1] and sources[1].license == "mit"

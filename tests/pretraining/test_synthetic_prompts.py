@@ -3,15 +3,9 @@ import random
 import pytest
 
 from kept_hf import ICDCodeSet
-from kept_hf.pretraining.zero_shot.synthetic import (
-    CARRIERS,
-    FILLERS,
-    NEGATIONS,
-    carrier_sentences,
-    matching_curriculum,
-    matching_examples,
-    name_variant,
-)
+from kept_hf.pretraining.zero_shot.examples import AFFIRMATIONS, FILLERS, NEGATIONS, name_variant
+from kept_hf.pretraining.zero_shot.sentences import background_sentences, split_sentences
+from kept_hf.pretraining.zero_shot.synthetic import synthetic_curriculum, synthetic_examples
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +43,12 @@ def test_mentions(concepts):
     fillers = {s.strip(".") for s in FILLERS}
     asked_total = affirmed_total = negated_total = 0
     negating = [carrier.split("{}") for carrier in NEGATIONS]
-    for example in matching_examples(concepts, 400, (4, 12), (4, 12), seed=3):
-        assert set(example) == {"text", "codes", "gold_codes"}
-        asked, gold = example["codes"], example["gold_codes"]
+    for example in synthetic_examples(concepts, 400, (4, 12), (4, 12), seed=3):
+        asked, gold = example.concepts, example.gold
+        assert example.names == [concepts.describe(code) for code in asked]
         assert 4 <= len(asked) <= 12 and len(asked) == len(set(asked)) and set(asked) <= set(concepts)
         assert set(gold) <= set(asked) and len(gold) == len(set(gold))
-        sentences = sentences_of(example["text"])
+        sentences = sentences_of(example.text)
         affirmed, negated = set(), set()
         for sentence in sentences:
             if sentence.strip(".") in fillers:
@@ -74,46 +68,42 @@ def test_mentions(concepts):
 
 
 def test_about_a_quarter_is_affirmed(concepts):
-    examples = list(matching_examples(concepts, 500, (6, 12), seed=1))
-    share = sum(len(e["gold_codes"]) for e in examples) / sum(len(e["codes"]) for e in examples)
+    examples = list(synthetic_examples(concepts, 500, (6, 12), seed=1))
+    share = sum(len(e.gold) for e in examples) / sum(len(e.concepts) for e in examples)
     assert 0.18 < share < 0.32
 
 
 def test_positions_say_nothing(concepts):
-    first = [
-        e["codes"][0] in e["gold_codes"] for e in matching_examples(concepts, 600, (6, 6), seed=5) if e["gold_codes"]
-    ]
-    last = [
-        e["codes"][-1] in e["gold_codes"] for e in matching_examples(concepts, 600, (6, 6), seed=5) if e["gold_codes"]
-    ]
+    first = [e.concepts[0] in e.gold for e in synthetic_examples(concepts, 600, (6, 6), seed=5) if e.gold]
+    last = [e.concepts[-1] in e.gold for e in synthetic_examples(concepts, 600, (6, 6), seed=5) if e.gold]
     assert abs(sum(first) / len(first) - sum(last) / len(last)) < 0.1
 
 
 def test_siblings_are_asked_together(concepts):
     together = 0
-    for example in matching_examples(concepts, 200, (6, 6), seed=2):
-        families = [concepts.parents[code] for code in example["codes"]]
+    for example in synthetic_examples(concepts, 200, (6, 6), seed=2):
+        families = [concepts.parents[code] for code in example.concepts]
         together += len(set(families)) < len(families)
     assert together > 120
 
 
 def test_seed(concepts):
-    assert list(matching_examples(concepts, 20, seed=1)) == list(matching_examples(concepts, 20, seed=1))
-    assert list(matching_examples(concepts, 20, seed=1)) != list(matching_examples(concepts, 20, seed=2))
-    assert len(list(matching_examples(concepts, 7))) == 7 and list(matching_examples(concepts, 0)) == []
+    assert list(synthetic_examples(concepts, 20, seed=1)) == list(synthetic_examples(concepts, 20, seed=1))
+    assert list(synthetic_examples(concepts, 20, seed=1)) != list(synthetic_examples(concepts, 20, seed=2))
+    assert len(list(synthetic_examples(concepts, 7))) == 7 and list(synthetic_examples(concepts, 0)) == []
 
 
 def test_ranges(concepts):
-    examples = list(matching_examples(concepts, 100, (2, 3), (1, 2), seed=0))
-    assert {len(e["codes"]) for e in examples} == {2, 3}
-    assert all(1 <= len(sentences_of(e["text"])) <= max(2, len(e["codes"])) for e in examples)
-    assert {len(e["codes"]) for e in matching_examples(concepts, 10, (1, 1), (1, 1))} == {1}
-    assert {len(e["codes"]) for e in matching_examples(concepts, 5, (20, 20))} == {20}
+    examples = list(synthetic_examples(concepts, 100, (2, 3), (1, 2), seed=0))
+    assert {len(e.concepts) for e in examples} == {2, 3}
+    assert all(1 <= len(sentences_of(e.text)) <= max(2, len(e.concepts)) for e in examples)
+    assert {len(e.concepts) for e in synthetic_examples(concepts, 10, (1, 1), (1, 1))} == {1}
+    assert {len(e.concepts) for e in synthetic_examples(concepts, 5, (20, 20))} == {20}
 
 
 def test_background(concepts):
     background = ["background one", "background two"]
-    text = " ".join(e["text"] for e in matching_examples(concepts, 50, background=background))
+    text = " ".join(e.text for e in synthetic_examples(concepts, 50, background=background))
     assert "background one" in text and "background two" in text
     assert not any(filler in text for filler in FILLERS)
 
@@ -130,17 +120,17 @@ def test_background(concepts):
 )
 def test_wrong_ranges(concepts, settings, message):
     with pytest.raises(ValueError, match=message):
-        next(matching_examples(concepts, 1, **settings))
+        next(synthetic_examples(concepts, 1, **settings))
 
 
 def test_no_synonyms_and_no_parents():
     code_set = ICDCodeSet([f"A{i:02d}" for i in range(30)])
-    assert len(list(matching_examples(code_set, 20))) == 20
+    assert len(list(synthetic_examples(code_set, 20))) == 20
 
 
 def test_carriers_hold_one_mention():
-    assert all(carrier.count("{}") == 1 for carrier in CARRIERS + NEGATIONS)
-    assert not set(CARRIERS) & set(NEGATIONS) and not any("{" in filler for filler in FILLERS)
+    assert all(carrier.count("{}") == 1 for carrier in AFFIRMATIONS + NEGATIONS)
+    assert not set(AFFIRMATIONS) & set(NEGATIONS) and not any("{" in filler for filler in FILLERS)
 
 
 @pytest.mark.parametrize(
@@ -185,23 +175,45 @@ def test_real_names():
                 assert name_variant(name, generator).strip()
 
 
-def test_carrier_sentences_are_whole_and_carry_no_header_or_tag():
+def test_background_sentences_are_whole_and_carry_no_header_or_tag():
     course = "Seen by [**Name**] in the\nclinic today. Ok. She slept well at night."
     note = f"Chief Complaint:\nFever\n\nHospital Course:\n{course}"
-    assert carrier_sentences([note, note]) == ["Seen by in the clinic today.", "She slept well at night."]
-    assert carrier_sentences([note], words=(1, 1)) == ["Fever", "Ok."]
+    assert background_sentences([note, note]) == ["Seen by in the clinic today.", "She slept well at night."]
+    assert background_sentences([note], words=(1, 1)) == ["Fever", "Ok."]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences", "with_initials"),
+    [
+        ("Came in. Went home.", ["Came in.", "Went home."], None),
+        ("Fever 39! Why? Yes", ["Fever 39!", "Why?", "Yes"], None),
+        ("Fever (high). Home", ["Fever (high).", "Home"], None),
+        ("approx. three\n\nweeks.  ok", ["approx. three weeks. ok"], None),
+        (
+            "By J. Smith. Had an ECG. Fine.",
+            ["By J.", "Smith.", "Had an ECG.", "Fine."],
+            ["By J. Smith.", "Had an ECG. Fine."],
+        ),
+        ("At 97%. Stable.", ["At 97%.", "Stable."], ["At 97%. Stable."]),
+        (" \n", [], None),
+    ],
+)
+def test_sentences(text, sentences, with_initials):
+    """The two rules differ after a capital letter and after a sign."""
+    assert split_sentences(text) == sentences
+    assert split_sentences(text, keep_initials=True) == (sentences if with_initials is None else with_initials)
 
 
 def test_curriculum_grows_and_begins_with_the_names_asked():
     code_set = ICDCodeSet.from_icd10cm()
-    examples = matching_curriculum(code_set, 200, (3, 12), (1, 8), seed=3)
+    examples = synthetic_curriculum(code_set, 200, (3, 12), (1, 8), seed=3)
     assert len(examples) == 200
-    sizes = [len(example["codes"]) for example in examples]
+    sizes = [len(example.concepts) for example in examples]
     assert max(sizes[:100]) <= 4 and max(sizes[-30:]) >= 10 and min(sizes[-30:]) >= 8
 
     def share_named(part):
-        named = [code_set.describe(c).lower() in e["text"] for e in part for c in e["gold_codes"]]
+        named = [code_set.describe(c).lower() in e.text for e in part for c in e.gold]
         return sum(named) / len(named)
 
     assert share_named(examples[:100]) > 0.7 > share_named(examples[100:])
-    assert examples == matching_curriculum(code_set, 200, (3, 12), (1, 8), seed=3)
+    assert examples == synthetic_curriculum(code_set, 200, (3, 12), (1, 8), seed=3)

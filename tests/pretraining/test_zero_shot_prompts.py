@@ -9,9 +9,10 @@ from transformers import EvalPrediction
 
 from kept_hf import ICDCodeSet, KeptProcessor
 from kept_hf.knowledge import TermGraph
-from kept_hf.pretraining.zero_shot.evaluation import MatchingTask, matching_table
-from kept_hf.pretraining.zero_shot.prompts import DataCollatorForMatching, MatchingPrompts, MatchingSource, prompt_row
-from kept_hf.pretraining.zero_shot.synthetic import CARRIERS, NEGATIONS
+from kept_hf.pretraining.zero_shot.evaluation import ZeroShotTask, zero_shot_table
+from kept_hf.pretraining.zero_shot.examples import AFFIRMATIONS, NEGATIONS
+from kept_hf.pretraining.zero_shot.passages import PassageSource
+from kept_hf.pretraining.zero_shot.prompts import DataCollatorForZeroShot, ZeroShotPrompts, prompt_row
 
 
 def word(number, letter):
@@ -63,7 +64,7 @@ def said(text):
 
 
 def test_labels_are_what_the_text_affirms(graph):
-    source = MatchingSource(graph, notes(graph))
+    source = PassageSource(graph, notes(graph))
     generator = random.Random(0)
     natural = own = negated_asked = 0
     for _ in range(300):
@@ -82,7 +83,7 @@ def test_labels_are_what_the_text_affirms(graph):
 
 
 def test_relatives_of_what_applies_are_not_asked_as_what_does_not(graph):
-    source = MatchingSource(graph, notes(graph))
+    source = PassageSource(graph, notes(graph))
     generator = random.Random(1)
     siblings = 0
     for _ in range(300):
@@ -97,7 +98,7 @@ def test_relatives_of_what_applies_are_not_asked_as_what_does_not(graph):
 
 
 def test_another_name_is_said_than_the_one_asked(graph):
-    source = MatchingSource(graph)
+    source = PassageSource(graph)
     for share, low, high in ((0.0, 0, 0), (1.0, 1, 1), (0.5, 0.3, 0.7)):
         generator, other, all_ = random.Random(2), 0, 0
         for _ in range(150):
@@ -109,28 +110,28 @@ def test_another_name_is_said_than_the_one_asked(graph):
         assert low <= other / all_ <= high
 
 
-def test_withheld_and_left_out_concepts_are_neither_asked_nor_added(graph):
-    withheld, left_out = list(range(0, 60, 4)), [1, 2]
-    source = MatchingSource(graph, ["Nothing here. Nothing there."], withheld, left_out)
+def test_held_out_and_excluded_concepts_are_neither_asked_nor_added(graph):
+    held_out, excluded = list(range(0, 60, 4)), [1, 2]
+    source = PassageSource(graph, ["Nothing here. Nothing there."], held_out, excluded)
     generator = random.Random(3)
     for _ in range(200):
         example = source.draw(generator, 8, 3)
         affirmed, negated = said(example.text)
-        assert not {*withheld, *left_out} & {*example.concepts, *affirmed, *negated}
+        assert not {*held_out, *excluded} & {*example.concepts, *affirmed, *negated}
         assert graph.concept_index("Z") not in example.concepts, "it has no place in the hierarchy"
 
 
 def test_only_some_concepts(graph):
-    withheld = np.arange(0, 60, 4)
-    source = MatchingSource(graph, notes(graph), withheld)
-    example = source.draw(random.Random(4), 8, 4, only=withheld)
-    assert set(example.concepts) <= set(withheld.tolist()) and len(example.concepts) == 8
+    held_out = np.arange(0, 60, 4)
+    source = PassageSource(graph, notes(graph), held_out)
+    example = source.draw(random.Random(4), 8, 4, only=held_out)
+    assert set(example.concepts) <= set(held_out.tolist()) and len(example.concepts) == 8
     affirmed, _ = said(example.text)
     assert {c for c, y in zip(example.concepts, example.labels, strict=True) if y} == affirmed & set(example.concepts)
 
 
 def test_a_passage_is_of_one_note_and_in_its_order(graph):
-    source = MatchingSource(graph, notes(graph))
+    source = PassageSource(graph, notes(graph))
     texts = notes(graph)
     generator = random.Random(5)
     for _ in range(50):
@@ -141,25 +142,25 @@ def test_a_passage_is_of_one_note_and_in_its_order(graph):
 
 
 def test_without_notes_stock_phrases_stand_between(graph):
-    example = MatchingSource(graph).draw(random.Random(0), 4, 3)
-    assert any(example.text.startswith(c.split("{}")[0]) or "." in example.text for c in CARRIERS)
+    example = PassageSource(graph).draw(random.Random(0), 4, 3)
+    assert any(example.text.startswith(c.split("{}")[0]) or "." in example.text for c in AFFIRMATIONS)
 
 
 def test_too_few_concepts(graph):
     with pytest.raises(ValueError, match="71 concepts, of which 1 are left"):
-        MatchingSource(graph, (), withheld=range(69))
+        PassageSource(graph, (), held_out=range(69))
 
 
 def test_deidentification_tags_are_no_part_of_a_passage(graph):
-    source = MatchingSource(graph, ["Seen by [**Name**] today. Came with fever."])
+    source = PassageSource(graph, ["Seen by [**Name**] today. Came with fever."])
     assert "[**" not in source.draw(random.Random(0), 2, 2).text
 
 
 @pytest.fixture(scope="module")
 def items(graph, bert_tokenizer):
     processor = KeptProcessor(bert_tokenizer, max_length=600)
-    return MatchingPrompts(
-        MatchingSource(graph, notes(graph)), processor, 40, (2, 12), (1, 6), tokens_per_item=800, seed=7
+    return ZeroShotPrompts(
+        PassageSource(graph, notes(graph)), processor, 40, (2, 12), (1, 6), tokens_per_item=800, seed=7
     )
 
 
@@ -181,9 +182,9 @@ def test_prompts_grow(items):
 
 
 def test_an_item_depends_on_its_number_and_the_seed(items, graph):
-    again = MatchingPrompts(items.source, items.processor, 40, (2, 12), (1, 6), tokens_per_item=800, seed=7)
+    again = ZeroShotPrompts(items.source, items.processor, 40, (2, 12), (1, 6), tokens_per_item=800, seed=7)
     assert [again[i] for i in (39, 3)] == [items[i] for i in (39, 3)]
-    other = MatchingPrompts(items.source, items.processor, 40, (2, 12), (1, 6), tokens_per_item=800, seed=8)
+    other = ZeroShotPrompts(items.source, items.processor, 40, (2, 12), (1, 6), tokens_per_item=800, seed=8)
     assert other[3] != items[3] and items[3] != items[4]
     with pytest.raises(IndexError, match="index=40"):
         items[40]
@@ -201,11 +202,11 @@ def test_an_item_depends_on_its_number_and_the_seed(items, graph):
 )
 def test_wrong_options(items, options, message):
     with pytest.raises(ValueError, match=message):
-        MatchingPrompts(**{"source": items.source, "processor": items.processor, "num_items": 5, **options})
+        ZeroShotPrompts(**{"source": items.source, "processor": items.processor, "num_items": 5, **options})
 
 
 def test_a_batch_is_the_rows_of_its_items(items):
-    batch = DataCollatorForMatching(items.processor)([items[0], items[39], items[20][0]])
+    batch = DataCollatorForZeroShot(items.processor)([items[0], items[39], items[20][0]])
     assert len(batch["input_ids"]) == len(items[0]) + len(items[39]) + 1
     assert set(batch) == {"input_ids", "attention_mask", "global_attention_mask", "labels"}
     assert batch["labels"][0].tolist() == items[0][0]["labels"] + [-100] * (batch["labels"].shape[1] - 2)
@@ -222,11 +223,11 @@ def test_the_prompt_asks_by_the_names_of_the_example(items, graph):
 def test_rows_of_the_isolated_layout_ask_by_name(items, graph, bert_tokenizer):
     processor = KeptProcessor(bert_tokenizer, ICDCodeSet(["A01"], {"A01": "sepsis"}), prompt_layout="isolated")
     examples = [items.source.draw(random.Random(seed), 6, 3) for seed in range(3)]
-    task = MatchingTask()
+    task = ZeroShotTask()
     task.add_notes(Dataset.from_dict({"text": ["fever"], "codes": [["A01"]]}), processor)
     rows = [prompt_row(example, processor) for example in examples] + task.rows
     assert task.titles["zero_shot_1_map"] == "notes, 1 codes a prompt: mean average precision"
-    batch = DataCollatorForMatching(processor)([rows[:2], rows[2], rows[3]])
+    batch = DataCollatorForZeroShot(processor)([rows[:2], rows[2], rows[3]])
     decode = lambda ids: bert_tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "")  # noqa: E731
     names = [decode(block) for block in batch["code_input_ids"]]
     assert len(set(names)) == len(names)
@@ -247,9 +248,9 @@ def task(graph, bert_tokenizer):
         ICDCodeSet(["A01", "B02", "C03"], {"A01": "fever", "B02": "cough", "C03": "sepsis"}),
         max_length=600,
     )
-    task = MatchingTask()
+    task = ZeroShotTask()
     concepts = np.arange(0, 60, 4)
-    source = MatchingSource(graph, notes(graph), concepts)
+    source = PassageSource(graph, notes(graph), concepts)
     task.add_concepts("short", source, concepts, processor, 6, 4, 2)
     task.add_concepts("long", source, concepts, processor, 3, 12, 4)
     real = Dataset.from_dict(
@@ -292,8 +293,8 @@ def test_metrics_of_each_group_are_of_its_rows(task):
 
 def test_the_table_has_a_row_for_each_metric(task):
     measured = {"before": dict.fromkeys(task.titles, 0.5), "after": dict.fromkeys(task.titles, 0.75)}
-    table = matching_table(task, measured)
-    assert table[0] == {"": "withheld concepts, 4 a prompt: AUC", "before": 0.5, "after": 0.75}
+    table = zero_shot_table(task, measured)
+    assert table[0] == {"": "held-out concepts, 4 a prompt: AUC", "before": 0.5, "after": 0.75}
     assert [row[""] for row in table][2] == "notes, 2 codes a prompt: macro AUC" and len(table) == 2 + 2 * 3
 
 
@@ -312,6 +313,6 @@ def test_a_model_trains_on_them(items):
         **items.processor.config_overrides(),
     )  # fmt: skip
     model = KeptLongformerForICDPrompting(config)
-    batch = DataCollatorForMatching(items.processor)([items[0]])
+    batch = DataCollatorForZeroShot(items.processor)([items[0]])
     model(**batch).loss.backward()
     assert model.longformer.embeddings.word_embeddings.weight.grad.abs().sum() > 0

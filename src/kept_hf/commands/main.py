@@ -5,15 +5,18 @@ Several processes: `accelerate launch --multi_gpu -m kept_hf.commands.train …`
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from ..pretraining import STAGES
+from ..version import __version__
 
 COMMANDS = {
     "train": "fine-tune a model on coded notes, evaluate it, write its report",
-    "pretrain hsap": "teach an encoder the names of medical concepts and their hierarchy",
-    "pretrain mlm": "train a masked language model on notes",
-    "pretrain zero-shot": "teach a model to answer prompts from texts, without a coded note",
+    **{f"pretrain {stage}": summary for stage, summary in STAGES.items()},
     "train-msmn": "train MSMN, a first stage for full code sets",
     "propose": "candidates of first stages for the notes of a corpus",
     "rerank": "two stages: candidates of a first stage, scored by KEPT",
@@ -26,21 +29,63 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one of `COMMANDS`."""
+    """Run one of `COMMANDS`.
+
+    Args:
+        argv: the command and its options; by default those of the command line.
+
+    Raises:
+        SystemExit: no command, or an unknown one (status 2, as for wrong options); or what the command raises.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in ("-h", "--help"):
+        print(_usage("kept-hf COMMAND", COMMANDS))
+    elif words and words[0] == "--version":
+        print(f"kept-hf {__version__}")
+    else:
+        name, options = _split(words)
+        module = importlib.import_module(f"{__package__}.{name.replace(' ', '_').replace('-', '_')}")
+        module.main(options)
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    """The command, of one word or two, and its options; without a known command the program ends."""
     for number in (2, 1):
         name = " ".join(words[:number])
         if name in COMMANDS:
-            module = importlib.import_module(f"{__package__}.{name.replace(' ', '_').replace('-', '_')}")
-            module.main(words[number:])
-            return
-    shown = "\n".join(f"  {name:<20} {text}" for name, text in COMMANDS.items())
-    usage = f"usage: kept-hf COMMAND [options]\n\n{shown}\n\nkept-hf COMMAND --help lists the options of a command.\n"
-    if words and words[0] in ("-h", "--help"):
-        print(usage, end="")
-        return
-    problem = f"{name} is no command" if words else "name a command"
-    sys.exit(f"{usage}\nkept-hf: {problem}; choose one of {', '.join(COMMANDS)}.")
+            return name, words[number:]
+    usage = _usage("kept-hf COMMAND", COMMANDS)
+    if not words:
+        _stop("name a command", usage)
+    first, *rest = words
+    stages = {name: text for name, text in COMMANDS.items() if name.startswith(f"{first} ")}
+    if not stages:
+        names = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
+        _stop(f"{first} is no command; {_advice(first, names)}", usage)
+    usage = _usage(f"kept-hf {first} STAGE", stages)
+    if rest[:1] in (["-h"], ["--help"]):
+        print(usage)
+        sys.exit(0)
+    names = [name.split()[1] for name in stages]
+    if not rest or rest[0].startswith("-"):
+        _stop(f"name a stage of {first}: {', '.join(names)}", usage)
+    _stop(f"{rest[0]} is no stage of {first}; {_advice(rest[0], names)}", usage)
+
+
+def _advice(word: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
+
+
+def _usage(form: str, commands: Mapping[str, str]) -> str:
+    lines = "\n".join(f"  {name:<20} {text}" for name, text in commands.items())
+    return f"usage: {form} [options]\n\n{lines}\n\n{form} --help lists its options."
+
+
+def _stop(problem: str, usage: str) -> NoReturn:
+    """End the program with the status of wrong usage."""
+    print(f"{usage}\n\nkept-hf: {problem}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

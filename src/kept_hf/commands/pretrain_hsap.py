@@ -10,7 +10,6 @@ Without a recipe file `hsap` is taken; the command line changes its values. What
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -18,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import AutoTokenizer, HfArgumentParser, Trainer
+from transformers import HfArgumentParser, PreTrainedTokenizerBase, Trainer
 
 from ..hub.hsap_card import make_hsap_card, terms_license
 from ..knowledge import TermGraph
@@ -27,6 +26,7 @@ from ..pretraining.hsap.families import TermCollator, TermFamilies
 from ..pretraining.hsap.linking import LinkingTask, linking_table, plot_linking
 from ..pretraining.hsap.loss import MAX_DISTANCE
 from ..pretraining.hsap.model import POOLINGS, KeptLongformerForHSAP
+from ..pretraining.run import write_run
 from ..reports.tables import format_table
 from ..training.checkpoints import checkpoint_to_resume
 from ..training.conversion import copy_local_to_global, has_own_global_projections
@@ -44,7 +44,9 @@ from ..training.time_limit import TimeLimit
 from .recipe import parse_recipe
 
 logger = logging.getLogger("pretrain_hsap")
-RECIPE = "hsap"
+STAGE = RECIPE = "hsap"
+PACKAGES = ("kept-hf", "torch", "transformers", "pytorch-metric-learning")
+"""Whose versions are in the results."""
 
 
 @dataclass
@@ -68,7 +70,7 @@ class ModelArguments(EncoderArguments):
 
 @dataclass
 class TermArguments(TermSourceArguments):
-    """The terms, how they are drawn, and which are withheld."""
+    """The terms, how they are drawn, and which are held out."""
 
     names_per_family: int = field(
         default=8,
@@ -81,8 +83,8 @@ class TermArguments(TermSourceArguments):
     abbreviation_rate: float = field(default=0.2, metadata={"help": "… with an abbreviation and a full name."})
     parent_rate: float = field(default=0.2, metadata={"help": "… with a name of a concept and one of its parent."})
     no_siblings: bool = field(default=False, metadata={"help": "Draw all concepts at random, as SapBERT does."})
-    withheld_synonyms: int = field(default=2000, metadata={"help": "Synonyms kept from training, to be linked."})
-    withheld_abbreviations: int = field(default=200, metadata={"help": "Likewise."})
+    held_out_synonyms: int = field(default=2000, metadata={"help": "Synonyms held out of training, to be linked."})
+    held_out_abbreviations: int = field(default=200, metadata={"help": "Likewise."})
     trained_abbreviations: int = field(default=1000, metadata={"help": "Abbreviations trained on and linked."})
     candidate_concepts: int = field(default=25_000, metadata={"help": "Concepts to whose names they are linked."})
     max_minutes: float | None = field(
@@ -99,7 +101,7 @@ class HSAPTrainingArguments(PretrainingArguments):
     """The Trainer's own arguments, with this task's defaults."""
 
     output_dir: str | None = field(default="outputs/hsap", metadata={"help": "Where everything is written."})
-    # The families are shuffled already, and drawn anew each epoch.
+    # The families are shuffled already, and drawn again in each epoch.
     train_sampling_strategy: str = field(default="sequential", metadata={"help": "See transformers."})
 
 
@@ -114,7 +116,7 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TermArguments, HSA
 
 def load_model(
     arguments: ModelArguments, graph: TermGraph, use_cpu: bool
-) -> tuple[KeptLongformerForHSAP, AutoTokenizer]:
+) -> tuple[KeptLongformerForHSAP, PreTrainedTokenizerBase]:
     """The model to start from, and its tokenizer."""
     model, tokenizer = load_base(
         KeptLongformerForHSAP,
@@ -139,30 +141,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up(training, "docs/hsap.md")
     settings = run_settings(training, model_arguments, terms)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
-
     graph = read_terms(terms.sources, terms)
     logger.info("%s", graph.describe())
-    task = LinkingTask.from_graph(
-        graph,
-        terms.withheld_synonyms,
-        terms.withheld_abbreviations,
-        terms.trained_abbreviations,
-        terms.candidate_concepts,
-        seed=training.seed,
-    )
-    families = TermFamilies(
-        graph,
-        terms.names_per_family,
-        terms.synonym_rate,
-        terms.abbreviation_rate,
-        terms.parent_rate,
-        siblings=not terms.no_siblings,
-        withheld=task.withheld,
-        seed=training.seed,
-    )
+    families, task = term_data(graph, terms, training.seed)
     model, tokenizer = load_model(model_arguments, graph, training.use_cpu)
     model.config.data_license = terms_license(graph.sources, model.config.data_license)
-    copies_global = not has_own_global_projections(model)
+    has_own_global = has_own_global_projections(model)
     trainer = Trainer(
         model,
         training,
@@ -172,47 +156,75 @@ def main(argv: Sequence[str] | None = None) -> None:
         compute_metrics=task.compute_metrics,
         callbacks=[] if terms.max_minutes is None else [TimeLimit(terms.max_minutes)],
     )
-    measured, seconds = train_and_judge(trainer, settings, checkpoint, judged)
+    measured, seconds = train_and_judge(trainer, settings, checkpoint, chosen_metrics)
     if not trainer.is_world_process_zero():
         return
-
-    folder = Path(training.output_dir)
     result = model.as_masked_lm()
-    if copies_global:
+    if not has_own_global:
         copy_local_to_global(result)
-    result.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    table = linking_table(task, measured)
+    record = run_record(trainer, seconds, started, PACKAGES)
     results = {
+        "stage": STAGE,
         **measured,
-        "table": table,
+        "table": linking_table(task, measured),
         "candidates": len(task.candidates),
         "candidate_concepts": len(set(task.candidate_concepts.tolist())),
         "sources": list(graph.sources),
         "graph": graph.counts,
         "data_license": model.config.data_license,
-        **run_record(trainer, seconds, started, ("kept-hf", "torch", "transformers", "pytorch-metric-learning")),
-        "names_per_step": terms.names_per_family
-        * training.train_batch_size
-        * training.gradient_accumulation_steps
-        * training.world_size,
-        "command": " ".join(["kept-hf pretrain hsap", *argv]),
+        **record,
+        "names_per_step": terms.names_per_family * record["rows_per_step"],
+        "command": " ".join([f"kept-hf pretrain {STAGE}", *argv]),
         "settings": settings,
     }
-    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    plot_linking(folder / "linking.png", measured)
-    make_hsap_card(folder).save(folder / "README.md")
-    print(
-        f"\n{results['candidates']:,} names of {results['candidate_concepts']:,} concepts to link to; "
-        f"{results['steps']} steps of {results['names_per_step']} names in {seconds:.0f} s"
+    folder = Path(training.output_dir)
+    write_run(
+        folder,
+        result,
+        tokenizer,
+        results,
+        make_hsap_card,
+        draw_pictures=lambda folder: plot_linking(folder / "linking.png", measured),
     )
-    print(format_table(table, digits=3))
+    print_summary(results)
     print(f"Wrote the encoder, its card and the report to {folder}. Its masked-LM head is that of the base: train it.")
 
 
-def judged(metrics: dict[str, float]) -> dict[str, float]:
-    """What the task judges; not what the Trainer adds, such as run times."""
+def term_data(graph: TermGraph, arguments: TermArguments, seed: int) -> tuple[TermFamilies, LinkingTask]:
+    """What is trained on, and what is measured on held-out names."""
+    task = LinkingTask.from_graph(
+        graph,
+        arguments.held_out_synonyms,
+        arguments.held_out_abbreviations,
+        arguments.trained_abbreviations,
+        arguments.candidate_concepts,
+        seed=seed,
+    )
+    families = TermFamilies(
+        graph,
+        arguments.names_per_family,
+        arguments.synonym_rate,
+        arguments.abbreviation_rate,
+        arguments.parent_rate,
+        siblings=not arguments.no_siblings,
+        held_out=task.held_out,
+        seed=seed,
+    )
+    return families, task
+
+
+def chosen_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    """Those of the task; not what the Trainer adds, such as run times."""
     return {name: value for name, value in metrics.items() if "_at_" in name or name == "tree_distance_correlation"}
+
+
+def print_summary(results: dict) -> None:
+    """The table, and how it came about."""
+    print(
+        f"\n{results['candidates']:,} names of {results['candidate_concepts']:,} concepts to link to; "
+        f"{results['steps']} steps of {results['names_per_step']} names in {results['training_seconds']:.0f} s"
+    )
+    print(format_table(results["table"], digits=3))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Without a recipe file `mlm` is taken; the command line changes its values. What 
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -18,36 +17,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from transformers import HfArgumentParser, PreTrainedTokenizerBase, Trainer
 
 from ..hub.masked_lm_card import make_masked_lm_card
 from ..knowledge import SOURCES
 from ..knowledge.arguments import TermFolderArguments, read_terms
+from ..models.modeling_kept_longformer import KeptLongformerForMaskedLM
 from ..models.prompting import PRESETS, clean_note, get_preset, remove_deidentification_tags
 from ..models.publication import RESTRICTED, joint_license
 from ..pretraining.masked_lm.blocks import (
     METRICS,
     MaskedBlocks,
     MaskedLMTask,
-    common_tokens,
+    masked_lm_data,
     masked_lm_table,
-    pack_blocks,
-    tokenize,
 )
-from ..pretraining.masked_lm.model import KeptLongformerForBlocks
+from ..pretraining.masked_lm.model import KeptLongformerForBlocks, fit_to_blocks
 from ..pretraining.notes import (
     NoteArguments,
     TextSource,
     concept_texts,
-    name_text_files,
+    hide_text_files,
     read_notes,
     term_sources,
 )
+from ..pretraining.run import write_run
 from ..reports.tables import format_table
 from ..training.checkpoints import checkpoint_to_resume
 from ..training.collators import DataCollatorForICDPrompting
-from ..training.conversion import copy_local_to_global, has_own_global_projections, resize_positions
+from ..training.conversion import copy_local_to_global, has_own_global_projections
 from ..training.run import (
     EncoderArguments,
     PretrainingArguments,
@@ -62,7 +60,9 @@ from ..training.time_limit import TimeLimit
 from .recipe import parse_recipe
 
 logger = logging.getLogger("pretrain_mlm")
-RECIPE = "mlm"
+STAGE = RECIPE = "mlm"
+PACKAGES = ("kept-hf", "torch", "transformers", "datasets")
+"""Whose versions are in the results."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ class ModelArguments(EncoderArguments):
 
 @dataclass
 class TextArguments(NoteArguments, TermFolderArguments):
-    """The text, and what is withheld of it."""
+    """The text, and what is held out of it."""
 
     descriptions: str | None = field(
         default=None,
@@ -101,10 +101,10 @@ class TextArguments(NoteArguments, TermFolderArguments):
     preset: str = field(
         default="kept-50", metadata={"help": f"Notes are cleaned as in the prompts of: {', '.join(PRESETS)}."}
     )
-    withheld_notes: int = field(
+    held_out_notes: int = field(
         default=250,
         metadata={
-            "help": "Notes kept for evaluation: of the validation split, or a tenth at most where there is none."
+            "help": "Notes held out for evaluation: of the validation split, or a tenth at most where there is none."
         },
     )
     max_minutes: float | None = field(
@@ -123,7 +123,7 @@ class MLMTrainingArguments(PretrainingArguments):
     output_dir: str | None = field(default="outputs/mlm", metadata={"help": "Where everything is written."})
     learning_rate: float = field(default=9e-6, metadata={"help": "See transformers."})
     max_grad_norm: float = field(default=5.0, metadata={"help": "See transformers."})
-    # The blocks are shuffled already, and masked anew each epoch.
+    # The blocks are shuffled already, and masked again in each epoch.
     train_sampling_strategy: str = field(default="sequential", metadata={"help": "See transformers."})
 
 
@@ -132,8 +132,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TextArguments, MLM
     parser = HfArgumentParser((ModelArguments, TextArguments, MLMTrainingArguments))
     model, texts, training = parse_recipe(parser, argv, RECIPE)
     texts.max_minutes = fit_to_time(parser, texts.max_minutes, training)
-    if texts.withheld_notes < 1:
-        parser.error(f"withheld_notes={texts.withheld_notes} leaves nothing to evaluate on; pass 1 or more")
+    if texts.held_out_notes < 1:
+        parser.error(f"held_out_notes={texts.held_out_notes} leaves nothing to evaluate on; pass 1 or more")
     if texts.max_descriptions is not None and texts.max_descriptions < 1:
         parser.error(f"max_descriptions={texts.max_descriptions} is no concept; leave --descriptions out for none")
     # As the guard of publication knows it.
@@ -142,9 +142,26 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TextArguments, MLM
     return model, texts, training
 
 
-def read_text(arguments: TextArguments) -> tuple[list[str], list[str], list[str], list[TextSource]]:
-    """Notes to train on, notes withheld, lines of descriptions, and where they are from."""
-    notes, withheld, sources = read_notes(arguments, arguments.withheld_notes)
+@dataclass
+class Text:
+    """Cleaned text, and where it is from.
+
+    Attributes:
+        notes: to train on.
+        held_out: notes to evaluate on.
+        lines: descriptions of concepts.
+        sources: of all of it.
+    """
+
+    notes: list[str]
+    held_out: list[str]
+    lines: list[str]
+    sources: list[TextSource]
+
+
+def read_text(arguments: TextArguments) -> Text:
+    """The text that the options name."""
+    notes, held_out, sources = read_notes(arguments, arguments.held_out_notes)
     lines = []
     if arguments.descriptions:
         graph = read_terms(arguments.descriptions, arguments)
@@ -152,46 +169,23 @@ def read_text(arguments: TextArguments) -> tuple[list[str], list[str], list[str]
         sources += term_sources(graph)
         sources[-1].notes = {"concepts described": len(lines)}
     preset = get_preset(arguments.preset)
-    cleaned = (
-        [clean_note(remove_deidentification_tags(text), preset) for text in texts] for texts in (notes, withheld)
+    notes, held_out = (
+        [clean_note(remove_deidentification_tags(text), preset) for text in texts] for texts in (notes, held_out)
     )
-    return *cleaned, [clean_note(line, preset) for line in lines], sources
-
-
-def make_blocks(
-    arguments: ModelArguments,
-    notes: list[str],
-    withheld: list[str],
-    lines: list[str],
-    tokenizer: PreTrainedTokenizerBase,
-    seed: int,
-) -> tuple[MaskedBlocks, MaskedLMTask]:
-    """What is trained on, and what is measured on withheld notes."""
-    order = np.random.default_rng(seed).permutation(len(notes))
-    blocks = pack_blocks(tokenize([notes[i] for i in order], tokenizer), arguments.block_size, tokenizer)
-    common = common_tokens(blocks)
-    # Apart from the notes, so that relatives stand side by side.
-    blocks += pack_blocks(tokenize(lines, tokenizer), arguments.block_size, tokenizer)
-    # One a row: what is repeated is repeated in the same note.
-    judged = pack_blocks(tokenize(withheld, tokenizer), arguments.block_size, tokenizer, whole=True)
-    options = (tokenizer, arguments.mlm_probability, arguments.global_masks, seed)
-    return MaskedBlocks(blocks, *options), MaskedLMTask(MaskedBlocks(judged, *options, always_mask=True), common)
+    return Text(notes, held_out, [clean_note(line, preset) for line in lines], sources)
 
 
 def load_model(arguments: ModelArguments) -> tuple[KeptLongformerForBlocks, PreTrainedTokenizerBase]:
-    """The model to start from, with the positions that are asked for, and its tokenizer."""
+    """The model to start from, with the positions that the options name, and its tokenizer."""
     model, tokenizer = load_base(KeptLongformerForBlocks, arguments)
-    if arguments.model_max_length not in (None, model.config.max_sequence_length):
-        resize_positions(model, arguments.model_max_length, arguments.position_period)
-        tokenizer.model_max_length = arguments.model_max_length
-    if arguments.block_size > model.config.max_sequence_length:
-        raise SystemExit(
-            f"block_size={arguments.block_size} is more than the {model.config.max_sequence_length} positions of "
-            f"{arguments.model_name_or_path}; pass --block_size {model.config.max_sequence_length}, or "
-            f"--model_max_length {arguments.block_size}."
-        )
-    if not arguments.global_masks:
-        model.freeze_global_projections()
+    fit_to_blocks(
+        model,
+        tokenizer,
+        arguments.block_size,
+        arguments.model_max_length,
+        arguments.position_period,
+        trains_global_projections=arguments.global_masks > 0,
+    )
     return model, tokenizer
 
 
@@ -199,26 +193,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Read the text, evaluate, train, evaluate, write."""
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
-    model_arguments, texts, training = parse_arguments(argv)
+    model_arguments, text_arguments, training = parse_arguments(argv)
     set_up(training, "docs/mlm.md")
     with training.main_process_first(desc="reading the text"):
-        notes, withheld, lines, sources = read_text(texts)
-    settings, command = name_text_files(run_settings(training, model_arguments, texts), argv, notes + withheld)
+        text = read_text(text_arguments)
+    settings = run_settings(training, model_arguments, text_arguments)
+    settings, command = hide_text_files(settings, argv, text.notes + text.held_out)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
     model, tokenizer = load_model(model_arguments)
-    blocks, task = make_blocks(model_arguments, notes, withheld, lines, tokenizer, training.seed)
+    blocks, task = masked_lm_data(
+        text.notes,
+        text.held_out,
+        text.lines,
+        tokenizer,
+        model_arguments.block_size,
+        model_arguments.mlm_probability,
+        model_arguments.global_masks,
+        training.seed,
+    )
     logger.info(
-        "%d notes and %d descriptions in %d blocks, %d tokens; %d notes withheld, %d tokens masked in them",
-        len(notes),
-        len(lines),
+        "%d notes and %d descriptions in %d blocks, %d tokens; %d notes held out, %d tokens masked in them",
+        len(text.notes),
+        len(text.lines),
         len(blocks),
         sum(map(len, blocks.blocks)),
-        len(withheld),
+        len(text.held_out),
         len(task.labels),
     )
     base_license = model.config.data_license
-    model.config.data_license = joint_license(base_license, *(source.license for source in sources))
-    copies_global = not has_own_global_projections(model)
+    model.config.data_license = joint_license(base_license, *(source.license for source in text.sources))
+    has_own_global = has_own_global_projections(model)
     trainer = Trainer(
         model,
         training,
@@ -226,53 +230,67 @@ def main(argv: Sequence[str] | None = None) -> None:
         train_dataset=blocks,
         eval_dataset=task.rows,
         compute_metrics=task.compute_metrics,
-        callbacks=[] if texts.max_minutes is None else [TimeLimit(texts.max_minutes)],
+        callbacks=[] if text_arguments.max_minutes is None else [TimeLimit(text_arguments.max_minutes)],
     )
-    measured, seconds = train_and_judge(trainer, settings, checkpoint, judged)
+    measured, seconds = train_and_judge(trainer, settings, checkpoint, chosen_metrics)
     if not trainer.is_world_process_zero():
         return
-
-    folder = Path(training.output_dir)
-    result = model.as_masked_lm()
-    if copies_global and not model_arguments.global_masks:
-        copy_local_to_global(result)
-    result.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    table = masked_lm_table(task.counts, measured)
+    result, global_projections = to_publish(model, model_arguments, has_own_global)
     results = {
+        "stage": STAGE,
         **measured,
-        "table": table,
-        "masked_tokens": task.counts,
-        "notes": len(notes),
-        "withheld_notes": len(withheld),
-        "descriptions": len(lines),
-        "blocks": len(blocks),
-        "tokens": sum(map(len, blocks.blocks)),
-        "sources": [vars(source) for source in sources],
+        **text_results(text, blocks, task, measured),
         "base_data_license": base_license,
         "data_license": model.config.data_license,
-        "global_projections": "trained"
-        if model_arguments.global_masks
-        else "copied from the local ones"
-        if copies_global
-        else "those of the base",
-        **run_record(trainer, seconds, started, ("kept-hf", "torch", "transformers", "datasets")),
-        "command": f"kept-hf pretrain mlm {command}".rstrip(),
+        "global_projections": global_projections,
+        **run_record(trainer, seconds, started, PACKAGES),
+        "command": f"kept-hf pretrain {STAGE} {command}".rstrip(),
         "settings": settings,
     }
-    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    make_masked_lm_card(folder).save(folder / "README.md")
-    print(
-        f"\n{len(withheld)} withheld notes; {results['steps']} steps of {results['rows_per_step']} blocks "
-        f"of up to {model_arguments.block_size} tokens in {seconds:.0f} s"
-    )
-    print(format_table(table, digits=3))
-    print(f"Wrote the model, its card and the report to {folder}.")
+    write_run(Path(training.output_dir), result, tokenizer, results, make_masked_lm_card)
+    print_summary(results)
+    print(f"Wrote the model, its card and the report to {training.output_dir}.")
 
 
-def judged(metrics: dict[str, float]) -> dict[str, float]:
-    """What the task judges; not what the Trainer adds, such as run times."""
+def chosen_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    """Those of the task; not what the Trainer adds, such as run times."""
     return {name: value for name, value in metrics.items() if name in METRICS}
+
+
+def to_publish(
+    model: KeptLongformerForBlocks, arguments: ModelArguments, has_own_global: bool
+) -> tuple[KeptLongformerForMaskedLM, str]:
+    """The trained model as an ordinary one, and where its projections of global attention are from."""
+    result = model.as_masked_lm()
+    if arguments.global_masks:
+        return result, "trained"
+    if has_own_global:
+        return result, "those of the base"
+    copy_local_to_global(result)
+    return result, "copied from the local ones"
+
+
+def text_results(text: Text, blocks: MaskedBlocks, task: MaskedLMTask, measured: dict) -> dict[str, object]:
+    """The text and the measurements on it, for `all_results.json`."""
+    return {
+        "table": masked_lm_table(task.counts, measured),
+        "masked_tokens": task.counts,
+        "notes": len(text.notes),
+        "held_out_notes": len(text.held_out),
+        "descriptions": len(text.lines),
+        "blocks": len(blocks),
+        "tokens": sum(map(len, blocks.blocks)),
+        "sources": [vars(source) for source in text.sources],
+    }
+
+
+def print_summary(results: dict) -> None:
+    """The table, and how it came about."""
+    print(
+        f"\n{results['held_out_notes']} held-out notes; {results['steps']} steps of {results['rows_per_step']} blocks "
+        f"of up to {results['settings']['block_size']} tokens in {results['training_seconds']:.0f} s"
+    )
+    print(format_table(results["table"], digits=3))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""Teach a model to answer prompts from the text, without a coded note (match pretraining), before it is fine-tuned.
+"""Teach a model to answer prompts from the text, without a coded note (zero-shot pretraining), before it is fine-tuned.
 
     kept-hf pretrain zero-shot --corpus codiesp --data_dir path/to/codiesp
     kept-hf pretrain zero-shot --model_name_or_path outputs/mlm --text_files notes/*.txt
 
-The prompts ask about concepts of a term graph; the texts are passages of notes that mention some of them, or are made
-to. Without a recipe file `matching` is taken; the command line changes its values. What it writes
-to `output_dir` is an ordinary checkpoint, for `--model_name_or_path` of `kept-hf train`.
+The prompts ask about concepts of a term graph. The texts are passages of notes that mention some of them, or sentences
+about them are put between those of the note. Without a recipe file `zero_shot` is taken; the command line changes its
+values. What it writes to `output_dir` is an ordinary checkpoint, for `--model_name_or_path` of `kept-hf train`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -19,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from transformers import HfArgumentParser, Trainer
+from transformers import HfArgumentParser, PreTrainedTokenizerBase, Trainer
 
 from ..corpora import Corpus, load_corpus
 from ..corpora.arguments import corpus_options
 from ..corpora.selection import RULES, select_codes
-from ..hub.zero_shot_card import make_matching_card
+from ..hub.zero_shot_card import make_zero_shot_card
 from ..knowledge import TermGraph
 from ..knowledge.arguments import TermSourceArguments, read_terms
 from ..knowledge.mentions import below
@@ -32,9 +31,11 @@ from ..models.modeling_kept_longformer import KeptLongformerForICDPrompting
 from ..models.processing_kept import KeptProcessor
 from ..models.prompting import PRESETS, PROMPT_LAYOUTS
 from ..models.publication import joint_license
-from ..pretraining.notes import NoteArguments, name_text_files, read_notes, term_sources
-from ..pretraining.zero_shot.evaluation import MatchingTask, matching_table
-from ..pretraining.zero_shot.prompts import DataCollatorForMatching, MatchingPrompts, MatchingSource
+from ..pretraining.notes import NoteArguments, TextSource, hide_text_files, read_notes, term_sources
+from ..pretraining.run import write_run
+from ..pretraining.zero_shot.evaluation import ZeroShotTask, zero_shot_table, zero_shot_task
+from ..pretraining.zero_shot.passages import PassageSource, held_out_concepts
+from ..pretraining.zero_shot.prompts import DataCollatorForZeroShot, ZeroShotPrompts
 from ..reports.tables import format_table
 from ..training.checkpoints import checkpoint_to_resume
 from ..training.run import (
@@ -48,9 +49,11 @@ from ..training.run import (
 )
 from .recipe import parse_recipe
 
-logger = logging.getLogger("pretrain_matching")
-RECIPE = "matching"
-WITHHELD_NOTES = 250
+logger = logging.getLogger("pretrain_zero_shot")
+STAGE, RECIPE = "zero-shot", "zero_shot"
+PACKAGES = ("kept-hf", "torch", "transformers", "datasets")
+"""Whose versions are in the results."""
+HELD_OUT_NOTES = 250
 """Of the validation split: none of its texts is trained on, should the train split have a copy."""
 
 
@@ -70,18 +73,18 @@ class ModelArguments(EncoderArguments):
 
 @dataclass
 class TermArguments(TermSourceArguments):
-    """The concepts that are asked about."""
+    """The concepts of the prompts."""
 
-    left_out: list[str] = field(
+    excluded_concepts: list[str] = field(
         default_factory=list,
-        metadata={"help": "Ids of concepts that are no matter of codes, left out with all below them."},
+        metadata={"help": "Ids of concepts that no code is about, excluded with all below them."},
     )
-    withheld_concepts: int = field(default=1500, metadata={"help": "Concepts kept from training, to be asked."})
+    held_out_concepts: int = field(default=1500, metadata={"help": "Concepts held out of training, for evaluation."})
 
 
 @dataclass
 class PromptArguments(NoteArguments):
-    """The notes, the prompts from short to long, and what is asked before and after."""
+    """The notes, the prompts from short to long, and the evaluation before and after."""
 
     num_codes: list[int] = field(
         default_factory=lambda: [5, 50], metadata={"help": "Concepts of a prompt, at first and at last."}
@@ -98,25 +101,28 @@ class PromptArguments(NoteArguments):
     zero_shot_codes: str | None = field(
         default=None,
         metadata={
-            "help": f"Also ask the corpus' validation notes about these codes, {', '.join(RULES[1:])} or a file with a "
-            "code a line, and withhold their concepts. Their labels are for judging only."
+            "help": "Also evaluate on the corpus' validation notes, with prompts about these codes: "
+            f"{', '.join(RULES[1:])} or a file with a code a line; and hold out their concepts. Their labels are for "
+            "evaluation only."
         },
     )
     zero_shot_codes_per_prompt: list[int] = field(
         default_factory=lambda: [10, 50],
-        metadata={"help": "Ask them in prompts of so many; the isolated layout asks all at once."},
+        metadata={
+            "help": "Codes of a prompt of that evaluation, one size or more; the isolated layout has all in one."
+        },
     )
 
 
 @dataclass
-class MatchingTrainingArguments(PretrainingArguments):
+class ZeroShotTrainingArguments(PretrainingArguments):
     """The Trainer's own arguments, with this task's defaults."""
 
-    output_dir: str | None = field(default="outputs/matching", metadata={"help": "Where everything is written."})
+    output_dir: str | None = field(default="outputs/zero-shot", metadata={"help": "Where everything is written."})
     learning_rate: float = field(default=3e-4, metadata={"help": "See transformers."})
     per_device_train_batch_size: int = field(default=1, metadata={"help": "Items: see tokens_per_item."})
     max_steps: int = field(default=600, metadata={"help": "Steps; the prompts grow with them."})
-    # The names that rows of the isolated layout ask by are for the collator.
+    # Rows of the isolated layout have names, for the collator.
     remove_unused_columns: bool = field(default=False, metadata={"help": "See transformers."})
     # From short to long.
     train_sampling_strategy: str = field(default="sequential", metadata={"help": "See transformers."})
@@ -124,9 +130,9 @@ class MatchingTrainingArguments(PretrainingArguments):
 
 def parse_arguments(
     argv: list[str],
-) -> tuple[ModelArguments, TermArguments, PromptArguments, MatchingTrainingArguments]:
+) -> tuple[ModelArguments, TermArguments, PromptArguments, ZeroShotTrainingArguments]:
     """Recipe file and command line; the latter wins."""
-    parser = HfArgumentParser((ModelArguments, TermArguments, PromptArguments, MatchingTrainingArguments))
+    parser = HfArgumentParser((ModelArguments, TermArguments, PromptArguments, ZeroShotTrainingArguments))
     model, terms, prompts, training = parse_recipe(parser, argv, RECIPE)
     training.label_names = ["labels"]
     if training.max_steps < 1:
@@ -140,43 +146,99 @@ def parse_arguments(
 
 
 def zero_shot_corpus(arguments: PromptArguments) -> Corpus | None:
-    """The corpus with the codes to ask without training, if any."""
+    """The corpus with the codes that are evaluated without training, if there are any."""
     if arguments.zero_shot_codes is None:
         return None
     options = corpus_options(arguments.corpus_options)
     corpus = load_corpus(arguments.corpus, arguments.data_dir, arguments.cache_dir, **options)
     corpus = select_codes(corpus, arguments.zero_shot_codes)
     if "validation" not in corpus.dataset:
-        raise SystemExit(f"corpus={arguments.corpus} has no validation notes to ask; leave out --zero_shot_codes.")
+        raise ValueError(
+            f"corpus={arguments.corpus!r} has no validation notes to evaluate; leave out --zero_shot_codes."
+        )
     return corpus
 
 
-def withhold(graph: TermGraph, number: int, left_out: np.ndarray, seed: int) -> np.ndarray:
-    """Numbers of concepts kept from training: at most a quarter of those that are asked about."""
-    pool = MatchingSource(graph, left_out=left_out).pool
-    return np.sort(np.random.default_rng(seed).permutation(pool)[: min(number, len(pool) // 4)])
+def load_model(
+    arguments: ModelArguments, corpus: Corpus | None
+) -> tuple[KeptLongformerForICDPrompting, PreTrainedTokenizerBase, KeptProcessor]:
+    """The model to start from, its tokenizer, and the processor that writes the prompts."""
+    model, tokenizer = load_base(KeptLongformerForICDPrompting, arguments, similarity_prior=arguments.similarity_prior)
+    processor = KeptProcessor(
+        tokenizer,
+        None if corpus is None else corpus.code_set,
+        arguments.preset,
+        model.config.max_sequence_length,
+        arguments.global_attention_stride,
+        prompt_layout=arguments.prompt_layout,
+    )
+    overrides = processor.config_overrides() | {"prompt_loss": arguments.prompt_loss}
+    for name in overrides.keys() - {"id2label", "label2id"}:  # the codes are for evaluation only
+        setattr(model.config, name, overrides[name])
+    return model, tokenizer, processor
 
 
-def make_task(
-    source: MatchingSource,
-    concepts: np.ndarray,
+@dataclass
+class Data:
+    """What is trained on, and what is evaluated on.
+
+    Attributes:
+        prompts: to train on.
+        task: to evaluate on.
+        counts: of notes, concepts and codes, for `all_results.json`.
+        sources: of notes and terms.
+    """
+
+    prompts: ZeroShotPrompts
+    task: ZeroShotTask
+    counts: dict[str, int | None]
+    sources: list[TextSource]
+
+
+def make_data(
+    graph: TermGraph,
+    terms: TermArguments,
+    notes: list[str],
+    note_sources: list[TextSource],
+    corpus: Corpus | None,
     processor: KeptProcessor,
     arguments: PromptArguments,
-    corpus: Corpus | None,
-    seed: int,
-) -> MatchingTask:
-    """What is asked before and after: short and long prompts about withheld concepts, and validation notes."""
-    task = MatchingTask()
-    for name, share, number in (("withheld_short", 0.1, 100), ("withheld_long", 1.0, 40)):
-        codes, sentences = (
-            round(low + share * (high - low)) for low, high in (arguments.num_codes, arguments.num_sentences)
-        )
-        task.add_concepts(name, source, concepts, processor, number, min(codes, len(concepts)), sentences, seed)
-    if corpus is not None:
-        sizes = [None] if processor.prompt_layout == "isolated" else arguments.zero_shot_codes_per_prompt
-        for codes_per_prompt in sizes:
-            task.add_notes(corpus.dataset["validation"], processor, codes_per_prompt)
-    return task
+    training: ZeroShotTrainingArguments,
+) -> Data:
+    """Hold out concepts, and make prompts of the others."""
+    excluded = np.flatnonzero(below(graph, terms.excluded_concepts))
+    concepts = held_out_concepts(graph, terms.held_out_concepts, excluded, training.seed)
+    codes = [] if corpus is None else [graph.concept_index(code) for code in corpus.code_set if code in graph]
+    source = PassageSource(graph, notes, {*concepts.tolist(), *codes}, excluded)
+    validation = None if corpus is None else corpus.dataset["validation"]
+    task = zero_shot_task(
+        source,
+        concepts,
+        processor,
+        arguments.num_codes,
+        arguments.num_sentences,
+        validation,
+        arguments.zero_shot_codes_per_prompt,
+        training.seed,
+    )
+    prompts = ZeroShotPrompts(
+        source,
+        processor,
+        training.max_steps * training.gradient_accumulation_steps * training.train_batch_size * training.world_size,
+        tuple(arguments.num_codes),
+        tuple(arguments.num_sentences),
+        arguments.tokens_per_item,
+        seed=training.seed,
+    )
+    counts = {
+        "notes": len(notes),
+        "concepts": len(source.pool),
+        "concepts_mentioned_in_notes": len(source.mentioned),
+        "held_out_concepts": len(concepts) + len(codes),
+        "zero_shot_notes": None if validation is None else len(validation),
+        "zero_shot_codes": None if corpus is None else len(corpus.code_set),
+    }
+    return Data(prompts, task, counts, [*note_sources, *term_sources(graph)])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -184,93 +246,53 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     model_arguments, terms, prompts, training = parse_arguments(argv)
-    set_up(training, "docs/matching.md")
+    set_up(training, "docs/zero_shot.md")
     with training.main_process_first(desc="reading the notes"):
-        notes, _, sources = read_notes(prompts, most_withheld=WITHHELD_NOTES)
+        notes, _, sources = read_notes(prompts, most_held_out=HELD_OUT_NOTES)
         corpus = zero_shot_corpus(prompts)
     settings = run_settings(training, model_arguments, terms, prompts)
-    settings, command = name_text_files(settings, argv, notes)
+    settings, command = hide_text_files(settings, argv, notes)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
     graph = read_terms(terms.sources, terms)
     logger.info("%s", graph)
-    sources += term_sources(graph)
-    model, tokenizer = load_base(
-        KeptLongformerForICDPrompting, model_arguments, similarity_prior=model_arguments.similarity_prior
-    )
-    processor = KeptProcessor(
-        tokenizer,
-        None if corpus is None else corpus.code_set,
-        model_arguments.preset,
-        model.config.max_sequence_length,
-        model_arguments.global_attention_stride,
-        prompt_layout=model_arguments.prompt_layout,
-    )
-    overrides = processor.config_overrides() | {"prompt_loss": model_arguments.prompt_loss}
-    for name in overrides.keys() - {"id2label", "label2id"}:  # the codes are for judging only
-        setattr(model.config, name, overrides[name])
-    base_license = model.config.data_license
-    model.config.data_license = joint_license(base_license, *(source.license for source in sources))
-
-    left_out = np.flatnonzero(below(graph, terms.left_out))
-    concepts = withhold(graph, terms.withheld_concepts, left_out, training.seed)
-    codes = [] if corpus is None else [graph.concept_index(code) for code in corpus.code_set if code in graph]
-    source = MatchingSource(graph, notes, {*concepts.tolist(), *codes}, left_out)
-    task = make_task(source, concepts, processor, prompts, corpus, training.seed)
-    items = MatchingPrompts(
-        source,
-        processor,
-        training.max_steps * training.gradient_accumulation_steps * training.train_batch_size * training.world_size,
-        tuple(prompts.num_codes),
-        tuple(prompts.num_sentences),
-        prompts.tokens_per_item,
-        seed=training.seed,
-    )
+    model, tokenizer, processor = load_model(model_arguments, corpus)
+    data = make_data(graph, terms, notes, sources, corpus, processor, prompts, training)
     logger.info(
-        "%d notes; %d concepts to ask, %d of them mentioned in the notes; %d withheld",
-        len(notes),
-        len(source.pool),
-        len(source.mentioned),
-        len(concepts) + len(codes),
+        "%(notes)d notes; %(concepts)d concepts for prompts, %(concepts_mentioned_in_notes)d of them mentioned in the "
+        "notes; %(held_out_concepts)d held out",
+        data.counts,
     )
+    base_license = model.config.data_license
+    model.config.data_license = joint_license(base_license, *(source.license for source in data.sources))
     trainer = Trainer(
         model,
         training,
-        data_collator=DataCollatorForMatching(processor),
-        train_dataset=items,
-        eval_dataset=task,
-        compute_metrics=task.compute_metrics,
+        data_collator=DataCollatorForZeroShot(processor),
+        train_dataset=data.prompts,
+        eval_dataset=data.task,
+        compute_metrics=data.task.compute_metrics,
     )
     measured, seconds = train_and_judge(
-        trainer, settings, checkpoint, lambda metrics: {name: metrics[name] for name in task.titles}
+        trainer, settings, checkpoint, lambda metrics: {name: metrics[name] for name in data.task.titles}
     )
     if not trainer.is_world_process_zero():
         return
-
-    folder = Path(training.output_dir)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    table = matching_table(task, measured)
     results = {
+        "stage": STAGE,
         **measured,
-        "table": table,
-        "notes": len(notes),
-        "concepts": len(source.pool),
-        "concepts_mentioned_in_notes": len(source.mentioned),
-        "withheld_concepts": len(concepts) + len(codes),
-        "zero_shot_notes": None if corpus is None else len(corpus.dataset["validation"]),
-        "zero_shot_codes": None if corpus is None else len(corpus.code_set),
-        "sources": [vars(source) for source in sources],
+        "table": zero_shot_table(data.task, measured),
+        **data.counts,
+        "sources": [vars(source) for source in data.sources],
         "base_data_license": base_license,
         "data_license": model.config.data_license,
-        **run_record(trainer, seconds, started, ("kept-hf", "torch", "transformers", "datasets")),
-        "command": f"kept-hf pretrain zero-shot {command}".rstrip(),
+        **run_record(trainer, seconds, started, PACKAGES),
+        "command": f"kept-hf pretrain {STAGE} {command}".rstrip(),
         "settings": settings,
     }
-    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    make_matching_card(folder).save(folder / "README.md")
+    write_run(Path(training.output_dir), model, tokenizer, results, make_zero_shot_card)
     print(f"\n{results['steps']} steps of {prompts.tokens_per_item:,} tokens in {seconds:.0f} s")
-    print(format_table(table, digits=3))
-    print(f"Wrote the model, its card and the report to {folder}.")
+    print(format_table(results["table"], digits=3))
+    print(f"Wrote the model, its card and the report to {training.output_dir}.")
 
 
 if __name__ == "__main__":

@@ -35,15 +35,15 @@ from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, T
 from ..candidates.candidates import Candidates
 from ..corpora import Corpus
 from ..corpora.arguments import CorpusArguments, read_corpus
-from ..corpora.selection import training_counts
 from ..models.code_set import ICDCodeSet
 from ..models.modeling_kept_longformer import KeptLongformerForICDPrompting, KeptLongformerPreTrainedModel
 from ..models.modeling_kept_matching import KeptLongformerForICDMatching
 from ..models.processing_kept import KeptProcessor
 from ..models.prompting import PRESETS
 from ..models.publication import RESTRICTED
-from ..pretraining.zero_shot.synthetic import carrier_sentences, matching_curriculum
-from ..reports.run import write_report
+from ..pretraining.zero_shot.sentences import background_sentences
+from ..pretraining.zero_shot.synthetic import synthetic_curriculum
+from ..reports.run import EvaluatedSplit, write_report
 from ..training.adapters import PEFT_METHODS, adapter_config, add_adapter, loads_by_name, merged_model
 from ..training.callbacks import KeepEvaluationOrder
 from ..training.checkpoints import checkpoint_to_resume
@@ -330,13 +330,13 @@ def matching_rows(
     """Rows of synthetic prompts, from short to long, with sentences of the training notes between the mentions; and
     the processor that made them, which knows their codes."""
     concepts = ICDCodeSet.from_icd10cm()
-    examples = matching_curriculum(
+    examples = synthetic_curriculum(
         concepts,
         data.matching_examples,
         tuple(data.matching_codes),
         tuple(data.matching_sentences),
         seed,
-        carrier_sentences(texts),
+        background_sentences(texts),
     )
     asker = KeptProcessor(
         processor.tokenizer,
@@ -346,7 +346,7 @@ def matching_rows(
         processor.global_attention_stride,
         prompt_layout=processor.prompt_layout,
     )
-    prompts = [{"text": e["text"], "codes": e["gold_codes"], "asked": e["codes"]} for e in examples]
+    prompts = [{"text": e.text, "codes": e.gold, "asked": e.concepts} for e in examples]
     return prompt_rows(Dataset.from_list(prompts), asker), asker
 
 
@@ -402,7 +402,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"corpus={data.corpus} with codes={data.codes} has the splits {', '.join(corpus.dataset)}; training also "
             f"needs {' and '.join(missing)}: add the folder, or choose other codes."
         )
-    counts = training_counts(corpus)
     logger.info(
         "%s: %d codes; notes: %s",
         data.corpus,
@@ -473,7 +472,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.makedirs(training.output_dir, exist_ok=True)
         Path(training.output_dir, "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     trainer.train(resume_from_checkpoint=checkpoint)
-    report(trainer, processor, corpus, notes, rows, candidates, counts, settings, trainable, started, argv)
+    report(trainer, processor, corpus, notes, rows, candidates, settings, trainable, started, argv)
 
 
 def save_model(trainer: Trainer, folder: Path) -> None:
@@ -488,9 +487,7 @@ def save_model(trainer: Trainer, folder: Path) -> None:
         whole.save_pretrained(folder)
 
 
-def report(
-    trainer, processor, corpus: Corpus, notes, rows, candidates, counts, settings, trainable, started, argv
-) -> None:
+def report(trainer, processor, corpus: Corpus, notes, rows, candidates, settings, trainable, started, argv) -> None:
     """Evaluate, write the model and the report, print the closing table."""
     split = "test" if "test" in rows else "validation"
     threshold = validation_threshold(trainer)
@@ -512,22 +509,13 @@ def report(
     processor.save_pretrained(folder)
     order = {note_id: row for row, note_id in enumerate(notes[split]["note_id"])}
     given = [order[note_id] for note_id in corpus.dataset[split]["note_id"]]
-    write_report(
-        trainer.args,
-        corpus,
-        counts,
-        split,
-        scores[given],
-        labels[given],
-        threshold,
-        judge.find_threshold,
-        {
-            "trainable_parameters": trainable,
-            "command": " ".join(["kept-hf train", *argv]),
-            "settings": settings,
-        },
-        started,
-    )
+    record = {
+        "trainable_parameters": trainable,
+        "command": " ".join(["kept-hf train", *argv]),
+        "settings": settings,
+    }
+    evaluated = EvaluatedSplit(split, scores[given], labels[given], threshold, judge.find_threshold)
+    write_report(trainer.args, corpus, evaluated, record, started)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import inspect
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..models.code_set import ICDCodeSet
@@ -25,14 +26,20 @@ __all__ = [
     "Corpus",
     "CorpusCard",
     "corpus_codes",
+    "corpus_module",
     "fingerprint",
     "load_corpus",
     "load_unlabelled",
     "require_data_dir",
 ]
 
-CORPORA = ("codiesp", "demo", "mimic3", "mimic4")
-"""The names `load_corpus` knows. Each is a module here with a function `load(data_dir, cache_dir, **options)`."""
+CORPORA = ("codiesp", "demo", "mimic3", "mimic4", "own")
+"""The names `load_corpus` knows.
+
+Each is a module here with two functions: `load(data_dir, cache_dir, **options)` gives a `Corpus`, and
+`add_arguments(parser)` gives `kept-hf export` its options, the `dest` of each being a parameter of `load`. A third is
+there where a corpus has further texts without codes: `load_unlabelled(data_dir, **options)`.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class CorpusCard:
         license: identifier as the Hub writes it, such as "cc-by-4.0", or `kept_hf.models.publication.CREDENTIALED`.
         language: two-letter code.
         columns: column → meaning.
+        caution: a sentence on why figures on other notes will differ.
     """
 
     title: str
@@ -54,6 +62,7 @@ class CorpusCard:
     license: str
     language: str
     columns: Mapping[str, str]
+    caution: str = "All notes are from one source: others write and code differently."
 
 
 @dataclass
@@ -72,6 +81,17 @@ class Corpus:
     card: CorpusCard
 
 
+def corpus_module(name: str) -> ModuleType:
+    """The module of a corpus; see `CORPORA`.
+
+    Raises:
+        ValueError: an unknown corpus.
+    """
+    if name not in CORPORA:
+        raise ValueError(f"name={name!r} is no known corpus; pass one of: {', '.join(CORPORA)}.")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
 def load_corpus(
     name: str, data_dir: str | os.PathLike | None = None, cache_dir: str | os.PathLike | None = None, **options: Any
 ) -> Corpus:
@@ -79,10 +99,11 @@ def load_corpus(
 
     Args:
         name: one of `CORPORA`.
-        data_dir: the folder with the corpus in its published layout. Only "demo" needs none.
+        data_dir: the folder with the corpus in its published layout. "demo" needs none, and "own" has `data_files`.
         cache_dir: where the prepared dataset is kept; by default the cache of `datasets`.
         **options: further arguments of the corpus: `codes` ("diagnosis" or "procedure") and `language` ("en" or "es")
-            for "codiesp", `seed` for "demo"; see `kept_hf.corpora.mimic3.load` and `kept_hf.corpora.mimic4.load`.
+            for "codiesp", `seed` for "demo"; see `kept_hf.corpora.mimic3.load`, `kept_hf.corpora.mimic4.load` and, for
+            notes of your own, `kept_hf.corpora.own.load`.
 
     Raises:
         ValueError: an unknown corpus, option or value of one; or files that are not as published.
@@ -95,9 +116,7 @@ def load_corpus(
         >>> {split: len(rows) for split, rows in corpus.dataset.items()}, len(corpus.code_set)
         ({'train': 320, 'validation': 120, 'test': 160}, 60)
     """
-    if name not in CORPORA:
-        raise ValueError(f"name={name!r} is no known corpus; pass one of: {', '.join(CORPORA)}.")
-    load = importlib.import_module(f"{__name__}.{name}").load
+    load = corpus_module(name).load
     legal = [option for option in inspect.signature(load).parameters if option not in ("data_dir", "cache_dir")]
     unknown = sorted(options.keys() - set(legal))
     if unknown:
@@ -111,11 +130,14 @@ def load_unlabelled(name: str, data_dir: str | os.PathLike | None = None, **opti
     Args:
         name, data_dir, options: as for `load_corpus`.
 
+    Raises:
+        ValueError, FileNotFoundError: as for `load_corpus`.
+
     Examples:
         >>> load_unlabelled("demo")
         []
     """
-    load = getattr(importlib.import_module(f"{__name__}.{name}"), "load_unlabelled", None)
+    load = getattr(corpus_module(name), "load_unlabelled", None)
     return [] if load is None else load(data_dir, **options)
 
 

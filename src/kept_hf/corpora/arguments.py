@@ -10,6 +10,9 @@ import yaml
 from . import CORPORA, Corpus, load_corpus
 from .selection import select_codes
 
+_OPTIONS_OF_A_CORPUS = ("data_files", "codes_file", "data_license")
+"""Fields that are options of `load_corpus` for a corpus that has them; others refuse them."""
+
 
 @dataclass
 class CorpusArguments:
@@ -26,13 +29,27 @@ class CorpusArguments:
     )
     data_dir: str | None = field(default=None, metadata={"help": "Folder of the corpus."})
     cache_dir: str | None = field(default=None, metadata={"help": "Where built corpora are kept."})
+    data_files: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "With corpus=own: split=FILE for train, validation and test, or one file that is split: .csv, "
+            ".jsonl, .parquet, or the name or folder of a data set (docs/own_notes.md)."
+        },
+    )
+    codes_file: str | None = field(
+        default=None, metadata={"help": "With corpus=own: CSV with the columns code, description, synonyms."}
+    )
+    data_license: str | None = field(
+        default=None,
+        metadata={"help": "With corpus=own: licence of the notes, such as cc-by-4.0. Without it models stay private."},
+    )
 
 
 def corpus_options(options: Sequence[str]) -> dict[str, object]:
     """`--corpus_options` as keyword arguments of `load_corpus`.
 
     Raises:
-        SystemExit: an option without "=".
+        ValueError: an option without "=".
 
     Examples:
         >>> corpus_options(["config=rare50", "seed=1"])
@@ -42,7 +59,7 @@ def corpus_options(options: Sequence[str]) -> dict[str, object]:
     for option in options:
         name, separator, value = option.partition("=")
         if not separator:
-            raise SystemExit(f"corpus_options has {option!r}; write name=value, such as config=rare50.")
+            raise ValueError(f"corpus_options has {option!r}; write name=value, such as config=rare50.")
         result[name] = yaml.safe_load(value)
     return result
 
@@ -54,13 +71,15 @@ def read_corpus(arguments: CorpusArguments) -> Corpus:
         arguments: `CorpusArguments`, or anything with its fields.
 
     Raises:
-        SystemExit: as `corpus_options`.
-        ValueError: as `load_corpus` and `select_codes`.
+        ValueError, FileNotFoundError: as `corpus_options`, `load_corpus` and `select_codes`.
 
     Examples:
         >>> read_corpus(CorpusArguments(codes="top50")).code_set.codes[:2]  # doctest: +SKIP
         ('038.9', '250.00')
     """
     options = corpus_options(arguments.corpus_options)
+    for name in _OPTIONS_OF_A_CORPUS:
+        if getattr(arguments, name):
+            options[name] = getattr(arguments, name)
     corpus = load_corpus(arguments.corpus, arguments.data_dir, arguments.cache_dir, **options)
     return select_codes(corpus, arguments.codes)

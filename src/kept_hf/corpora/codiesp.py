@@ -7,6 +7,7 @@ CC BY 4.0.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Iterator
@@ -150,6 +151,15 @@ def load(
     return Corpus(dataset, code_set, _card(codes, language))
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `load` for a command."""
+    parser.add_argument("--data_dir", required=True, help="folder that holds train, dev and test, or some of them")
+    parser.add_argument(
+        "--kind", dest="codes", choices=CODE_KINDS, default="diagnosis", help="which codes (default: diagnosis)"
+    )
+    parser.add_argument("--language", choices=LANGUAGES, default="en", help="of the texts (default: en)")
+
+
 def load_unlabelled(
     data_dir: str | os.PathLike | None = None, codes: str = "diagnosis", language: str = "en"
 ) -> list[str]:
@@ -202,6 +212,10 @@ def _card(kind: str, language: str) -> CorpusCard:
             "codes": f"{system} codes, sorted",
             "evidence": "spans of the codes: `code`, `text`, `start`, `end`; offsets into the Spanish text",
         },
+        caution=(
+            "The notes are case reports published in Spanish journals (in English: machine translations), which differ "
+            "from what a hospital writes."
+        ),
     )
 
 

@@ -8,6 +8,7 @@ the set and report them of relatives. No text is that of a patient.
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import tempfile
@@ -20,7 +21,8 @@ import datasets
 
 from ..models import code_set as code_set_module
 from ..models.code_set import ICDCodeSet
-from ..tables import csv_tables
+from ..tables import csv_tables, mimic_tables
+from ..tables.mimic_tables import read_titles
 from . import Corpus, CorpusCard, corpus_codes, demo_content, fingerprint, physionet, require_data_dir
 from .demo_content import DemoCode
 
@@ -67,6 +69,10 @@ CARD = CorpusCard(
         "text": "its discharge summaries, joined with a tab",
         "codes": "ICD-9-CM codes, dotted, diagnoses before procedures",
     },
+    caution=(
+        "The notes were made up by a program: they name codes in fewer ways than people do, and no hospital writes "
+        "like them. Figures on real notes will differ."
+    ),
 )
 
 
@@ -157,8 +163,14 @@ def load(
     builder = Demo(seed=seed, data_dir=data_dir, cache_dir=cache_dir and os.fspath(cache_dir))
     builder.download_and_prepare()
     dataset = builder.as_dataset()
-    diagnoses, procedures = physionet.read_titles(builder.raw_dir)
+    diagnoses, procedures = read_titles(builder.raw_dir)
     return Corpus(dataset, ICDCodeSet(corpus_codes(dataset), diagnoses | procedures), CARD)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `load` for a command."""
+    parser.add_argument("--data_dir", help="folder with raw files of the demo corpus (default: generated)")
+    parser.add_argument("--seed", type=int, default=0, help="of the generator (default: 0)")
 
 
 def write_demo_files(folder: str | os.PathLike, seed: int = 0) -> None:
@@ -592,7 +604,8 @@ def _check_seed(seed: int) -> None:
 
 
 def _sources() -> list[str]:
-    return [__file__, demo_content.__file__, physionet.__file__, csv_tables.__file__, code_set_module.__file__]
+    files = (demo_content, physionet, mimic_tables, csv_tables, code_set_module)
+    return [__file__, *(module.__file__ for module in files)]
 
 
 def _data_files(data_dir: str) -> list[str]:

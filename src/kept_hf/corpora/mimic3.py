@@ -7,8 +7,8 @@ Yang et al., Findings of EMNLP 2022. No file of these is part of this package.
 
 from __future__ import annotations
 
+import argparse
 import ast
-import html
 import logging
 import os
 from collections import Counter
@@ -21,9 +21,11 @@ import pyarrow as pa
 from ..models import code_set as code_set_module
 from ..models.code_set import ICDCodeSet, category_parents
 from ..models.publication import CREDENTIALED
-from ..tables import csv_tables
+from ..tables import csv_tables, mimic_tables
+from ..tables.mimic_tables import MIMIC3, code_titles, read_text
 from . import Corpus, CorpusCard, corpus_codes, fingerprint, physionet, require_data_dir
-from .physionet import MIMIC3, Admission, NoteTexts
+from .physionet import Admission, NoteTexts
+from .restricted import CredentialedDatasetDict
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,6 @@ UNCERTAIN_CODES = {"52.0": "Pancreatotomy", "77.7": "Excision of bone for graft"
 _VERSION = datasets.Version("1.4.0")
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 _JSON_PREFIXES = {"full": "mimic3", "50": "mimic3-50", "rare50": "mimic3-50l"}
-_DESCRIPTIONS_FILE = "ICD9_descriptions"
 _MOST_FREQUENT = 50
 _NO_CODES = ("", "nan")
 _CONTENT = (
@@ -194,7 +195,7 @@ def load(
         config, data_dir=data_dir, repair_codes=repair_codes, urls=urls, cache_dir=cache_dir and os.fspath(cache_dir)
     )
     builder.download_and_prepare()
-    dataset = physionet.CredentialedDatasetDict(builder.as_dataset())
+    dataset = CredentialedDatasetDict(builder.as_dataset())
     codes = corpus_codes(dataset)
     titles = code_titles(builder.config.data_dir, published_titles)
     if published_titles:
@@ -202,6 +203,20 @@ def load(
     if config == "rare50":
         titles = {**UNCERTAIN_CODES, **titles}
     return Corpus(dataset, physionet.described(codes, titles, category_parents(codes)), _card(config))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `load` for a command."""
+    parser.add_argument(
+        "--data_dir", required=True, help="folder with MIMIC-III's raw tables, or with KEPT's JSON files"
+    )
+    parser.add_argument("--config", choices=CONFIGS, default="full", help="codes and splits (default: full)")
+    parser.add_argument(
+        "--published_codes",
+        dest="repair_codes",
+        action="store_false",
+        help="leave the codes of rare50 that lost a zero as published",
+    )
 
 
 def _card(config: str) -> CorpusCard:
@@ -221,31 +236,10 @@ def _card(config: str) -> CorpusCard:
             "text": "the admission's discharge summaries and addenda, joined with a tab",
             "codes": "ICD-9-CM codes, dotted, diagnoses before procedures",
         },
+        caution=(
+            "All notes are from one Boston hospital, of intensive care: other hospitals write and code differently."
+        ),
     )
-
-
-def code_titles(data_dir: str | os.PathLike, published: bool = False) -> dict[str, str]:
-    """Dotted code → title: of the `D_ICD` tables, and for codes they lack of CAML's `ICD9_descriptions`.
-
-    Args:
-        data_dir: the folder; what is missing gives no titles.
-        published: as KEPT's code does. It passes over the title of a procedure whose undotted code is that of a
-            diagnosis (31.1 and 311), and takes `ICD9_descriptions` with its HTML entities, spaces made single.
-
-    Raises:
-        ValueError: a table that is not as published.
-    """
-    diagnoses, procedures = physionet.read_titles(data_dir, MIMIC3)
-    if published:
-        procedures = {code: title for code, title in procedures.items() if code.replace(".", "") not in diagnoses}
-    titles = diagnoses | procedures
-    path = os.path.join(data_dir, _DESCRIPTIONS_FILE)
-    if os.path.isfile(path):
-        for line in physionet.read_text(path).splitlines():
-            code, _, title = line.strip().partition("\t")
-            if code and code not in titles:
-                titles[code] = " ".join(title.split()) if published else html.unescape(title)
-    return titles
 
 
 def read_rare50_lists(path: str | os.PathLike) -> dict[str, dict[tuple[str, str], list[str]]]:
@@ -258,7 +252,7 @@ def read_rare50_lists(path: str | os.PathLike) -> dict[str, dict[tuple[str, str]
         ValueError: no Python, a list that is missing or no list of texts, or lists that do not fit each other.
     """
     try:
-        tree = ast.parse(physionet.read_text(path))
+        tree = ast.parse(read_text(path))
     except SyntaxError as error:
         raise ValueError(
             f"{os.fspath(path)}, line {error.lineno or '?'}: no Python source, which KEPT's file is."
@@ -296,7 +290,8 @@ def read_rare50_lists(path: str | os.PathLike) -> dict[str, dict[tuple[str, str]
 
 
 def _sources() -> list[str]:
-    return [__file__, physionet.__file__, csv_tables.__file__, code_set_module.__file__]
+    files = (physionet, mimic_tables, csv_tables, code_set_module)
+    return [__file__, *(module.__file__ for module in files)]
 
 
 def _split_labels(labels: str) -> list[str]:

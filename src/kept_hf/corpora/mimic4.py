@@ -6,32 +6,32 @@ MIMIC-IV-Note; credentialed access on PhysioNet. No file of these is part of thi
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import datasets
 
 from ..models import code_set as code_set_module
 from ..models.code_set import category_parents
 from ..models.publication import CREDENTIALED
-from ..tables import csv_tables
+from ..tables import csv_tables, mimic_tables
+from ..tables.mimic_tables import MIMIC4, read_text, read_titles
 from . import Corpus, CorpusCard, corpus_codes, fingerprint, physionet, require_data_dir
-from .physionet import MIMIC4, Admission
+from . import splits as splits_module
+from .restricted import CredentialedDatasetDict
+from .splits import SPLIT_NAMES, SPLIT_SHARES, warn_of_shared_patients
 
 logger = logging.getLogger(__name__)
 
 CONFIGS = {"icd9": 9, "icd10": 10}
 """Configuration → version of its codes."""
 
-SPLIT_SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
-"""Shares of the patients in the split that is drawn when no file is given."""
-
 _VERSION = datasets.Version("2.2.0")
-_SPLIT_NAMES = {"train": "train", "dev": "validation", "val": "validation", "validation": "validation", "test": "test"}
 _CONTENT = (
     "the folder hosp of MIMIC-IV (diagnoses_icd, procedures_icd, if possible d_icd_diagnoses, d_icd_procedures) and "
     "the folder note of MIMIC-IV-Note (discharge), each table as .csv or .csv.gz"
@@ -111,7 +111,12 @@ class Mimic4(datasets.GeneratorBasedBuilder):
         else:
             for hadm_id in sorted(given, key=int):
                 splits[given[hadm_id]].append(hadm_id)
-            _warn_of_shared_patients(splits, coded)
+            warn_of_shared_patients(
+                {
+                    split: [coded[hadm_id].subject_id for hadm_id in hadm_ids if hadm_id in coded]
+                    for split, hadm_ids in splits.items()
+                }
+            )
         return physionet.split_generators(
             {
                 split: physionet.by_patient(physionet.listed_admissions(hadm_ids, coded, texts))
@@ -149,12 +154,20 @@ def load(
         config, data_dir=data_dir, split_file=split_file, seed=seed, cache_dir=cache_dir and os.fspath(cache_dir)
     )
     builder.download_and_prepare()
-    dataset = physionet.CredentialedDatasetDict(builder.as_dataset())
+    dataset = CredentialedDatasetDict(builder.as_dataset())
     codes = corpus_codes(dataset)
-    diagnoses, procedures = physionet.read_titles(builder.config.data_dir, MIMIC4, CONFIGS[config])
+    diagnoses, procedures = read_titles(builder.config.data_dir, MIMIC4, CONFIGS[config])
     code_set = physionet.described(codes, diagnoses | procedures, category_parents(codes))
     splits = "splits from a file" if split_file else f"patients drawn into splits 80 / 10 / 10 with seed {seed}"
     return Corpus(dataset, code_set, _card(config, splits))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `load` for a command."""
+    parser.add_argument("--data_dir", required=True, help="folder that holds hosp and note")
+    parser.add_argument("--config", choices=CONFIGS, default="icd10", help="version of the codes (default: icd10)")
+    parser.add_argument("--split_file", help="CSV with the columns hadm_id and split (default: drawn by patient)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
 
 
 def _card(config: str, splits: str) -> CorpusCard:
@@ -175,6 +188,7 @@ def _card(config: str, splits: str) -> CorpusCard:
             "text": "the admission's discharge summary",
             "codes": f"{system} codes, diagnoses before procedures",
         },
+        caution="All notes are from one Boston hospital: other hospitals write and code differently.",
     )
 
 
@@ -202,7 +216,7 @@ def read_splits(path: str | os.PathLike) -> dict[str, str]:
         ValueError: a missing column; a line without a number, with an unknown split, or that contradicts another.
     """
     splits: dict[str, str] = {}
-    reader = csv.DictReader(io.StringIO(physionet.read_text(path), newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
         missing = {"hadm_id", "split"} - set(reader.fieldnames or ())
         if missing:
@@ -212,27 +226,15 @@ def read_splits(path: str | os.PathLike) -> dict[str, str]:
             where = f"{os.fspath(path)}, line {reader.line_num}"
             if not hadm_id.isdecimal():
                 raise ValueError(f"{where}: the column hadm_id holds no number.")
-            if split not in _SPLIT_NAMES:
-                raise ValueError(f"{where}: the split must be one of {', '.join(_SPLIT_NAMES)}.")
-            if splits.setdefault(hadm_id, _SPLIT_NAMES[split]) != _SPLIT_NAMES[split]:
+            if split not in SPLIT_NAMES:
+                raise ValueError(f"{where}: the split must be one of {', '.join(SPLIT_NAMES)}.")
+            if splits.setdefault(hadm_id, SPLIT_NAMES[split]) != SPLIT_NAMES[split]:
                 raise ValueError(f"{where}: the admission is in another split before.")
     except csv.Error:
         raise ValueError(f"{os.fspath(path)}, line {reader.line_num}: no valid CSV; is a quote not closed?") from None
     return splits
 
 
-def _warn_of_shared_patients(splits: Mapping[str, list[str]], admissions: Mapping[str, Admission]) -> None:
-    of_patient: dict[str, set[str]] = {}
-    for split, hadm_ids in splits.items():
-        for hadm_id in hadm_ids:
-            if hadm_id in admissions:
-                of_patient.setdefault(admissions[hadm_id].subject_id, set()).add(split)
-    shared = sum(len(found) > 1 for found in of_patient.values())
-    if shared:
-        logger.warning(
-            "%d of %d patients are in more than one split: results will be optimistic.", shared, len(of_patient)
-        )
-
-
 def _sources() -> list[str]:
-    return [__file__, physionet.__file__, csv_tables.__file__, code_set_module.__file__]
+    files = (physionet, splits_module, mimic_tables, csv_tables, code_set_module)
+    return [__file__, *(module.__file__ for module in files)]

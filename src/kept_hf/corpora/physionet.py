@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..models.code_set import ICDCodeSet, add_dot
-from ..models.publication import CREDENTIALED, check_publication
 from ..tables.csv_tables import find_table, stream_table
+from ..tables.mimic_tables import MIMIC3, Layout, read_text, stream_version
 
 logger = logging.getLogger(__name__)
 
@@ -32,79 +32,6 @@ NOTE_FEATURES = datasets.Features(
     }
 )
 """The columns of `note_rows`."""
-
-
-class CredentialedDatasetDict(datasets.DatasetDict):
-    """Splits of notes that only people with their own access may have.
-
-    What `map`, `filter` and the like make of them is a plain `DatasetDict`, which asks nobody.
-    """
-
-    def push_to_hub(self, repo_id, *args, private=None, token=None, permitted_by=None, **kwargs):
-        """As in datasets, but to a private repository only, unless `permitted_by` names what allows another.
-
-        Raises:
-            PermissionError: see [`kept_hf.models.publication.check_publication`].
-        """
-        check_publication("this dataset", CREDENTIALED, repo_id, "dataset", private, token, permitted_by)
-        return super().push_to_hub(repo_id, *args, private=private, token=token, **kwargs)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a release names its tables.
-
-    Attributes:
-        notes: table of the notes.
-        note_category: the CATEGORY of those that are coded; `None` where the table holds no others.
-        codes: tables of an admission's codes, each with whether it is about procedures.
-        titles: tables of the codes' titles, likewise.
-        code_column: the column of the code.
-        version_column: the column that tells ICD-9 from ICD-10; `None` where all codes are ICD-9.
-    """
-
-    notes: str
-    note_category: str | None
-    codes: tuple[tuple[str, bool], ...]
-    titles: tuple[tuple[str, bool], ...]
-    code_column: str
-    version_column: str | None
-
-    def find_tables(self, data_dir: str | os.PathLike) -> list[str]:
-        """The paths of the tables of notes and codes.
-
-        Raises:
-            FileNotFoundError: some are missing; the message names them all.
-        """
-        paths, missing = [], []
-        for name in (self.notes, *(table for table, _ in self.codes)):
-            try:
-                paths.append(find_table(data_dir, name))
-            except FileNotFoundError:
-                missing.append(name)
-        if missing:
-            raise FileNotFoundError(
-                f"data_dir={os.fspath(data_dir)!r} lacks {', '.join(missing)}, each as .csv or .csv.gz."
-            )
-        return paths
-
-
-MIMIC3 = Layout(
-    notes="NOTEEVENTS",
-    note_category="Discharge summary",
-    codes=(("DIAGNOSES_ICD", False), ("PROCEDURES_ICD", True)),
-    titles=(("D_ICD_DIAGNOSES", False), ("D_ICD_PROCEDURES", True)),
-    code_column="ICD9_CODE",
-    version_column=None,
-)
-MIMIC4 = Layout(
-    notes="note/discharge",
-    note_category=None,
-    codes=(("hosp/diagnoses_icd", False), ("hosp/procedures_icd", True)),
-    titles=(("hosp/d_icd_diagnoses", False), ("hosp/d_icd_procedures", True)),
-    code_column="ICD_CODE",
-    version_column="ICD_VERSION",
-)
 
 
 @dataclass(slots=True)
@@ -237,7 +164,7 @@ def read_admissions(data_dir: str | os.PathLike, layout: Layout = MIMIC3, icd_ve
     ids = ["SUBJECT_ID", "HADM_ID"]
     for table, procedure in layout.codes:
         dotted: dict[str, str] = {}  # each code is one object, however often it occurs
-        for batch in _stream_version(data_dir, table, [*ids, layout.code_column], ids, layout, icd_version):
+        for batch in stream_version(data_dir, table, [*ids, layout.code_column], ids, layout, icd_version):
             for subject_id, hadm_id, code in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if not hadm_id:
                     continue
@@ -252,41 +179,6 @@ def read_admissions(data_dir: str | os.PathLike, layout: Layout = MIMIC3, icd_ve
                         dotted[code] = add_dot(code, procedure=procedure, icd_version=icd_version)
                     admission.codes.append(dotted[code])
     return admissions
-
-
-def read_titles(
-    data_dir: str | os.PathLike, layout: Layout = MIMIC3, icd_version: int = 9
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Dotted code → LONG_TITLE, of diagnoses and of procedures. A table that is not there gives none.
-
-    Raises:
-        ValueError: see `stream_table`.
-    """
-    titles: dict[bool, dict[str, str]] = {False: {}, True: {}}
-    for table, procedure in layout.titles:
-        try:
-            find_table(data_dir, table)
-        except FileNotFoundError:
-            continue
-        for batch in _stream_version(data_dir, table, [layout.code_column, "LONG_TITLE"], (), layout, icd_version):
-            for code, title in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                if code.strip() and title.strip():
-                    titles[procedure][add_dot(code, procedure=procedure, icd_version=icd_version)] = title
-    return titles[False], titles[True]
-
-
-def read_text(path: str | os.PathLike) -> str:
-    """A small file.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not UTF-8.
-    """
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.read()
-    except UnicodeDecodeError:
-        raise ValueError(f"{os.fspath(path)} is not UTF-8; save it as such.") from None
 
 
 def read_hadm_ids(path: str | os.PathLike) -> list[str]:
@@ -423,20 +315,3 @@ def described(codes: Sequence[str], titles: Mapping[str, str], parents: Mapping[
             bare,
         )
     return code_set
-
-
-def _stream_version(
-    data_dir: str | os.PathLike,
-    name: str,
-    columns: list[str],
-    numbers: Sequence[str],
-    layout: Layout,
-    icd_version: int,
-) -> Iterator[pa.RecordBatch]:
-    """`stream_table` without the rows of the other ICD version."""
-    if layout.version_column is None:
-        yield from stream_table(data_dir, name, columns, numbers)
-        return
-    numbers = [*numbers, layout.version_column]
-    for batch in stream_table(data_dir, name, [*columns, layout.version_column], numbers):
-        yield batch.filter(pc.equal(batch[layout.version_column], str(icd_version))).select(columns)

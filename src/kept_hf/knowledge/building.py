@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .arrays import GraphArrays, no_aliases
 from .hierarchy import tidy_edges
 from .names import Names, kind_numbers, text_column, tidy_names
 
@@ -26,22 +27,6 @@ class Tables(NamedTuple):
     names: Names
     children: np.ndarray
     parents: np.ndarray
-
-
-class Sound(NamedTuple):
-    """What is worth keeping of tables.
-
-    Attributes:
-        concept_ids, names, children, parents: concepts with a name, their names, and edges between them without a
-            cycle, sorted by child.
-        dropped: how many rows were dropped, by the reason.
-    """
-
-    concept_ids: pa.LargeStringArray
-    names: Names
-    children: np.ndarray
-    parents: np.ndarray
-    dropped: dict[str, int]
 
 
 def number_tables(
@@ -83,19 +68,23 @@ def keep_sound(
     names: Names,
     children: np.ndarray,
     parents: np.ndarray,
-    sources: tuple[str, ...],
+    sources: Sequence[str],
+    dropped: Mapping[str, int],
     max_name_length: int,
-) -> Sound:
+) -> GraphArrays:
     """Leave out names and edges that `TermGraph.from_tables` drops, and concepts that have no name then.
+
+    Args:
+        dropped: counts of what was dropped before; what is dropped here is added.
 
     Raises:
         ValueError: no name remains, or `max_name_length` below 1.
     """
     if max_name_length < 1:
         raise ValueError(f"max_name_length={max_name_length!r}; pass at least 1 character.")
-    names, dropped = tidy_names(*names, len(concept_ids), max_name_length)
+    names, names_dropped = tidy_names(*names, len(concept_ids), max_name_length)
     if not len(names.texts):
-        found = ", ".join(f"{name}: {count}" for name, count in dropped.items() if count) or "there are none"
+        found = ", ".join(f"{name}: {count}" for name, count in names_dropped.items() if count) or "there are none"
         raise ValueError(
             f"The term graph of {', '.join(sources)} is empty: no row has both a concept and a name ({found}). Pass at "
             "least one such row, or set wider filters."
@@ -105,10 +94,13 @@ def keep_sound(
     present = np.unique(names.concepts)
     renumbered[present] = np.arange(len(present))
     children, parents, edges_dropped = tidy_edges(renumbered[children], renumbered[parents], len(present))
-    return Sound(
+    total = {name: dropped.get(name, 0) + count for name, count in {**names_dropped, **edges_dropped}.items()}
+    return GraphArrays(
         concept_ids.take(pa.array(present)),
         names._replace(concepts=renumbered[names.concepts].astype(np.int32)),
         children,
         parents,
-        {**dropped, **edges_dropped},
+        tuple(sources),
+        {**dropped, **total},
+        *no_aliases(),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ..models.code_set import add_dot, category_parents
+from ..tables import csv_tables, mimic_tables
 from .term_graph import TermGraph
 
 
@@ -26,28 +27,24 @@ def load(folder: str | os.PathLike) -> TermGraph:
         FileNotFoundError: neither table is there.
         ValueError: a table that is not as published, or has no rows.
     """
-    from ..corpora.mimic3 import code_titles
-    from ..corpora.physionet import MIMIC3
-    from ..tables.csv_tables import find_table, stream_table
-
     short_titles, missing = [], []
-    for table, procedure in MIMIC3.titles:
+    for table, procedure in mimic_tables.MIMIC3.titles:
         try:
-            find_table(folder, table)
+            csv_tables.find_table(folder, table)
         except FileNotFoundError:
             missing.append(table)
             continue
-        for batch in stream_table(folder, table, ["ICD9_CODE", "SHORT_TITLE"]):
+        for batch in csv_tables.stream_table(folder, table, ["ICD9_CODE", "SHORT_TITLE"]):
             short_titles += [
                 (add_dot(code, procedure=procedure), title)
                 for code, title in zip(*(column.to_pylist() for column in batch.columns), strict=True)
                 if code.strip()
             ]
-    if len(missing) == len(MIMIC3.titles):
+    if len(missing) == len(mimic_tables.MIMIC3.titles):
         raise FileNotFoundError(
             f"folder={os.fspath(folder)!r} holds neither {' nor '.join(missing)}, as .csv or .csv.gz."
         )
-    titles = code_titles(folder)
+    titles = mimic_tables.code_titles(folder)
     parents = category_parents([*titles, *(code for code, _ in short_titles)])
     shared = _shared_words(titles, parents)
     unnamed = [code for code in dict.fromkeys(parents.values()) if code not in titles]

@@ -3,55 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .arrays import GraphArrays
+from .building import keep_sound
 from .hierarchy import gather_rows, rows_to_offsets
 from .names import ABBREVIATION, PREFERRED, Names, normalise_names, text_numbers
+from .sources import SOURCES
 
-if TYPE_CHECKING:
-    from .term_graph import TermGraph
-
-# Sources with ids of a system of their own: the same id in another of these means something else.
-_OWN_IDS = {"abbreviations", "hpo", "icd10cm", "icd9", "umls"}
-# Sources whose synonyms are often narrower than their concept: 19 of 28 concepts of HPO that share a name with an
-# inclusion term of ICD-10-CM, but with no title, were something else than the code.
-_NARROW_SYNONYMS = {"icd10cm"}
 _UNSPECIFIED = r"^unspecified | (unspecified|nos)$"
 
 
-def merge(graph_class: type[TermGraph], graphs: list[TermGraph]) -> TermGraph:
-    """One graph of several; see `TermGraph.merge`."""
-    if not graphs:
-        raise ValueError("graphs=[] is empty; pass at least one term graph.")
-    if len(graphs) == 1:
-        return graphs[0]
+def merge(graphs: Sequence[GraphArrays]) -> GraphArrays:
+    """One graph of several, at least one; see `TermGraph.merge`."""
     merged = _Merger(graphs[0])
     for graph in graphs[1:]:
         merged.add(graph)
     dropped = merged.counts
     for graph in graphs:
         dropped.update(graph.dropped)
-    places = merged.places
-    result = graph_class.from_numbers(
+    positions = merged.positions
+    result = keep_sound(
         merged.ids,
         Names(
-            np.concatenate([place[graph.name_concepts] for place, graph in zip(places, graphs, strict=True)]),
-            pa.concat_arrays([graph.name_texts for graph in graphs]),
-            np.concatenate([graph.name_kinds for graph in graphs]),
+            np.concatenate([position[graph.names.concepts] for position, graph in zip(positions, graphs, strict=True)]),
+            pa.concat_arrays([graph.names.texts for graph in graphs]),
+            np.concatenate([graph.names.kinds for graph in graphs]),
         ),
-        np.concatenate([place[graph.edge_children] for place, graph in zip(places, graphs, strict=True)]),
-        np.concatenate([place[graph.parent_indices] for place, graph in zip(places, graphs, strict=True)]),
+        np.concatenate([position[graph.children] for position, graph in zip(positions, graphs, strict=True)]),
+        np.concatenate([position[graph.parents] for position, graph in zip(positions, graphs, strict=True)]),
         tuple(dict.fromkeys(source for graph in graphs for source in graph.sources)),
         dropped,
         # Each graph has had its own limit, so that every concept is named and keeps its number.
         max_name_length=np.iinfo(np.int32).max,
     )
-    result.alias_ids, result.alias_concepts = merged.alias_ids, merged.alias_concepts.astype(np.int32)
-    return result
+    return result._replace(alias_ids=merged.alias_ids, alias_concepts=merged.alias_concepts.astype(np.int32))
 
 
 class _Merger:
@@ -60,48 +51,48 @@ class _Merger:
     Attributes:
         ids: the id of each.
         alias_ids, alias_concepts: further ids and the concepts they stand for.
-        places: for each graph, (its concepts,) numbers in `ids`.
+        positions: for each graph, (its concepts,) numbers in `ids`.
         counts: what `TermGraph.merge` counts.
     """
 
-    def __init__(self, graph: TermGraph):
+    def __init__(self, graph: GraphArrays):
         self.ids, self.alias_ids, self.alias_concepts = graph.concept_ids, graph.alias_ids, graph.alias_concepts
-        self.places = [np.arange(graph.num_concepts)]
+        self.positions = [np.arange(graph.num_concepts)]
         self.counts = Counter(merged_concepts=0, ambiguous_matches=0, renamed_ids=0)
-        self._own_ids = set(graph.sources) <= _OWN_IDS
-        self._names = [_joining_names(graph, self.places[0])]
+        self._own_ids = _has_own_ids(graph)
+        self._names = [_joining_names(graph, self.positions[0])]
 
-    def add(self, graph: TermGraph) -> None:
+    def add(self, graph: GraphArrays) -> None:
         """Join the concepts of another graph, or put them after those that are there."""
         known_ids = pa.concat_arrays([self.ids, self.alias_ids])
         found = pc.fill_null(pc.index_in(graph.concept_ids, value_set=known_ids), -1).to_numpy(zero_copy_only=False)
         owners = np.where(found >= 0, np.append(np.arange(len(self.ids)), self.alias_concepts)[found], -1)
-        own_ids = set(graph.sources) <= _OWN_IDS
+        own_ids = _has_own_ids(graph)
         by_id = np.full(graph.num_concepts, -1)
         if not (own_ids and self._own_ids):
             # Two concepts may be one here, an id and its alias; the first of them joins.
             _, first = np.unique(owners, return_index=True)
             by_id[first] = owners[first]
-        places, ambiguous = self._match_by_name(graph, by_id)
-        joined, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
-        renamed = (owners >= 0) & (owners != places)
-        places[new] = len(self.ids) + np.arange(len(new))
+        positions, ambiguous = self._match_by_name(graph, by_id)
+        joined, new = np.flatnonzero(positions >= 0), np.flatnonzero(positions < 0)
+        renamed = (owners >= 0) & (owners != positions)
+        positions[new] = len(self.ids) + np.arange(len(new))
 
         ids = graph.concept_ids
         prefixed = pc.binary_join_element_wise(pa.scalar(graph.sources[0], ids.type), ids, pa.scalar(":", ids.type))
         ids = pc.if_else(pa.array(renamed), prefixed, ids)
         alias_ids = pa.concat_arrays([ids.take(pa.array(joined)), graph.alias_ids])
-        alias_concepts = np.append(places[joined], places[graph.alias_concepts])
+        alias_concepts = np.append(positions[joined], positions[graph.alias_concepts])
         fresh = pc.invert(pc.is_in(alias_ids, value_set=known_ids))
         self.alias_ids = pa.concat_arrays([self.alias_ids, alias_ids.filter(fresh)])
         self.alias_concepts = np.append(self.alias_concepts, alias_concepts[fresh.to_numpy(zero_copy_only=False)])
         self.ids = pa.concat_arrays([self.ids, ids.take(pa.array(new))])
-        self.places.append(places)
+        self.positions.append(positions)
         self.counts.update(merged_concepts=len(joined), ambiguous_matches=ambiguous, renamed_ids=int(renamed.sum()))
         self._own_ids &= own_ids
-        self._names.append(_joining_names(graph, places))
+        self._names.append(_joining_names(graph, positions))
 
-    def _match_by_name(self, graph: TermGraph, by_id: np.ndarray) -> tuple[np.ndarray, int]:
+    def _match_by_name(self, graph: GraphArrays, by_id: np.ndarray) -> tuple[np.ndarray, int]:
         """`by_id` with the matches by name, -1 where there is none; and how many share a name but match nothing."""
         is_open = np.ones(len(self.ids), bool)
         is_open[by_id[by_id >= 0]] = False
@@ -109,9 +100,9 @@ class _Merger:
         theirs = _joining_names(graph, np.arange(graph.num_concepts)).of(by_id < 0)
         left, right, levels = _pairs(ours, theirs)
         sole = _is_only_best(left, levels) & _is_only_best(right, levels)
-        places = by_id.copy()
-        places[right[sole]] = left[sole]
-        return places, len(np.unique(right)) - int(sole.sum())
+        positions = by_id.copy()
+        positions[right[sole]] = left[sole]
+        return positions, len(np.unique(right)) - int(sole.sum())
 
 
 class _JoiningNames(NamedTuple):
@@ -136,12 +127,17 @@ class _JoiningNames(NamedTuple):
         return self.where(pa.array(concepts[self.concepts]))
 
 
-def _joining_names(graph: TermGraph, places: np.ndarray) -> _JoiningNames:
-    narrow = not _NARROW_SYNONYMS.isdisjoint(graph.sources)
-    mask = graph.name_kinds == PREFERRED if narrow else graph.name_kinds != ABBREVIATION
-    texts = normalise_names(graph.name_texts.filter(pa.array(mask)))
+def _has_own_ids(graph: GraphArrays) -> bool:
+    """Whether its ids mean something else than those of other sources."""
+    return all(name in SOURCES and SOURCES[name].has_own_ids for name in graph.sources)
+
+
+def _joining_names(graph: GraphArrays, positions: np.ndarray) -> _JoiningNames:
+    narrow = any(name in SOURCES and SOURCES[name].has_narrow_synonyms for name in graph.sources)
+    mask = graph.names.kinds == PREFERRED if narrow else graph.names.kinds != ABBREVIATION
+    texts = normalise_names(graph.names.texts.filter(pa.array(mask)))
     shorter = pc.replace_substring_regex(texts, _UNSPECIFIED, "")
-    concepts, levels = places[graph.name_concepts[mask]], graph.name_kinds[mask] != PREFERRED
+    concepts, levels = positions[graph.names.concepts[mask]], graph.names.kinds[mask] != PREFERRED
     is_shorter = pc.not_equal(shorter, texts)
     names = _concat(
         [

@@ -4,60 +4,59 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .arrays import GraphArrays
 from .names import Names
 
-if TYPE_CHECKING:
-    from .term_graph import TermGraph
+FILE = "term_graph.json"
+"""Sources and counts of a saved graph."""
 
 _FORMAT = 1
-_ABOUT = "term_graph.json"
 _TABLES = ("concepts", "aliases", "names", "edges")
 
 
-def save(graph: TermGraph, folder: str | os.PathLike) -> None:
-    """Write `graph` into `folder`; see `TermGraph.save`."""
+def save(graph: GraphArrays, folder: str | os.PathLike) -> None:
+    """Write a graph into `folder`; see `TermGraph.save`."""
     tables = {
         "concepts": {"concept_id": graph.concept_ids},
         "aliases": {"concept_id": graph.alias_ids, "concept": graph.alias_concepts},
-        "names": {"concept": graph.name_concepts, "name": graph.name_texts, "kind": graph.name_kinds},
-        "edges": {"child": graph.edge_children, "parent": graph.parent_indices},
+        "names": {"concept": graph.names.concepts, "name": graph.names.texts, "kind": graph.names.kinds},
+        "edges": {"child": graph.children, "parent": graph.parents},
     }
     os.makedirs(folder, exist_ok=True)
     for name in _TABLES:
         pq.write_table(pa.table(tables[name]), _path(folder, name), compression="zstd")
-    with open(os.path.join(folder, _ABOUT), "w", encoding="utf-8") as file:
+    with open(os.path.join(folder, FILE), "w", encoding="utf-8") as file:
         json.dump({"format": _FORMAT, "sources": graph.sources, "dropped": graph.dropped}, file, indent=1)
         file.write("\n")
 
 
-def load(graph_class: type[TermGraph], folder: str | os.PathLike) -> TermGraph:
+def load(folder: str | os.PathLike) -> GraphArrays:
     """The graph that `save` wrote; see `TermGraph.load`."""
-    for path in (os.path.join(folder, _ABOUT), *(_path(folder, name) for name in _TABLES)):
+    for path in (os.path.join(folder, FILE), *(_path(folder, name) for name in _TABLES)):
         if not os.path.isfile(path):
             raise FileNotFoundError(
                 f"folder={os.fspath(folder)!r} holds no {os.path.basename(path)}; pass one that TermGraph.save wrote."
             )
-    with open(os.path.join(folder, _ABOUT), encoding="utf-8") as file:
-        about = json.load(file)
-    if about["format"] != _FORMAT:
+    with open(os.path.join(folder, FILE), encoding="utf-8") as file:
+        metadata = json.load(file)
+    if metadata["format"] != _FORMAT:
         raise ValueError(
-            f"{os.path.join(folder, _ABOUT)} has format {about['format']!r}; this version of kept-hf reads {_FORMAT}. "
+            f"{os.path.join(folder, FILE)} has format {metadata['format']!r}; this version of kept-hf reads {_FORMAT}. "
             "Build the graph again, or update the package."
         )
     concepts, aliases, names, edges = (pq.read_table(_path(folder, name)).combine_chunks() for name in _TABLES)
-    return graph_class(
+    return GraphArrays(
         _text(concepts, "concept_id"),
         Names(_numbers(names, "concept"), _text(names, "name"), _numbers(names, "kind")),
         _numbers(edges, "child"),
         _numbers(edges, "parent"),
-        about["sources"],
-        about["dropped"],
+        tuple(metadata["sources"]),
+        metadata["dropped"],
         _text(aliases, "concept_id"),
         _numbers(aliases, "concept"),
     )

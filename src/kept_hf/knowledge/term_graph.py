@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from . import building, hierarchy, merging, storage
+from . import hierarchy, merging, storage
+from .arrays import GraphArrays, no_aliases
+from .building import keep_sound, number_tables
 from .hierarchy import MAX_TREE_DISTANCE, rows_to_offsets
 from .names import NAME_KINDS, Names, kind_numbers, text_numbers
 
@@ -75,8 +77,7 @@ class TermGraph:
         self.parent_offsets, self.parent_indices = rows_to_offsets(children, num_concepts), parents
         order = np.argsort(parents, kind="stable")
         self.child_offsets, self.child_indices = rows_to_offsets(parents, num_concepts), children[order]
-        self.alias_ids = pa.array([], pa.large_string()) if alias_ids is None else alias_ids
-        self.alias_concepts = np.zeros(0, np.int32) if alias_concepts is None else alias_concepts
+        self.alias_ids, self.alias_concepts = no_aliases() if alias_ids is None else (alias_ids, alias_concepts)
         self.sources, self.dropped = tuple(sources), dict(dropped)
 
     @classmethod
@@ -118,7 +119,7 @@ class TermGraph:
             TypeError: columns that are no text.
             ValueError: columns of unequal length, an unknown kind, or no name at all.
         """
-        tables = building.number_tables(concept_ids, names, kinds, child_ids, parent_ids)
+        tables = number_tables(concept_ids, names, kinds, child_ids, parent_ids)
         return cls.from_numbers(*tables, (source,), {}, max_name_length=max_name_length)
 
     @classmethod
@@ -137,9 +138,16 @@ class TermGraph:
         Args:
             dropped: counts of what was dropped before; what is dropped here is added.
         """
-        kept = building.keep_sound(concept_ids, names, children, parents, tuple(sources), max_name_length)
-        total = {name: dropped.get(name, 0) + count for name, count in kept.dropped.items()}
-        return cls(kept.concept_ids, kept.names, kept.children, kept.parents, sources, {**dropped, **total})
+        return cls(*keep_sound(concept_ids, names, children, parents, sources, dropped, max_name_length))
+
+    @property
+    def arrays(self) -> GraphArrays:
+        """What the graph consists of: the parameters that make it."""
+        names = Names(self.name_concepts, self.name_texts, self.name_kinds)
+        edges = (self.edge_children, self.parent_indices)
+        return GraphArrays(
+            self.concept_ids, names, *edges, self.sources, self.dropped, self.alias_ids, self.alias_concepts
+        )
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -328,11 +336,16 @@ class TermGraph:
         Raises:
             ValueError: no graph.
         """
-        return merging.merge(cls, list(graphs))
+        graphs = list(graphs)
+        if not graphs:
+            raise ValueError("graphs=[] is empty; pass at least one term graph.")
+        if len(graphs) == 1:
+            return graphs[0]
+        return cls(*merging.merge([graph.arrays for graph in graphs]))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Write the graph into a folder: four parquet tables, and `term_graph.json` with its sources and counts."""
-        storage.save(self, folder)
+        storage.save(self.arrays, folder)
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> TermGraph:
@@ -342,7 +355,7 @@ class TermGraph:
             FileNotFoundError: the folder holds no term graph, or lacks one of its files.
             ValueError: its files were written by a later version of this package.
         """
-        return storage.load(cls, folder)
+        return cls(*storage.load(folder))
 
     def synonym_table(self, code_set: ICDCodeSet, max_synonyms: int) -> list[list[str]]:
         """The names of each code, as MSMN reads them.

@@ -1,4 +1,4 @@
-"""Text for masked language modelling: notes of a corpus or of files, names of a term graph; what is withheld of it."""
+"""Text for pretraining: notes of a corpus or of files, names of a term graph; and what is held out of it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,14 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import pyarrow as pa
-from pyarrow import csv, json, parquet
 
 from ..corpora import CORPORA, load_corpus, load_unlabelled
 from ..corpora.arguments import corpus_options
 from ..knowledge import SOURCES, TermGraph
 from ..models.publication import UNSTATED
+from ..tables.note_files import TABLES, read_texts
 
 logger = logging.getLogger(__name__)
-
-TABLES = (".csv", ".jsonl", ".parquet")
-"""Files with a note a row, by their ending. Others hold a note each."""
-
-_CSV_BLOCK = 1 << 28
-"""A row must fit into it."""
 
 
 @dataclass
@@ -55,7 +46,7 @@ class TextSource:
     Attributes:
         title: what it is.
         license: under which it may be used.
-        notes: how many texts of it are trained on, and how many are withheld, or how many concepts.
+        notes: how many texts of it are trained on, and how many are held out, or how many concepts.
         credit: how to cite it.
         language: two-letter code, where it is known.
     """
@@ -67,112 +58,39 @@ class TextSource:
     language: str | None = None
 
 
-def read_text_files(paths: Sequence[str | os.PathLike], text_column: str = "text") -> list[str]:
-    """Notes of files: a .csv, .jsonl or .parquet has one a row, every other file is one, a folder has .txt files.
-
-    No message quotes a note, and nothing is written: `datasets` would keep a copy in its cache.
-
-    Args:
-        paths: files and folders.
-        text_column: of tables.
-
-    Returns:
-        The notes that are not blank, in the order of the paths.
-
-    Raises:
-        FileNotFoundError: a path that does not exist, or a folder without .txt files.
-        ValueError: a file that is not UTF-8, or holds no text, or a table that cannot be read or lacks the column.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, "1.txt").write_text("Treated for sepsis.")
-        ...     read_text_files([folder])
-        ['Treated for sepsis.']
-    """
-    notes = []
-    for path in map(Path, paths):
-        files = sorted(path.glob("*.txt")) if path.is_dir() else [path] * path.is_file()
-        if not files:
-            what = "is a folder without .txt files" if path.is_dir() else "does not exist"
-            raise FileNotFoundError(
-                f"text_files has {os.fspath(path)!r}, which {what}; pass text files, a note each, folders of them, or "
-                f"tables ({', '.join(TABLES)})."
-            )
-        found = []
-        for file in files:
-            texts = _read_table(file, text_column) if file.suffix.lower() in TABLES else [_read_text(file)]
-            found += [text for text in texts if text and text.strip()]
-        if not found:
-            raise ValueError(f"text_files has {os.fspath(path)!r}, which holds no text; leave it out.")
-        notes += found
-    return notes
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"text_files has {os.fspath(path)!r}, which is not UTF-8; convert it.") from None
-
-
-def _read_table(path: Path, column: str) -> list[str | None]:
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = parquet.read_table(path)
-        elif path.suffix.lower() == ".csv":
-            table = csv.read_csv(
-                path, csv.ReadOptions(block_size=_CSV_BLOCK), csv.ParseOptions(newlines_in_values=True)
-            )
-        else:
-            table = json.read_json(path, json.ReadOptions(block_size=_CSV_BLOCK))
-    except (pa.ArrowException, UnicodeDecodeError):
-        # Arrow's message may hold the row.
-        kind = path.suffix.lower()[1:]
-        raise ValueError(f"text_files has {os.fspath(path)!r}, which cannot be read as {kind}.") from None
-    if column not in table.column_names:
-        raise ValueError(
-            f"text_column={column!r} is no column of {os.fspath(path)!r}; it has: {', '.join(table.column_names)}."
-        )
-    try:
-        return table[column].cast(pa.large_string()).to_pylist()
-    except pa.ArrowException:
-        raise ValueError(f"text_column={column!r} of {os.fspath(path)!r} holds no text.") from None
-
-
-def withhold(notes: Iterable[str], most: int) -> tuple[list[str], list[str]]:
+def hold_out(notes: Iterable[str], most: int) -> tuple[list[str], list[str]]:
     """Keep up to `most` notes from training, and a tenth at most, whatever the order in which they come.
 
     Returns:
-        Notes to train on and notes withheld, without duplicates.
+        Notes to train on and notes held out, without duplicates.
 
     Raises:
         ValueError: fewer than two different notes.
 
     Examples:
-        >>> train, withheld = withhold([f"note {number}" for number in range(30)], most=250)
-        >>> len(train), len(withheld)
+        >>> train, held_out = hold_out([f"note {number}" for number in range(30)], most=250)
+        >>> len(train), len(held_out)
         (27, 3)
     """
     by_hash = {hashlib.sha256(note.encode()).digest(): note for note in notes}
     if len(by_hash) < 2:
         raise ValueError(
             f"There {'is one note' if by_hash else 'are no notes'}; training needs one at least, and another that is "
-            "withheld for evaluation."
+            "held out for evaluation."
         )
     chosen = sorted(by_hash)[: max(1, min(most, len(by_hash) // 10))]
-    withheld = [by_hash.pop(key) for key in chosen]
-    return list(by_hash.values()), withheld
+    held_out = [by_hash.pop(key) for key in chosen]
+    return list(by_hash.values()), held_out
 
 
-def without_copies(notes: Iterable[str], withheld: Iterable[str]) -> list[str]:
-    """The notes that are not among those withheld, whatever their case and white space.
+def without_copies(notes: Iterable[str], held_out: Iterable[str]) -> list[str]:
+    """The notes that are not among those held out, whatever their case and white space.
 
     Examples:
         >>> without_copies(["A  fall.", "Sepsis."], ["a fall."])
         ['Sepsis.']
     """
-    known = {" ".join(note.lower().split()) for note in withheld}
+    known = {" ".join(note.lower().split()) for note in held_out}
     return [note for note in notes if " ".join(note.lower().split()) not in known]
 
 
@@ -181,16 +99,16 @@ def corpus_notes(
     data_dir: str | os.PathLike | None,
     cache_dir: str | os.PathLike | None,
     options: dict[str, object],
-    most_withheld: int,
+    most_held_out: int,
 ) -> tuple[list[str], list[str], TextSource]:
-    """Notes of the train split and texts without codes; withheld ones of the validation split. No other is looked at.
+    """Notes of the train split and texts without codes; held-out ones of the validation split. No other is used.
 
     Args:
         name, data_dir, cache_dir, options: of [`kept_hf.corpora.load_corpus`].
-        most_withheld: of the validation split, chosen by a hash of the text. Where there is none: see `withhold`.
+        most_held_out: of the validation split, chosen by a hash of the text. Where there is none: see `hold_out`.
 
     Returns:
-        Notes to train on, notes withheld, where they are from.
+        Notes to train on, notes held out, where they are from.
 
     Raises:
         ValueError: no train split, and what `load_corpus` raises.
@@ -200,51 +118,52 @@ def corpus_notes(
         raise ValueError(f"corpus={name!r} has the splits {', '.join(corpus.dataset)}; add the folder of train.")
     train = [*corpus.dataset["train"]["text"], *load_unlabelled(name, data_dir, **options)]
     if "validation" in corpus.dataset:
-        withheld = sorted(corpus.dataset["validation"]["text"], key=lambda note: hashlib.sha256(note.encode()).digest())
-        withheld = withheld[:most_withheld]
+        held_out = sorted(corpus.dataset["validation"]["text"], key=lambda note: hashlib.sha256(note.encode()).digest())
+        held_out = held_out[:most_held_out]
     else:
-        train, withheld = withhold(train, most_withheld)
+        train, held_out = hold_out(train, most_held_out)
     card = corpus.card
-    return train, withheld, TextSource(card.title, card.license, credit=card.source, language=card.language)
+    return train, held_out, TextSource(card.title, card.license, credit=card.source, language=card.language)
 
 
-def read_notes(arguments: NoteArguments, most_withheld: int) -> tuple[list[str], list[str], list[TextSource]]:
+def read_notes(arguments: NoteArguments, most_held_out: int) -> tuple[list[str], list[str], list[TextSource]]:
     """The notes that the options name, of a corpus, of files, or of both.
 
     Args:
         arguments: at least one of `corpus` and `text_files`.
-        most_withheld: notes of each to keep from training.
+        most_held_out: notes of each to keep from training.
 
     Returns:
-        Notes to train on, none twice and none that is withheld; notes withheld; where they are from.
+        Notes to train on, none twice and none that is held out; notes held out; where they are from.
 
     Raises:
-        SystemExit: no notes are named, or none is left.
+        ValueError: no notes are named, or none is left.
     """
     if arguments.corpus is None and not arguments.text_files:
-        raise SystemExit("corpus=None and no text_files: there are no notes; pass --corpus or --text_files, or both.")
-    notes, withheld, sources = [], [], []
+        raise ValueError("corpus=None and no text_files: there are no notes; pass --corpus or --text_files, or both.")
+    notes, held_out, sources = [], [], []
     if arguments.corpus is not None:
         options = corpus_options(arguments.corpus_options)
         train, held, source = corpus_notes(
-            arguments.corpus, arguments.data_dir, arguments.cache_dir, options, most_withheld
+            arguments.corpus, arguments.data_dir, arguments.cache_dir, options, most_held_out
         )
-        source.notes = {"trained on": len(train), "withheld": len(held)}
-        notes, withheld, sources = train, held, [source]
+        source.notes = {"trained on": len(train), "held out": len(held)}
+        notes, held_out, sources = train, held, [source]
     if arguments.text_files:
-        train, held = withhold(read_text_files(arguments.text_files, arguments.text_column), most_withheld)
-        counts = {"trained on": len(train), "withheld": len(held)}
-        notes, withheld = notes + train, withheld + held
+        texts = read_texts(arguments.text_files, arguments.text_column, "text_files")
+        train, held = hold_out(texts, most_held_out)
+        counts = {"trained on": len(train), "held out": len(held)}
+        notes, held_out = notes + train, held_out + held
         sources.append(TextSource("Notes of one's own", arguments.data_license or UNSTATED, counts))
-    unique = without_copies(dict.fromkeys(notes), withheld)
+    unique = without_copies(dict.fromkeys(notes), held_out)
     if len(unique) < len(notes):
-        logger.info("%d notes are left out, copies of others or of withheld ones.", len(notes) - len(unique))
+        logger.info("%d notes are not used: they are copies of others, or of held-out ones.", len(notes) - len(unique))
     if not unique:
-        raise SystemExit(f"corpus={arguments.corpus} has no note that is not withheld, too.")
-    return unique, withheld, sources
+        raise ValueError(f"corpus={arguments.corpus!r} has no note that is not held out, too; pass more notes.")
+    return unique, held_out, sources
 
 
-def name_text_files(settings: dict, argv: Sequence[str], notes: Iterable[str]) -> tuple[dict, str]:
+def hide_text_files(settings: dict, argv: Sequence[str], notes: Iterable[str]) -> tuple[dict, str]:
     """Settings and command without the names of the text files, which may be names of patients."""
     if not settings["text_files"]:
         return settings, " ".join(argv)

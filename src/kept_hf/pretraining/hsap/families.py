@@ -41,7 +41,7 @@ class TermFamilies(Dataset):
         synonym_rate, abbreviation_rate, parent_rate: how often a family begins with a pair of that kind; together 1. A
             kind that the graph has no pair of leaves its share to the others, with a warning.
         siblings: False draws concepts at random instead, as SapBERT does.
-        withheld: `(graph.num_names,)`, bool: names that are not drawn.
+        held_out: `(graph.num_names,)`, bool: names that are not drawn.
         seed: of the draws.
 
     Raises:
@@ -70,7 +70,7 @@ class TermFamilies(Dataset):
         abbreviation_rate: float = 0.2,
         parent_rate: float = 0.2,
         siblings: bool = True,
-        withheld: np.ndarray | None = None,
+        held_out: np.ndarray | None = None,
         seed: int = 0,
     ):
         rates = np.array([synonym_rate, abbreviation_rate, parent_rate], float)
@@ -81,10 +81,10 @@ class TermFamilies(Dataset):
                 f"synonym_rate={synonym_rate}, abbreviation_rate={abbreviation_rate} and parent_rate={parent_rate} add "
                 f"up to {rates.sum():g}; pass numbers from 0 to 1 that add up to 1."
             )
-        if withheld is not None and len(withheld) != graph.num_names:
-            raise ValueError(f"withheld has {len(withheld)} values; pass one for each of {graph.num_names} names.")
+        if held_out is not None and len(held_out) != graph.num_names:
+            raise ValueError(f"held_out has {len(held_out)} values; pass one for each of {graph.num_names} names.")
         self.graph, self.names_per_family, self.siblings, self.seed = graph, names_per_family, siblings, seed
-        is_drawn = np.ones(graph.num_names, bool) if withheld is None else ~np.asarray(withheld, bool)
+        is_drawn = np.ones(graph.num_names, bool) if held_out is None else ~np.asarray(held_out, bool)
         is_short = graph.name_kinds == NAME_KINDS.index("abbreviation")
         self._full = _Rows(graph, is_drawn & ~is_short)
         self._short = _Rows(graph, is_drawn & is_short)
@@ -122,16 +122,16 @@ class TermFamilies(Dataset):
         return self._length
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew which concepts the families begin with. The Trainer calls it before each epoch."""
+        """Draw again which concepts the families begin with. The Trainer calls it before each epoch."""
         generator = np.random.default_rng((self.seed, epoch))
         self._epoch = epoch
         self._kinds = generator.choice(len(PAIR_KINDS), len(self), p=self._rates)
         self._anchors = np.zeros(len(self), np.int64)
         for kind, pool in enumerate(self._pools):
-            places = np.flatnonzero(self._kinds == kind)
-            if len(places):
-                rounds = [generator.permutation(pool) for _ in range(-(-len(places) // len(pool)))]
-                self._anchors[places] = np.concatenate(rounds)[: len(places)]
+            positions = np.flatnonzero(self._kinds == kind)
+            if len(positions):
+                rounds = [generator.permutation(pool) for _ in range(-(-len(positions) // len(pool)))]
+                self._anchors[positions] = np.concatenate(rounds)[: len(positions)]
 
     def __getitem__(self, index: int) -> list[tuple[int, str]]:
         if not 0 <= index < len(self):
@@ -173,8 +173,8 @@ class _Rows:
     def draw(self, concept: int, number: int, generator: np.random.Generator) -> list[tuple[int, int]]:
         """So many different names of a concept, or those it has."""
         start, count = int(self.starts[concept]), int(self.counts[concept])
-        places = generator.permutation(count)[:number] if count > 1 else range(count)
-        return [(concept, int(self.rows[start + place])) for place in places]
+        positions = generator.permutation(count)[:number] if count > 1 else range(count)
+        return [(concept, int(self.rows[start + position])) for position in positions]
 
 
 def _with_parent(graph: TermGraph, has_name: np.ndarray) -> np.ndarray:
@@ -188,7 +188,7 @@ class TermCollator:
 
     Args:
         tokenizer: of the encoder.
-        max_length: tokens of a name; the rest is cut off. 25 in SapBERT.
+        max_length: tokens of a name; longer ones are truncated. 25 in SapBERT.
 
     Raises:
         ValueError: no room for a token between the special ones.

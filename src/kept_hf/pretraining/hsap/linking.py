@@ -1,6 +1,6 @@
-"""How well vectors of names find their concepts, and follow the hierarchy: what HSAP is judged by.
+"""How well vectors of names find their concepts, and follow the hierarchy: what HSAP is evaluated by.
 
-Names are withheld from training, and each is linked to the concept of the most similar name among many, as in the
+Names are held out of training, and each is linked to the concept of the most similar name among many, as in the
 evaluation of SapBERT (Liu et al., NAACL 2021, section 3) and of BioSyn (Sung et al., ACL 2020).
 """
 
@@ -18,14 +18,15 @@ from torch.utils.data import Dataset
 
 from ...knowledge import NAME_KINDS
 from ...knowledge.names import normalise_names, text_numbers
+from ...reports.figures import COLORS, LIGHT, new_figure
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
 
     from ...knowledge import TermGraph
 
-QUERY_KINDS = ("withheld_synonym", "trained_abbreviation", "withheld_abbreviation")
-"""What is linked. Withheld names are not trained on; most abbreviations cannot be guessed by who has not seen them."""
+QUERY_KINDS = ("held_out_synonym", "trained_abbreviation", "held_out_abbreviation")
+"""What is linked. Held-out names are not trained on. Most abbreviations cannot be guessed by who has not seen them."""
 TOP = (1, 5)
 FARTHEST = 6
 """Tree distances of the rank correlation are told up to this one; it also stands for strangers."""
@@ -46,7 +47,7 @@ class LinkingTask:
         gold: kind → for each query its concepts; an abbreviation can have several.
         pairs: `(pairs, 2)` rows of `names`.
         distances: `(pairs,)` tree distances of their concepts, 1 to `FARTHEST`.
-        withheld: `(graph.num_names,)`, bool: names that must not be trained on.
+        held_out: `(graph.num_names,)`, bool: names that must not be trained on.
     """
 
     names: list[str]
@@ -56,7 +57,7 @@ class LinkingTask:
     gold: dict[str, list[frozenset[int]]]
     pairs: np.ndarray
     distances: np.ndarray
-    withheld: np.ndarray
+    held_out: np.ndarray
 
     @classmethod
     def from_graph(
@@ -71,14 +72,14 @@ class LinkingTask:
     ) -> LinkingTask:
         """Draw a task from a graph.
 
-        A synonym can be withheld if no other concept has the same text (compared by letters and digits) and its own
-        keeps another full name; one synonym of a concept at most. An abbreviation is withheld from all its concepts;
+        A synonym can be held out if no other concept has the same text (compared by letters and digits) and its own
+        keeps another full name; one synonym of a concept at most. An abbreviation is held out of all its concepts;
         those that also are the full name of one are left alone. Candidates are the full names of the gold concepts,
-        then of concepts with several names, then of others. Whatever reads like a withheld name is withheld too.
+        then of concepts with several names, then of others. Whatever reads like a held-out name is held out, too.
 
         Args:
             graph: names and hierarchy.
-            num_synonyms, num_abbreviations: how many names to withhold; at most a quarter of those that can be.
+            num_synonyms, num_abbreviations: how many names to hold out; at most a quarter of those that can be.
             num_trained: how many of the abbreviations left to link, too.
             num_concepts: of the candidates.
             num_families: concepts whose relatives are compared, those with a parent.
@@ -91,16 +92,16 @@ class LinkingTask:
             raise ValueError(f"graph has {graph.num_concepts} concepts; linking needs at least two to choose from.")
         generator = np.random.default_rng(seed)
         texts = text_numbers(normalise_names(graph.name_texts))
-        synonyms = _withheld_synonyms(graph, texts, num_synonyms, generator)
-        withheld, trained = _withheld_abbreviations(graph, texts, num_abbreviations, num_trained, generator)
-        is_withheld = np.isin(texts, np.concatenate([texts[synonyms], texts[withheld]]))
-        rows = dict(zip(QUERY_KINDS, (synonyms, trained, withheld), strict=True))
+        synonyms = _held_out_synonyms(graph, texts, num_synonyms, generator)
+        abbreviations, trained = _held_out_abbreviations(graph, texts, num_abbreviations, num_trained, generator)
+        is_held_out = np.isin(texts, np.concatenate([texts[synonyms], texts[abbreviations]]))
+        rows = dict(zip(QUERY_KINDS, (synonyms, trained, abbreviations), strict=True))
         if not any(len(kind) for kind in rows.values()):
             raise ValueError(
                 "graph has no name to link: no concept with two full names, and no abbreviation. Add a source of names."
             )
         gold = {kind: _concepts_of(graph, texts, rows[kind]) for kind in QUERY_KINDS}
-        is_full = (graph.name_kinds != NAME_KINDS.index("abbreviation")) & ~is_withheld
+        is_full = (graph.name_kinds != NAME_KINDS.index("abbreviation")) & ~is_held_out
         wanted = np.array(sorted(set().union(*(g for kind in gold.values() for g in kind))), np.int64)
         candidates = _candidates(graph, is_full, wanted, num_concepts, generator)
         pairs, distances = _relatives(graph, is_full, num_families, generator)
@@ -118,7 +119,7 @@ class LinkingTask:
             gold=gold,
             pairs=row_of[pairs],
             distances=distances,
-            withheld=is_withheld,
+            held_out=is_held_out,
         )
 
     def dataset(self) -> LinkingNames:
@@ -126,7 +127,7 @@ class LinkingTask:
         return LinkingNames(self.names)
 
     def metrics(self, vectors: np.ndarray) -> dict[str, float]:
-        """Judge the vectors of `names`.
+        """Evaluate the vectors of `names`.
 
         Args:
             vectors: `(names, size)`.
@@ -204,15 +205,15 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     """
     ranks = []
     for values in (one, other):
-        _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[places])
+        _, groups, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[groups])
     if min(np.ptp(rank) for rank in ranks) == 0:
         return 0.0
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def _withheld_synonyms(graph: TermGraph, texts: np.ndarray, number: int, generator: np.random.Generator) -> np.ndarray:
-    """Rows of names: synonyms that can be withheld, one of a concept."""
+def _held_out_synonyms(graph: TermGraph, texts: np.ndarray, number: int, generator: np.random.Generator) -> np.ndarray:
+    """Rows of names: synonyms that can be held out, one of a concept."""
     # Each text of each concept, once.
     keys = np.unique(graph.name_concepts.astype(np.int64) * (texts.max() + 1) + texts)
     concepts_of_text = np.bincount(keys % (texts.max() + 1), minlength=texts.max() + 1)
@@ -226,10 +227,10 @@ def _withheld_synonyms(graph: TermGraph, texts: np.ndarray, number: int, generat
     return rows[np.sort(first)][: min(number, len(first) // 4)]
 
 
-def _withheld_abbreviations(
+def _held_out_abbreviations(
     graph: TermGraph, texts: np.ndarray, number: int, num_trained: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of names: abbreviations to withhold and others to be linked, each text once."""
+    """Rows of names: abbreviations to hold out and others to be linked, each text once."""
     is_short = graph.name_kinds == NAME_KINDS.index("abbreviation")
     has_full = np.bincount(graph.name_concepts[~is_short], minlength=graph.num_concepts) > 0
     rows = np.flatnonzero(is_short & has_full[graph.name_concepts] & ~np.isin(texts, texts[~is_short]))
@@ -291,6 +292,11 @@ def _walk(graph: TermGraph, concept: int, up: int, down: int, generator: np.rand
     return concept
 
 
+def _title(kind: str) -> str:
+    """How a kind of `QUERY_KINDS` is called in tables and pictures."""
+    return kind.replace("held_out", "held-out").replace("_", " ")
+
+
 def linking_table(task: LinkingTask, results: Mapping[str, Mapping[str, float]]) -> list[dict[str, object]]:
     """Rows for [`kept_hf.reports.tables.format_table`].
 
@@ -303,7 +309,7 @@ def linking_table(task: LinkingTask, results: Mapping[str, Mapping[str, float]])
         for top in TOP:
             key = f"{kind}_accuracy_at_{top}"
             if any(key in metrics for metrics in results.values()):
-                row = {"": f"{kind.replace('_', ' ')}s, accuracy@{top}", "number": len(task.queries[kind])}
+                row = {"": f"{_title(kind)}s, accuracy@{top}", "number": len(task.queries[kind])}
                 rows.append(row | {name: metrics.get(key) for name, metrics in results.items()})
     if len(task.pairs):
         row = {"": "rank correlation of similarity and tree distance", "number": len(task.pairs)}
@@ -318,28 +324,21 @@ def plot_linking(path: str | os.PathLike, results: Mapping[str, Mapping[str, flo
         path: a file that ends in .png, .svg or .pdf.
         results: name ("before", "after") → what `LinkingTask.metrics` gave.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    bars, lines = figure.subplots(1, 2, width_ratios=(3, 2))
+    figure, (bars, lines) = new_figure(9, 3.6, panels=(3, 2))
     keys = [(kind, top) for kind in QUERY_KINDS for top in TOP]
     keys = [key for key in keys if any(f"{key[0]}_accuracy_at_{key[1]}" in metrics for metrics in results.values())]
     width = 0.8 / len(results)
     for number, (name, metrics) in enumerate(results.items()):
-        color = ("#b5b5b5", "#1f5a94", "#c8501e", "#4d8f4d")[number % 4]
+        color = (LIGHT, *COLORS)[number % (1 + len(COLORS))]
         heights = [100 * metrics.get(f"{kind}_accuracy_at_{top}", np.nan) for kind, top in keys]
         drawn = bars.bar(np.arange(len(keys)) + (number + 0.5) * width - 0.4, heights, width, color=color, label=name)
         bars.bar_label(drawn, fmt="%.0f", fontsize=8)
         distances = sorted(int(key.rsplit("_", 1)[1]) for key in metrics if key.startswith("similarity_at_distance_"))
         means = [metrics[f"similarity_at_distance_{distance}"] for distance in distances]
         lines.plot(distances, means, marker="o", color=color, label=name)
-    bars.set_xticks(range(len(keys)), [f"{kind.replace('_', chr(10))}\n@{top}" for kind, top in keys], fontsize=8)
+    bars.set_xticks(range(len(keys)), [f"{_title(kind)}\n@{top}".replace(" ", "\n") for kind, top in keys], fontsize=8)
     bars.set_ylabel("linked to their concept (%)")
     bars.legend(frameon=False, fontsize=8)
     lines.set_xlabel(f"edges between the concepts ({FARTHEST}: or more)")
     lines.set_ylabel("mean cosine similarity")
-    for axes in (bars, lines):
-        axes.grid(color="#e8e8e8", linewidth=0.6, axis="y")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)

@@ -82,7 +82,7 @@ class KeptLongformerForHSAP(KeptLongformerForMaskedLM):
     The encoder with HSAP's loss; its parameters are those of [`KeptLongformerForMaskedLM`].
 
     The masked-LM head takes no part: it goes along unchanged and no longer fits the encoder, so that masked-LM or
-    match pretraining comes next. Nor do the projections of global attention, which names are too short for. Neither
+    zero-shot pretraining comes next. Nor do the projections of global attention, which names are too short for. Neither
     is trained.
 
     Args:
@@ -195,8 +195,8 @@ class KeptLongformerForHSAP(KeptLongformerForMaskedLM):
         """The loss of `(N, hidden_size)` and `(N,)`, in float32 whatever the precision of the encoder."""
         distances = None
         if self.graph is not None and self.graph.has_hierarchy and self.hierarchy_weight:
-            numbers, places = np.unique(concepts.cpu().numpy(), return_inverse=True)
-            among = self.graph.tree_distance(numbers)[places[:, None], places[None]]
+            numbers, rows = np.unique(concepts.cpu().numpy(), return_inverse=True)
+            among = self.graph.tree_distance(numbers)[rows[:, None], rows[None]]
             distances = torch.from_numpy(among).to(concepts.device)
         with torch.autocast(embeddings.device.type, enabled=False):
             return hsap_loss(embeddings, concepts, distances, self.hierarchy_weight, self.max_distance, self.margin)

@@ -1,4 +1,4 @@
-"""Blocks of tokens for masked language modelling, their masks, and what is measured on withheld ones.
+"""Blocks of tokens for masked language modelling, their masks, and what is measured on held-out ones.
 
 KEPT's weights have been trained so on notes after HSAP: 30% of the tokens masked, blocks of 8,190 tokens (Yang et al.,
 Findings of EMNLP 2022, arXiv 2210.03304, and its public code).
@@ -47,7 +47,7 @@ def pack_blocks(
 ) -> list[np.ndarray]:
     """Long blocks out of documents: side by side with a separator between them, in their order.
 
-    A document is not cut where it fits into a block; one that is longer than a block is cut into pieces. So what a
+    A document that fits into a block is not divided; one that is longer than a block is divided into pieces. So what a
     masked token could be copied from mostly stands in the same block. Pieces without a token to mask are dropped.
 
     Args:
@@ -101,7 +101,7 @@ def common_tokens(blocks: Iterable[np.ndarray], share: float = 0.5) -> frozenset
 
 
 class MaskedBlocks(Dataset):
-    """Blocks in an order and with masks that are drawn anew in each epoch, for the Trainer.
+    """Blocks in an order and with masks that are drawn again in each epoch, for the Trainer.
 
     An item depends on the seed, the epoch and its number alone, not on which process asks for it and when: a run that
     is resumed, or one on several processes, sees the masks of one that went through. (Masks that a collator draws are
@@ -156,7 +156,7 @@ class MaskedBlocks(Dataset):
         return len(self.blocks)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw order and masks anew. The Trainer calls it before each epoch."""
+        """Draw order and masks again. The Trainer calls it before each epoch."""
         self._epoch = epoch
         self._order = np.random.default_rng((self.seed, epoch)).permutation(len(self.blocks))
 
@@ -185,14 +185,14 @@ class MaskedBlocks(Dataset):
 
 
 class MaskedLMTask:
-    """Withheld blocks whose masks stay the same, and the metrics of their predictions.
+    """Held-out blocks whose masks stay the same, and the metrics of their predictions.
 
     Apart from the whole, three groups of masked tokens: those that stand elsewhere in the block, unmasked, so that they
     can be copied ("repeated"), those that do not ("new"), and the most frequent tokens of the language ("common"),
     which are nearly always repeated, but guessed without looking.
 
     Args:
-        blocks: withheld ones, with `always_mask=True`. A note a block, or "elsewhere" means another note.
+        blocks: held-out ones, with `always_mask=True`. A note a block, or "elsewhere" means another note.
         common: ids of the tokens that count as common; see [`common_tokens`].
     """
 
@@ -240,6 +240,35 @@ class MaskedLMTask:
             if len(among):
                 result[f"accuracy_{group}"] = float(among.mean())
         return result
+
+
+def masked_lm_data(
+    notes: Sequence[str],
+    held_out: Sequence[str],
+    lines: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    block_size: int,
+    mlm_probability: float = 0.3,
+    global_masks: int = 0,
+    seed: int = 0,
+) -> tuple[MaskedBlocks, MaskedLMTask]:
+    """What is trained on, and what is measured on held-out notes.
+
+    Args:
+        notes: to train on; they are shuffled.
+        held_out: notes to measure on, a note (or a block's length of it) a row.
+        lines: further text, apart from the notes and in its order, so that relatives stand side by side.
+        tokenizer, block_size: see [`pack_blocks`].
+        mlm_probability, global_masks, seed: see [`MaskedBlocks`].
+    """
+    order = np.random.default_rng(seed).permutation(len(notes))
+    blocks = pack_blocks(tokenize([notes[i] for i in order], tokenizer), block_size, tokenizer)
+    common = common_tokens(blocks)
+    blocks += pack_blocks(tokenize(lines, tokenizer), block_size, tokenizer)
+    # One a row: what is repeated is repeated in the same note.
+    measured = pack_blocks(tokenize(held_out, tokenizer), block_size, tokenizer, whole=True)
+    options = (tokenizer, mlm_probability, global_masks, seed)
+    return MaskedBlocks(blocks, *options), MaskedLMTask(MaskedBlocks(measured, *options, always_mask=True), common)
 
 
 def masked_lm_table(counts: Mapping[str, int], results: Mapping[str, Mapping[str, float]]) -> list[dict[str, object]]:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from ...models.modeling_kept_longformer import KeptLongformerForMaskedLM
+from ...training.conversion import resize_positions
 
 
 @dataclass
@@ -113,3 +115,35 @@ class KeptLongformerForBlocks(KeptLongformerForMaskedLM):
         model = KeptLongformerForMaskedLM(self.config)
         model.load_state_dict(self.state_dict())
         return model
+
+
+def fit_to_blocks(
+    model: KeptLongformerForBlocks,
+    tokenizer: PreTrainedTokenizerBase,
+    block_size: int,
+    max_length: int | None = None,
+    position_period: int | None = None,
+    trains_global_projections: bool = False,
+) -> None:
+    """Prepare a loaded model for training on blocks, in place.
+
+    Args:
+        model, tokenizer: that training starts from.
+        block_size: tokens of a block.
+        max_length: positions of the result; the table is extended by repetition. By default it stays.
+        position_period: see [`kept_hf.training.conversion.resize_positions`].
+        trains_global_projections: whether some tokens have global attention. Without, its projections are frozen.
+
+    Raises:
+        ValueError: blocks that are longer than the positions.
+    """
+    if max_length not in (None, model.config.max_sequence_length):
+        resize_positions(model, max_length, position_period)
+        tokenizer.model_max_length = max_length
+    if block_size > model.config.max_sequence_length:
+        raise ValueError(
+            f"block_size={block_size} is more than the {model.config.max_sequence_length} positions of the model; pass "
+            f"--block_size {model.config.max_sequence_length}, or --model_max_length {block_size}."
+        )
+    if not trains_global_projections:
+        model.freeze_global_projections()

@@ -1,1 +1,1 @@
-"""Synthetic prompts, which teach a model to answer from the text before it sees a coded note."""
+"""Zero-shot pretraining: prompts about texts, which teach a model to answer from the text before any coded note."""

@@ -1,4 +1,4 @@
-"""What match pretraining is judged by: prompts about withheld concepts, and notes whose labels it never saw."""
+"""What zero-shot pretraining is evaluated on: prompts about held-out concepts, and notes whose labels it never saw."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 from ...metrics import icd_metrics
 from ...models.processing_kept import KeptProcessor
 from ...training.rows import prompt_rows
-from .prompts import MatchingSource, prompt_row, with_names
+from .examples import size_between
+from .passages import PassageSource
+from .prompts import prompt_row, with_names
 
 if TYPE_CHECKING:
     import datasets
@@ -25,7 +27,7 @@ ZERO_SHOT_METRICS = ("auc_macro", "auc_micro", "map")
 
 @dataclass
 class _Group:
-    """Rows that are judged together.
+    """Rows that are evaluated together.
 
     Attributes:
         name: of its metrics.
@@ -39,15 +41,15 @@ class _Group:
 
 
 @dataclass
-class MatchingTask(Dataset):
-    """Prompts to be answered, `eval_dataset` for the Trainer; `compute_metrics` judges the answers.
+class ZeroShotTask(Dataset):
+    """Prompts to be answered, `eval_dataset` for the Trainer; `compute_metrics` evaluates the answers.
 
     Attributes:
         rows: the model's inputs and labels; `add_concepts` and `add_notes` add some.
         titles: metric → what it is.
 
     Examples:
-        >>> task = MatchingTask()
+        >>> task = ZeroShotTask()
         >>> task.add_concepts("short", source, concepts, processor, 100, 8, 4)  # doctest: +SKIP
         >>> task.add_notes(corpus.dataset["validation"], processor, codes_per_prompt=50)  # doctest: +SKIP
         >>> trainer = Trainer(model, eval_dataset=task, compute_metrics=task.compute_metrics)  # doctest: +SKIP
@@ -60,7 +62,7 @@ class MatchingTask(Dataset):
     def add_concepts(
         self,
         name: str,
-        source: MatchingSource,
+        source: PassageSource,
         concepts: np.ndarray,
         processor: KeptProcessor,
         num_prompts: int,
@@ -68,7 +70,7 @@ class MatchingTask(Dataset):
         num_sentences: int,
         seed: int = 0,
     ) -> None:
-        """Add prompts about some concepts, each mentioned in a sentence of its own, if at all.
+        """Add prompts about some concepts, each mentioned in an inserted sentence, if at all.
 
         Adds the metric `{name}_auc`, the area under the ROC curve over all pairs of prompt and concept.
 
@@ -81,25 +83,24 @@ class MatchingTask(Dataset):
             seed: of the draws.
 
         Raises:
-            ValueError: fewer concepts than a prompt asks.
+            ValueError: fewer concepts than a prompt has.
         """
         if len(concepts) < num_codes:
             raise ValueError(f"concepts has {len(concepts)}, fewer than the num_codes={num_codes} of a prompt.")
         generator = random.Random(seed)
         examples = (source.draw(generator, num_codes, num_sentences, only=concepts) for _ in range(num_prompts))
         self._add(name, None, [prompt_row(example, processor) for example in examples])
-        self.titles[f"{name}_auc"] = f"withheld concepts, {num_codes} a prompt: AUC"
+        self.titles[f"{name}_auc"] = f"held-out concepts, {num_codes} a prompt: AUC"
 
     def add_notes(self, notes: datasets.Dataset, processor: KeptProcessor, codes_per_prompt: int | None = None) -> None:
-        """Add real notes, asked about all codes of the processor's code set.
+        """Add real notes, with prompts about all codes of the processor's code set.
 
         Adds `ZERO_SHOT_METRICS`, each after `zero_shot_{codes_per_prompt}_`.
 
         Args:
             notes: columns `text` and `codes`.
             processor: its code set is the task.
-            codes_per_prompt: the codes are asked in prompts of so many; all at once by default, and always so in the
-                isolated layout.
+            codes_per_prompt: codes of a prompt; by default one prompt has all, and always so in the isolated layout.
         """
         is_isolated = processor.prompt_layout == "isolated"
         processor = KeptProcessor(
@@ -147,7 +148,39 @@ class MatchingTask(Dataset):
         return metrics
 
 
-def matching_table(task: MatchingTask, measured: Mapping[str, Mapping[str, float]]) -> list[dict[str, object]]:
+def zero_shot_task(
+    source: PassageSource,
+    concepts: np.ndarray,
+    processor: KeptProcessor,
+    num_codes: Sequence[int],
+    num_sentences: Sequence[int],
+    notes: datasets.Dataset | None = None,
+    codes_per_prompt: Sequence[int] = (),
+    seed: int = 0,
+) -> ZeroShotTask:
+    """Short and long prompts about held-out concepts, and real notes.
+
+    Args:
+        source: draws texts.
+        concepts: numbers of the held-out concepts.
+        processor: writes the prompts; the notes are asked about the codes of its code set.
+        num_codes, num_sentences: of the shortest and the longest prompts that are trained on.
+        notes: columns `text` and `codes`.
+        codes_per_prompt: the notes are evaluated with prompts of each of these sizes; in the isolated layout with all
+            codes at once.
+        seed: of the draws.
+    """
+    task = ZeroShotTask()
+    for name, share, number in (("held_out_short", 0.1, 100), ("held_out_long", 1.0, 40)):
+        codes, sentences = (size_between(sizes, share) for sizes in (num_codes, num_sentences))
+        task.add_concepts(name, source, concepts, processor, number, min(codes, len(concepts)), sentences, seed)
+    if notes is not None:
+        for size in [None] if processor.prompt_layout == "isolated" else codes_per_prompt:
+            task.add_notes(notes, processor, size)
+    return task
+
+
+def zero_shot_table(task: ZeroShotTask, measured: Mapping[str, Mapping[str, float]]) -> list[dict[str, object]]:
     """Rows for [`kept_hf.reports.tables.format_table`]: a metric each, before and after."""
     return [
         {"": title, **{name: metrics[metric] for name, metrics in measured.items()}}

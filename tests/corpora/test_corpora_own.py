@@ -1,0 +1,319 @@
+"""Notes of one's own as a corpus."""
+
+import csv
+import json
+import logging
+import re
+from types import SimpleNamespace
+
+import pytest
+from datasets import Dataset, DatasetDict
+from huggingface_hub import HfApi
+
+from kept_hf.commands import export
+from kept_hf.corpora import load_corpus
+from kept_hf.corpora.arguments import CorpusArguments, read_corpus
+from kept_hf.corpora.selection import select_codes
+from kept_hf.corpora.splits import draw_splits
+from kept_hf.models.publication import CREDENTIALED, UNSTATED
+
+SECRET = "Zanzibar syndrome"
+NOTES = [
+    {
+        "text": f"Seen for {('sepsis', 'a urinary tract infection', 'a fall')[number % 3]}, visit {number}.",
+        "codes": [("A41.9", "N39.0", "W19")[number % 3], *(["I10"] if number % 2 else [])],
+        "note_id": f"n{number}",
+        "patient_id": number // 2,
+    }
+    for number in range(40)
+]
+
+
+def write(path, rows):
+    """A table of the kind that its ending says."""
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".csv":
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            for row in rows:
+                codes = row["codes"]
+                writer.writerow({**row, "codes": ";".join(codes) if isinstance(codes, list) else codes})
+    else:
+        Dataset.from_list(rows).to_parquet(path)
+    return str(path)
+
+
+def load(tmp_path, data_files, **options):
+    return load_corpus("own", cache_dir=tmp_path / "cache", data_files=data_files, **options)
+
+
+def without(column, rows=NOTES):
+    return [{name: value for name, value in row.items() if name != column} for row in rows]
+
+
+def test_a_file_for_each_split(tmp_path):
+    files = {
+        "train": write(tmp_path / "a.jsonl", NOTES[:20]),
+        "val": write(tmp_path / "b.csv", NOTES[20:30]),
+        "test": write(tmp_path / "c.parquet", NOTES[30:]),
+    }
+    corpus = load(tmp_path, files)
+    assert list(corpus.dataset) == ["train", "validation", "test"]
+    assert [row for rows in corpus.dataset.values() for row in rows] == [
+        {
+            "note_id": note["note_id"],
+            "subject_id": str(note["patient_id"]),
+            "text": note["text"],
+            "codes": note["codes"],
+        }
+        for note in NOTES
+    ]
+    assert corpus.code_set.codes == ("A41.9", "I10", "N39.0", "W19")
+    assert corpus.code_set.describe("N39.0") == "Urinary tract infection, site not specified"
+    again = load(tmp_path, [f"{split}={path}" for split, path in files.items()])
+    assert list(again.dataset["train"]) == list(corpus.dataset["train"])
+
+
+def test_one_file_is_split_by_patient(tmp_path, caplog):
+    path = write(tmp_path / "a.jsonl", NOTES)
+    corpus = load(tmp_path, path)
+    assert {split: len(rows) for split, rows in corpus.dataset.items()} == {"train": 32, "validation": 4, "test": 4}
+    patients = [set(rows["subject_id"]) for rows in corpus.dataset.values()]
+    assert sum(map(len, patients)) == len(set().union(*patients)) == 20
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+    def split_of(corpus):
+        return {note_id: split for split, rows in corpus.dataset.items() for note_id in rows["note_id"]}
+
+    write(tmp_path / "b.jsonl", NOTES[::-1])
+    assert split_of(load(tmp_path, {"train": tmp_path / "b.jsonl"})) == split_of(corpus), "whatever the order"
+    assert split_of(load(tmp_path, path, seed=1)) != split_of(corpus)
+    renamed = [{**without("patient_id", [note])[0], "who": note["patient_id"]} for note in NOTES]
+    write(tmp_path / "c.jsonl", renamed)
+    assert split_of(load(tmp_path, tmp_path / "c.jsonl", patient_column="who")) == split_of(corpus)
+
+
+def test_one_file_without_patients_is_split_by_note(tmp_path, caplog):
+    rows = without("note_id", without("patient_id"))
+    corpus = load(tmp_path, write(tmp_path / "a.csv", [*rows, rows[0]]))
+    assert "tells no patient" in caplog.text
+    assert set(corpus.dataset["train"].column_names) == {"note_id", "text", "codes"}
+    found = {note_id: split for split, rows in corpus.dataset.items() for note_id in rows["note_id"]}
+    assert len(found) == 41 and found["note-1"] == found["note-41"], "copies stay together"
+
+
+def test_the_shares_of_a_draw():
+    for count, sizes in ((3, (1, 1, 1)), (10, (8, 1, 1)), (100, (80, 10, 10))):
+        drawn = draw_splits([str(number) for number in range(count)])
+        assert tuple(map(drawn.count, ("train", "validation", "test"))) == sizes
+
+
+def test_patients_in_two_splits_are_told(tmp_path, caplog):
+    write(tmp_path / "a.jsonl", NOTES[:21])
+    write(tmp_path / "b.jsonl", NOTES[21:])
+    load(tmp_path, {"train": tmp_path / "a.jsonl", "test": tmp_path / "b.jsonl"})
+    assert "1 of 20 patients are in more than one split" in caplog.text
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    path = write(tmp_path / "a.jsonl", NOTES)
+    load(tmp_path, path)
+    write(tmp_path / "a.jsonl", NOTES[:30])
+    assert sum(map(len, load(tmp_path, path).dataset.values())) == 30
+
+
+def test_data_sets(tmp_path):
+    splits = DatasetDict(train=Dataset.from_list(NOTES[:30]), dev=Dataset.from_list(NOTES[30:]))
+    splits.save_to_disk(tmp_path / "saved")
+    for split, rows in splits.items():
+        (tmp_path / "parquet").mkdir(exist_ok=True)
+        rows.to_parquet(tmp_path / "parquet" / f"{'validation' if split == 'dev' else split}.parquet")
+    for folder in ("saved", "parquet"):
+        corpus = load(tmp_path, tmp_path / folder)
+        assert {split: len(rows) for split, rows in corpus.dataset.items()} == {"train": 30, "validation": 10}
+    assert len(load(tmp_path, {"test": tmp_path / "saved" / "dev"}).dataset["test"]) == 10
+    with pytest.raises(ValueError, match="a data set without a split test; it has: train, dev"):
+        load(tmp_path, {"test": tmp_path / "saved"})
+    assert sum(map(len, load(tmp_path, {"train": tmp_path / "saved"}).dataset.values())) == 30, "its own train, split"
+    numbers = Dataset.from_list([{"text": "a", "codes": [38.9]}])
+    DatasetDict(train=numbers, test=numbers).save_to_disk(tmp_path / "numbers")
+    with pytest.raises(ValueError, match=r"numbers \(train\), row 1: a code is of type float"):
+        load(tmp_path, tmp_path / "numbers")
+
+
+def test_descriptions(tmp_path, caplog):
+    path = write(tmp_path / "a.jsonl", [*NOTES, {**NOTES[0], "note_id": "x", "codes": ["n39.0", "ZZ9", "Q00.0"]}])
+    codes = tmp_path / "codes.csv"
+    codes.write_text("code,description,synonyms\nn39.0,Our urine infection,UTI;cystitis\nB99,Of no note,\nQ00.0,,\n")
+    code_set = load(tmp_path, path, codes_file=codes).code_set
+    assert code_set.describe("N39.0") == "Our urine infection" and code_set.synonyms["N39.0"] == ("UTI", "cystitis")
+    assert (
+        code_set.describe("I10") == "Essential (primary) hypertension" and code_set.describe("Q00.0") == "Anencephaly"
+    )
+    assert "B99" not in code_set
+    assert "1 of 6 codes have no description (ZZ9); pass a CSV with the columns code and description" in caplog.text
+
+
+def test_icd9_codes_are_not_described_as_icd10(tmp_path, caplog):
+    """V10.3 is a history of breast cancer in ICD-9 and a cyclist's accident in ICD-10."""
+    rows = [{**note, "codes": ["V10.3", "038.9"]} for note in NOTES]
+    path = write(tmp_path / "a.csv", rows)
+    with pytest.raises(ValueError, match=r"codes_file=None: 2 of 2 codes have no description \(038.9, V10.3\); pass a"):
+        load(tmp_path, path)
+    (tmp_path / "codes.csv").write_text("code,description\n038.9,Septicemia\nV10,History of cancer\n")
+    code_set = load(tmp_path, path, codes_file=str(tmp_path / "codes.csv")).code_set
+    assert [code_set.describe(code) for code in code_set] == ["Septicemia", "History of cancer"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"codes": "A41.9"}], "which has no column text; it has: codes, more"),
+        ([{"text": "a"}], "which has no column codes; it has: text, more"),
+        ([{"text": "a", "codes": ["A41.9"]}, {"text": " ", "codes": []}], "line 2: the column text is empty"),
+        ([{"text": "a", "codes": 38.9}], "line 1: the column codes is a number; write codes as text with their dot"),
+        (
+            [{"text": "a", "codes": ["038.9", 401.9]}],
+            "line 1: a code is of type float, and a number has lost its zeros",
+        ),
+        ([{"text": "a", "codes": "A41.9;4019.0"}], "line 1: a code was read as a number"),
+        ([{"text": "a", "codes": "38.900000000000006"}], "line 1: a code was read as a number"),
+        ([{"text": "a", "codes": ["1e+05"]}], "line 1: a code was read as a number"),
+        ([{"text": "a", "codes": "nan"}], "stands for none; write codes as text"),
+        (
+            [{"text": "a", "codes": "['A41.9', 'I10']"}],
+            'line 1: a code has a space, comma, quote or bracket in it; write ";"',
+        ),
+        ([{"text": "a", "codes": f"{SECRET}"}], "line 1: a code has a space"),
+        ([{"text": "a", "codes": {"A41.9": 1}}], "line 1: the column codes is of type dict"),
+        (
+            [{"text": "a", "codes": [], "note_id": SECRET}] * 2,
+            "line 2: the note_id has occurred before; give each note",
+        ),
+        (
+            [{"text": "a", "codes": [], "note_id": "1"}, {"text": "b", "codes": []}],
+            "line 2: the column note_id is empty",
+        ),
+        (
+            [{"text": "a", "codes": [], "patient_id": " "}],
+            "line 1: the column patient_id is empty; fill it in all rows",
+        ),
+        (
+            [{"text": "a", "codes": ["A41.9"]}] * 9,
+            "of different notes, 1 are too few for train, validation, test; pass more",
+        ),
+        ([{"text": f"{number}", "codes": None} for number in range(5)], "no note has a code"),
+    ],
+)
+def test_bad_rows(tmp_path, rows, message):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({**row, "more": SECRET}) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        load(tmp_path, {"train": path})
+    assert SECRET not in str(caught.value) and "data_files" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "data_files=None, but the corpus 'own' is read from files; pass split=FILE for train"),
+        ({"data_files": "nowhere.csv"}, "data_files has 'nowhere.csv', which does not exist; pass split=FILE"),
+        (
+            {"data_files": "some/name"},
+            "data_files has 'some/name', which is no file, and cannot be loaded as a data set",
+        ),
+        ({"data_files": {"tran": "a.csv"}}, "data_files has the split 'tran'; the splits are: train, dev, val"),
+        ({"data_files": ["train=a.csv", "train=b.csv"]}, "has train twice"),
+        ({"data_files": ["a.csv", "b.csv"]}, "has several files without a split"),
+        ({"data_files": ["a.csv", "test=b.csv"]}, "has a file without a split"),
+        ({"data_files": ["train=a.csv", "test=./a.csv"]}, "has one file in two splits"),
+        ({"data_files": __file__}, "which is no table; pass one that ends in .csv, .jsonl, .parquet"),
+        ({"data_files": "a.csv", "data_dir": "x"}, "data_dir='x': the corpus 'own' has data_files"),
+        ({"data_files": "a.csv", "data_license": " "}, "data_license=' '; pass an identifier such as cc-by-4.0"),
+        ({"data_files": "a.csv", "split": 1}, "The corpus 'own' has no option split; it has: data_files, codes_file"),
+    ],
+)
+def test_bad_options(tmp_path, options, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
+        load_corpus("own", cache_dir=tmp_path / "cache", **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is no file; pass a CSV with the columns code, description"),
+        ("codes,text\n", "has no column code, description"),
+        ("code,description\nA41.9,a\nA41.9,b\n", "pass each code once"),
+        ("code,description\n4019.0,a\n", "'4019.0' was written as a number"),
+        ("code,description\nA41.9,é\n".encode("latin-1"), "is not UTF-8; convert it"),
+    ],
+)
+def test_bad_codes_files(tmp_path, content, message):
+    path = tmp_path / "codes.csv"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)) as caught:
+        load(tmp_path, write(tmp_path / "a.jsonl", NOTES), codes_file=path)
+    assert str(caught.value).startswith("codes_file=")
+
+
+def test_licence(tmp_path, monkeypatch):
+    monkeypatch.setattr(HfApi, "repo_info", lambda *_, **__: SimpleNamespace(private=False))
+    path = write(tmp_path / "a.jsonl", NOTES)
+    corpus = load(tmp_path, path)
+    assert corpus.card.license == UNSTATED
+    for dataset in (corpus.dataset, select_codes(corpus, "all").dataset):
+        with pytest.raises(PermissionError, match="comes from data under the unstated licence"):
+            dataset.push_to_hub("me/notes")
+    assert load(tmp_path, path, data_license="cc-by-4.0").card.license == "cc-by-4.0"
+    assert load(tmp_path, path, data_license="physionet-credentialed-1.5.0").card.license == CREDENTIALED
+
+
+def test_options_of_the_commands(tmp_path):
+    path = write(tmp_path / "a.jsonl", NOTES)
+    options = {"cache_dir": str(tmp_path / "cache"), "data_license": "mit"}
+    corpus = read_corpus(CorpusArguments("own", ["seed=1"], "rare50", data_files=[path], **options))
+    assert corpus.card.license == "mit" and "seed 1" in corpus.card.summary
+    for field in ({"data_files": [path]}, {"codes_file": "c.csv"}, {"data_license": "mit"}):
+        with pytest.raises(ValueError, match=f"The corpus 'demo' has no option {next(iter(field))}; it has: seed"):
+            read_corpus(CorpusArguments(**field))
+    with pytest.raises(ValueError, match="corpus_options has 'seed'; write name=value"):
+        read_corpus(CorpusArguments(corpus_options=["seed"]))
+
+
+def test_export(tmp_path, capsys):
+    path = write(tmp_path / "a.jsonl", NOTES)
+    out = tmp_path / "out"
+    export.main(["own", "--data_files", path, "--out", str(out), "--cache_dir", str(tmp_path / "cache")])
+    assert "all: 4 codes; notes: 32 train, 4 validation, 4 test" in capsys.readouterr().out
+    card = (out / "README.md").read_text()
+    assert (
+        "license_name: unstated" in card and "**Do not share**: this folder holds notes of patients. The folder" in card
+    )
+    assert "visit" not in card and "n39" not in card
+    assert load(tmp_path, out).dataset["train"][0] == load(tmp_path, path).dataset["train"][0]
+
+
+def test_a_model_is_trained_on_them(tmp_path, tiny_checkpoint, train):
+    path = write(tmp_path / "a.jsonl", NOTES)
+    options = {
+        "data_files": path,
+        "output_dir": tmp_path / "run",
+        "cache_dir": tmp_path / "cache",
+        "model_name_or_path": tiny_checkpoint,
+        "max_length": 128,
+        "position_period": 32,
+        "max_steps": 2,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "load_best_model_at_end": False,
+        "use_cpu": True,
+        "bf16": False,
+    }
+    train.main(["--corpus", "own", *(str(word) for name, value in options.items() for word in (f"--{name}", value))])
+    results = json.loads((tmp_path / "run" / "all_results.json").read_text())
+    assert results["notes"] == {"train": 32, "validation": 4, "test": 4} and results["codes"] == 4
+    assert results["corpus"]["license"] == UNSTATED and results["settings"]["scorer"] == "matching"
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data_license"] == UNSTATED
