@@ -194,7 +194,7 @@ def shares(model, note_ids, cache: CodeCache, codes: int) -> dict[str, float]:
         return context
 
     notes = model.encode_note(note_ids.to(device))
-    with patch("kept_hf.models.modeling_kept_longformer.mask_attention", watched):
+    with patch("kept_hf.models.longformer_layers.mask_attention", watched):
         total = timed(device, model.score, notes, cache, cache.codes[:codes])[0] - took["block"]
     return {
         "codes: attention to the note": (took["all"] - took["block"]) / total,

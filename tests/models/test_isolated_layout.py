@@ -12,7 +12,6 @@ from transformers.utils import logging as transformers_logging
 
 from kept_hf import KeptLongformerForICDPrompting
 from kept_hf.models.mask_attention import SCORES_AT_A_TIME
-from kept_hf.models.modeling_kept_longformer import logger as model_logger
 
 MASK, PAD = 4, 1
 NOTES = [[0, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 2], [0, 40, 41, 42, 2], [0, 33, 34, 35, 36, 37, 38, 2]]
@@ -358,7 +357,7 @@ def test_errors_of_caches(model):
 
 @pytest.fixture
 def warnings_of_models(caplog):
-    model_logger.warning_once.cache_clear()
+    logging.Logger.warning_once.cache_clear()
     transformers_logging.enable_propagation()
     with caplog.at_level(logging.WARNING):
         yield lambda: [r.getMessage() for r in caplog.records if "prompt_layout" in r.getMessage()]

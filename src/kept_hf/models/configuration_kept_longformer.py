@@ -4,13 +4,13 @@ from huggingface_hub.dataclasses import strict
 from transformers.models.longformer.configuration_longformer import LongformerConfig
 from transformers.utils import logging
 
+from .attention_backends import ATTENTION_BACKENDS
 from .auto_map import remote_code
 from .prompting import PROMPT_LAYOUTS
 
 logger = logging.get_logger(__name__)
 
 PROMPT_LOSSES = ("full_vocabulary", "two_way")
-ATTENTION_BACKENDS = ("auto", "sdpa", "flex", "eager")
 
 
 @strict

@@ -8,34 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 from transformers.models.longformer.modeling_longformer import (
-    LongformerBaseModelOutput,
     LongformerBaseModelOutputWithPooling,
-    LongformerEncoder,
     LongformerForMaskedLM,
-    LongformerLayer,
     LongformerLMHead,
     LongformerModel,
     LongformerPreTrainedModel,
-    LongformerSelfAttention,
     create_position_ids_from_input_ids,
 )
-from transformers.pytorch_utils import apply_chunking_to_forward
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput
 
-from .attention import FlexMasks, flex_product, longformer_attention
+from .attention_backends import BACKENDS, DEFAULT, choose_backend
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .configuration_kept_longformer import KeptLongformerConfig
 from .isolated_layout import IsolatedPrompting
-from .mask_attention import GlobalStates, SeenByMasks, mask_attention
-from .packed_tokens import PackedTokens, Queries
+from .longformer_layers import KeptLongformerEncoder, states_at
+from .mask_attention import GlobalStates, SeenByMasks
+from .packed_tokens import PackedTokens
 from .publication import PublicationMixin
 from .window_similarity import WindowSimilarity
-
-logger = logging.get_logger(__name__)
 
 PADDED_SCORE = -100.0
 """Score of a label slot that holds no code: the same number with which the Trainer pads."""
@@ -66,251 +59,6 @@ class ICDPromptingOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
     global_attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-class KeptLongformerSelfAttention(LongformerSelfAttention):
-    """`LongformerSelfAttention`, also on packed tokens. The parameters are the same."""
-
-    def packed(
-        self,
-        hidden_states: torch.Tensor,
-        tokens: PackedTokens,
-        queries: Queries,
-        flex_masks: FlexMasks | None = None,
-    ) -> torch.Tensor:
-        """Attention of the tokens of a batch without its padding.
-
-        Args:
-            hidden_states: `(1, num_tokens, embed_dim)`.
-            tokens: what stands where.
-            queries: the tokens of which the result is wanted.
-            flex_masks: to take FlexAttention.
-
-        Returns:
-            `(1, num_queries, embed_dim)`.
-        """
-        dropout = self.dropout if self.training else 0.0
-        wanted = hidden_states if queries.are_all else hidden_states.index_select(1, queries.slots)
-        global_states, local_states = wanted.tensor_split([queries.num_global], dim=1)
-        contexts = []
-        if tokens.num_global:
-            query, key, value = self._projected("_global", global_states, hidden_states)
-            if not queries.num_global:
-                context = query + key + value
-            elif flex_masks is not None:
-                context = flex_product(query, key, value, flex_masks.of_global)
-            else:
-                context = longformer_attention(query, key, value, queries.global_blocks, dropout)
-            contexts.append(context)
-        query, key, value = self._projected("", local_states, hidden_states)
-        if not queries.num_local:
-            context = query + key + value
-        elif flex_masks is not None:
-            context = flex_product(query, key, value, flex_masks.of_local[self.one_sided_attn_window_size])
-        else:
-            blocks = queries.local_blocks[self.one_sided_attn_window_size]
-            context = longformer_attention(query, key, value, blocks, dropout)
-        contexts.append(context)
-        return torch.cat(contexts, dim=2).transpose(1, 2).flatten(2)
-
-    def of_masks(self, hidden_states: torch.Tensor, seen: SeenByMasks) -> torch.Tensor:
-        """Attention of the masks of one note in the isolated layout.
-
-        Args:
-            hidden_states: `(1, num_masks, embed_dim)`.
-            seen: what else they see in this layer.
-
-        Returns:
-            `(1, num_masks, embed_dim)`.
-        """
-        query, key, value = (heads[0] for heads in self._projected("_global", hidden_states, hidden_states))
-        context = mask_attention(query, key, value, seen, self.dropout if self.training else 0.0)
-        context = context.transpose(0, 1).flatten(1)[None]
-        if torch.is_grad_enabled():
-            # Of the last layer the local projections are not read; see `_projected`.
-            context = context + sum(heads.sum() for heads in self._projected("", hidden_states[:, :0], hidden_states))
-        return context
-
-    def global_keys_and_values(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`(num_tokens, embed_dim)` → keys and values for global queries, `(num_heads, num_tokens, head_dim)` each."""
-        return tuple(self._heads(project(hidden_states[None]))[0] for project in (self.key_global, self.value_global))
-
-    def _projected(self, which: str, query_states, hidden_states):
-        """Query, key and value, `(1, num_heads, number, head_dim)`.
-
-        Without a query there is no key either, but all projections take part, with gradients of zero: where several
-        processes train, each must have them all.
-        """
-        seen = hidden_states if query_states.shape[1] else hidden_states[:, :0]
-        return (
-            self._heads(getattr(self, name + which)(states))
-            for name, states in (("query", query_states), ("key", seen), ("value", seen))
-        )
-
-    def _heads(self, projected: torch.Tensor) -> torch.Tensor:
-        return projected.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2).contiguous()
-
-
-class KeptLongformerLayer(LongformerLayer):
-    """`LongformerLayer`, also on packed tokens, and of the masks of the isolated layout."""
-
-    def __init__(self, config: KeptLongformerConfig, layer_id: int = 0):
-        super().__init__(config, layer_id)
-        self.attention.self = KeptLongformerSelfAttention(config, layer_id)
-
-    def forward(
-        self, hidden_states, *args, tokens=None, queries=None, flex_masks=None, seen=None, order=None, **kwargs
-    ):
-        """As in `LongformerLayer`; with `tokens` and `queries` as [`KeptLongformerSelfAttention.packed`], with `seen`
-        as [`KeptLongformerSelfAttention.of_masks`].
-
-        With `order` the result has two more: keys and values for global queries, of the tokens in that order. Then
-        `queries` may be None: these two are wanted alone.
-        """
-        # In here, because only a layer's own forward pass has its parameters when they are sharded.
-        pair = () if order is None else self.attention.self.global_keys_and_values(hidden_states[0, order])
-        if order is not None and queries is None:
-            return hidden_states, *pair
-        if seen is not None:
-            context, residual = self.attention.self.of_masks(hidden_states, seen), hidden_states
-        elif tokens is not None:
-            context = self.attention.self.packed(hidden_states, tokens, queries, flex_masks)
-            residual = hidden_states if queries.are_all else hidden_states.index_select(1, queries.slots)
-        else:
-            return super().forward(hidden_states, *args, **kwargs)
-        attended = self.attention.output(context, residual)
-        states = apply_chunking_to_forward(self.ff_chunk, self.chunk_size_feed_forward, self.seq_len_dim, attended)
-        return states, *pair
-
-
-class KeptLongformerEncoder(LongformerEncoder):
-    """`LongformerEncoder`, also on packed tokens."""
-
-    def __init__(self, config: KeptLongformerConfig):
-        super().__init__(config)
-        self.layer = nn.ModuleList([KeptLongformerLayer(config, i) for i in range(config.num_hidden_layers)])
-
-    def forward(
-        self,
-        hidden_states,
-        *args,
-        tokens: PackedTokens | None = None,
-        output_positions: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
-        with_flex: bool = False,
-        **kwargs,
-    ):
-        """As in `LongformerEncoder`; with `tokens` on packed tokens.
-
-        Args:
-            hidden_states: `(1, num_tokens, hidden_size)` with `tokens`.
-            tokens: what stands where.
-            output_positions: `(batch_size, num_positions)`, the tokens whose last hidden state is wanted. The last
-                layer computes no others.
-            output_hidden_states: whether to return all tokens' states after each layer, too.
-            with_flex: whether to take FlexAttention.
-
-        Returns:
-            With `tokens`, `LongformerBaseModelOutput` of unpacked states.
-        """
-        if tokens is None:
-            return super().forward(hidden_states, *args, output_hidden_states=output_hidden_states, **kwargs)
-        every = last = tokens.all_queries()
-        if output_positions is not None and not output_hidden_states:
-            last, index = tokens.queries_at(output_positions)
-        masks = {id(queries): FlexMasks(tokens, queries) if with_flex else None for queries in (every, last)}
-        states = [hidden_states]
-        for number, layer in enumerate(self.layer, start=1):
-            queries = last if number == len(self.layer) else every
-            states.append(layer(states[-1], tokens=tokens, queries=queries, flex_masks=masks[id(queries)])[0])
-            if not output_hidden_states:
-                del states[0]
-        if output_positions is None:
-            last_hidden_state = tokens.unpack(states[-1])
-        elif output_hidden_states:
-            last_hidden_state = _at(tokens.unpack(states[-1]), output_positions)
-        else:
-            # Padding that is asked for is zero.
-            last_hidden_state = nn.functional.pad(states[-1][0], (0, 0, 0, 1))[index]
-        return LongformerBaseModelOutput(
-            last_hidden_state=last_hidden_state,
-            hidden_states=tuple(map(tokens.unpack, states)) if output_hidden_states else None,
-        )
-
-    def global_states(
-        self,
-        hidden_states: torch.Tensor,
-        tokens: PackedTokens,
-        with_flex: bool = False,
-        with_keys: bool = True,
-        with_last: bool = False,
-    ) -> tuple[GlobalStates, torch.Tensor | None]:
-        """Keys and values for the masks of the isolated layout, which see what each layer is given.
-
-        Args:
-            hidden_states: `(1, num_tokens, hidden_size)`, the embeddings.
-            tokens: what stands where.
-            with_flex: whether to take FlexAttention.
-            with_keys: whether keys and values are wanted.
-            with_last: whether the last hidden states are wanted. Else nothing but keys and values of the last layer is
-                computed.
-
-        Returns:
-            [`GlobalStates`] of the rows, and with `with_last` the last hidden states `(num_tokens, hidden_size)`, one
-            row's tokens after the other's.
-        """
-        every = tokens.all_queries()
-        masks = FlexMasks(tokens, every) if with_flex else None
-        # Row by row: packed tokens are so unless several rows have global ones.
-        order = torch.from_numpy(np.argsort(tokens.rows, kind="stable")).to(tokens.device)
-        pairs = []
-        for layer in self.layer:
-            queries = every if with_last or layer is not self.layer[-1] else None
-            hidden_states, *pair = layer(
-                hidden_states,
-                tokens=tokens,
-                queries=queries,
-                flex_masks=masks,
-                order=order if with_keys else None,
-            )
-            pairs.append(pair)
-        keys, values = ([pair[which] for pair in pairs] if with_keys else [] for which in (0, 1))
-        lengths = (tokens.global_counts + tokens.local_counts).tolist()
-        return GlobalStates(keys, values, lengths), hidden_states[0, order] if with_last else None
-
-
-def _at(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """`(batch_size, length, size)` and `(batch_size, num_positions)` → `(batch_size, num_positions, size)`."""
-    return states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[-1]))
-
-
-def choose_backend(config: KeptLongformerConfig, device: torch.device, training: bool, output_attentions: bool) -> str:
-    """The implementation for one forward pass, by `config.attention_backend` and what is asked.
-
-    Raises:
-        ValueError: "flex" cannot do it; the message says why.
-    """
-    backend = config.attention_backend
-    if output_attentions and backend != "eager":
-        logger.warning_once(
-            f"output_attentions=True: attention_backend={backend!r} gives no attentions, so 'eager' is taken."
-        )
-        return "eager"
-    dropout = config.attention_probs_dropout_prob if training else 0.0
-    if backend == "auto":
-        logger.info_once(f"attention_backend='auto': 'sdpa' is taken on {device.type}, attention dropout {dropout}.")
-        return "sdpa"
-    if backend == "flex" and dropout:
-        raise ValueError(
-            f"attention_backend='flex' has no dropout, but attention_probs_dropout_prob={dropout}; pass "
-            "attention_probs_dropout_prob=0.0 or attention_backend='sdpa'."
-        )
-    if backend == "flex" and device.type != "cuda" and torch.is_grad_enabled():
-        raise ValueError(
-            f"attention_backend='flex' has no backward pass on {device.type}; pass attention_backend='sdpa', or call "
-            "the model under torch.no_grad()."
-        )
-    return backend
 
 
 class KeptLongformerPreTrainedModel(PublicationMixin, LongformerPreTrainedModel):
@@ -392,12 +140,12 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
             "inputs_embeds": inputs_embeds,
             "output_hidden_states": output_hidden_states,
         }
-        if backend == "eager":
+        if backend is None:
             outputs = super().forward(**inputs, output_attentions=output_attentions, return_dict=True, **kwargs)
             if output_positions is not None:
-                outputs["last_hidden_state"] = _at(outputs.last_hidden_state, output_positions)
+                outputs["last_hidden_state"] = states_at(outputs.last_hidden_state, output_positions)
         else:
-            outputs = self._forward_packed(**inputs, output_positions=output_positions, with_flex=backend == "flex")
+            outputs = self._forward_packed(**inputs, output_positions=output_positions, backend=backend)
         return outputs if return_dict else outputs.to_tuple()
 
     def _forward_packed(
@@ -410,17 +158,16 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         inputs_embeds,
         output_hidden_states,
         output_positions,
-        with_flex,
+        backend,
     ):
         tokens, embeddings = self._embedded(
             input_ids, attention_mask, global_attention_mask, token_type_ids, position_ids, inputs_embeds
         )
         outputs = self.encoder(
             embeddings,
-            tokens=tokens,
+            plan=backend.plan(tokens, tokens.all_queries()),
             output_positions=output_positions,
             output_hidden_states=output_hidden_states,
-            with_flex=with_flex,
         )
         last = outputs.last_hidden_state
         return LongformerBaseModelOutputWithPooling(
@@ -493,8 +240,10 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         """
         self._check_length(input_ids)
         backend = choose_backend(self.config, input_ids.device, self.training, output_attentions=False)
+        backend = backend or BACKENDS[DEFAULT]  # transformers' own code knows no masks of this layout
         tokens, embeddings = self._embedded(input_ids, attention_mask, global_attention_mask)
-        return self.encoder.global_states(embeddings, tokens, backend == "flex", with_keys, with_last)
+        plan = backend.plan(tokens, tokens.all_queries())
+        return self.encoder.global_states(embeddings, plan, with_keys, with_last)
 
     def masks(self, notes: GlobalStates, note: int, codes: GlobalStates, wanted: Sequence[int], mask_token_id: int):
         """Last hidden states of the masks that ask a note about some codes.
@@ -510,7 +259,7 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         """
         slots = codes.slots(wanted)
         device = notes.keys[0].device
-        # Behind the block, where positions start anew.
+        # Behind the block, where positions start again.
         positions = torch.tensor([codes.lengths[code] for code in wanted]) + self.embeddings.padding_idx + 1
         ids = torch.full((1, len(wanted)), mask_token_id, device=device)
         states = self.embeddings(input_ids=ids, position_ids=positions[None].to(device))
