@@ -6,7 +6,6 @@ Parameter names are those of the published checkpoints: `longformer.*` and `lm_h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -18,47 +17,18 @@ from transformers.models.longformer.modeling_longformer import (
     LongformerPreTrainedModel,
     create_position_ids_from_input_ids,
 )
-from transformers.utils import ModelOutput
 
 from .attention_backends import BACKENDS, DEFAULT, choose_backend
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .configuration_kept_longformer import KeptLongformerConfig
+from .icd_output import PADDED_SCORE, ICDPromptingOutput
 from .isolated_layout import IsolatedPrompting
+from .joint_layout import mask_slots, prompt_attention
 from .longformer_layers import KeptLongformerEncoder, states_at
 from .mask_attention import GlobalStates, SeenByMasks
 from .packed_tokens import PackedTokens
 from .publication import PublicationMixin
 from .window_similarity import WindowSimilarity
-
-PADDED_SCORE = -100.0
-"""Score of a label slot that holds no code: the same number with which the Trainer pads."""
-
-
-@dataclass
-class ICDPromptingOutput(ModelOutput):
-    """
-    Output of [`KeptLongformerForICDPrompting`].
-
-    Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, returned when `labels` is given):
-            Cross entropy at the masks.
-        logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`):
-            Score of each code asked: logit of "yes" minus logit of "no" at its mask. `sigmoid` gives the probability.
-            Slots beyond the codes of a row hold -100.
-        prior (`torch.FloatTensor` of shape `(batch_size, num_labels)`, returned with `config.similarity_prior`):
-            The part of the scores that comes from the similarity of description and windows; 0 in slots beyond.
-        hidden_states (`tuple(torch.FloatTensor)`, returned when `output_hidden_states=True`):
-            One of shape `(batch_size, sequence_length, hidden_size)` for the embeddings and for each layer.
-        attentions, global_attentions (`tuple(torch.FloatTensor)`, returned when `output_attentions=True`):
-            As in `LongformerBaseModelOutput`.
-    """
-
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    prior: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    global_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 class KeptLongformerPreTrainedModel(PublicationMixin, LongformerPreTrainedModel):
@@ -303,8 +273,8 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
     description sees itself, the note sees itself, and the mask sees its description and the whole note, through the
     projections of global attention. Both are encoded by the same layers, once, and can be kept: `encode_codes`,
     `encode_note` and `score`. The score of a code does not depend on the others asked. `attention_backend="eager"`
-    computes this layout as `"sdpa"`. With `config.similarity_prior` its scores have a second part: how like the
-    description the likest windows of the note are.
+    computes this layout as `"sdpa"`. With `config.similarity_prior` its scores have a second part: MaxSim, the
+    similarity of the description and the note's most similar windows.
 
     Source: Yang et al., Findings of EMNLP 2022, section 3 (arXiv 2210.03304).
 
@@ -394,52 +364,66 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds is given; pass input_ids alone, the masks are found among them.")
         self._check_token_ids()
+        is_isolated = code_input_ids is not None
+        self._warn_of_layout("isolated" if is_isolated else "joint")
+        encoder_arguments = {
+            "token_type_ids": token_type_ids,
+            "position_ids": position_ids,
+            "output_attentions": output_attentions,
+            "output_hidden_states": output_hidden_states,
+        }
+        inputs = (input_ids, attention_mask, global_attention_mask)
+        if is_isolated:
+            self._check_isolated(encoder_arguments)
+            blocks = (code_input_ids, code_attention_mask, code_indices)
+            output = self._forward_isolated(inputs, blocks, labels, num_items_in_batch)
+        else:
+            output = self._forward_joint(inputs, labels, num_items_in_batch, encoder_arguments)
         return_dict = return_dict if return_dict is not None else self.config.return_dict
-        self._warn_of_layout("joint" if code_input_ids is None else "isolated")
-        if code_input_ids is not None:
-            asked = {"token_type_ids": token_type_ids, "position_ids": position_ids}
-            asked |= {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
-            if given := [name for name, value in asked.items() if value is not None and value is not False]:
-                raise ValueError(f"{', '.join(given)}: the isolated prompt layout has no use for it; leave it out.")
-            at_masks, prior, is_code = self._isolated(
-                *(input_ids, attention_mask, global_attention_mask),
-                *(code_input_ids, code_attention_mask, code_indices, labels),
-            )
-            loss, scores = self._read_out(at_masks, is_code, labels, num_items_in_batch, prior)
-            result = ICDPromptingOutput(loss=loss, logits=scores.masked_fill(~is_code, PADDED_SCORE), prior=prior)
-            return result if return_dict else result.to_tuple()
+        return output if return_dict else output.to_tuple()
+
+    def _forward_joint(self, inputs, labels, num_items_in_batch, encoder_arguments) -> ICDPromptingOutput:
+        """All codes of a row in one prompt before its note."""
         if self.similarity is not None:
             raise ValueError(
                 "code_input_ids=None with similarity_prior=True: the prior belongs to the isolated layout; pass rows "
                 "of KeptProcessor(..., prompt_layout='isolated')."
             )
+        input_ids, attention_mask, global_attention_mask = inputs
         is_mask = input_ids == self.config.mask_token_id
         if attention_mask is not None:
             is_mask = is_mask & (attention_mask > 0)
         if global_attention_mask is None:
-            global_attention_mask = self._prompt_attention(is_mask)
-
-        positions, is_code = self._mask_slots(is_mask, labels)
+            global_attention_mask = prompt_attention(is_mask, self.config.global_attention_stride)
+        positions, is_code = mask_slots(is_mask, labels)
         outputs = self.longformer(
             input_ids,
             attention_mask=attention_mask,
             global_attention_mask=global_attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
             output_positions=positions,
             return_dict=True,
+            **encoder_arguments,
         )
-        loss, scores = self._read_out(outputs.last_hidden_state, is_code, labels, num_items_in_batch)
-        result = ICDPromptingOutput(
-            loss=loss,
-            logits=scores.masked_fill(~is_code, PADDED_SCORE),
+        return self._read_out(
+            outputs.last_hidden_state,
+            is_code,
+            labels,
+            num_items_in_batch,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             global_attentions=outputs.global_attentions,
         )
-        return result if return_dict else result.to_tuple()
+
+    def _forward_isolated(self, inputs, blocks, labels, num_items_in_batch) -> ICDPromptingOutput:
+        """Each code in a block of its own."""
+        mask_states, prior, is_code = self._isolated_mask_states(inputs, blocks, labels)
+        return self._read_out(mask_states, is_code, labels, num_items_in_batch, prior)
+
+    @staticmethod
+    def _check_isolated(encoder_arguments) -> None:
+        unused = [name for name, value in encoder_arguments.items() if value is not None and value is not False]
+        if unused:
+            raise ValueError(f"{', '.join(unused)}: the isolated prompt layout has no use for it; leave it out.")
 
     def _check_token_ids(self):
         missing = [n for n in ("yes_token_id", "no_token_id", "mask_token_id") if getattr(self.config, n) is None]
@@ -449,64 +433,49 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
                 "KeptLongformerForICDPrompting.from_pretrained(path, **processor.config_overrides())."
             )
 
-    def _prompt_attention(self, is_mask: torch.Tensor) -> torch.Tensor:
-        """Global attention on the prompt: each stride-th token up to the last mask, and the masks themselves."""
-        positions = torch.arange(is_mask.shape[1], device=is_mask.device)
-        last_mask = (is_mask * positions).amax(dim=1, keepdim=True)
-        on_stride = (positions <= last_mask) & (positions % self.config.global_attention_stride == 0)
-        return (on_stride | is_mask).long()
+    def _read_out(self, mask_states, is_code, labels, num_items_in_batch, prior=None, **outputs) -> ICDPromptingOutput:
+        """Loss and scores.
 
-    @staticmethod
-    def _mask_slots(is_mask: torch.Tensor, labels: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Positions of the masks, `(batch_size, num_labels)`, and which of these slots hold a code."""
-        counts = is_mask.sum(dim=1)
-        if not counts.any():
-            raise ValueError("input_ids holds no mask token, so no code is asked; prompts come from KeptProcessor.")
-        num_slots = int(counts.max()) if labels is None else labels.shape[1]
-        is_code = torch.arange(num_slots, device=is_mask.device)[None, :] < counts[:, None]
-        if labels is not None and (wrong := (counts > num_slots) | ((labels != -100) != is_code).any(dim=1)).any():
-            row = int(wrong.nonzero()[0])
-            raise ValueError(
-                f"Row {row} of the batch has {int(counts[row])} mask tokens and {int((labels[row] != -100).sum())} "
-                "labels; pass one label for each code of the prompt, in its order, and -100 beyond them."
+        Args:
+            mask_states: `(batch_size, num_labels, hidden_size)`, last hidden states at the masks.
+            is_code: `(batch_size, num_labels)`, which slots hold a code.
+            labels: `(batch_size, num_labels)`, or None.
+            num_items_in_batch: over how many codes the loss is averaged; None for those of this batch.
+            prior: `(batch_size, num_labels)`, added to the scores; None without one.
+            outputs: further ones of the encoder.
+        """
+        loss_logits, answers, targets = self._answer_logits(mask_states, labels, prior)
+        scores = (answers[..., 0] - answers[..., 1]).float()
+        loss = None
+        if labels is not None:
+            loss = nn.functional.cross_entropy(
+                loss_logits.flatten(0, 1).float(), targets.masked_fill(~is_code, -100).flatten(), reduction="sum"
             )
-        # A stable sort brings the mask positions to the front, in their order.
-        positions = is_mask.int().sort(dim=1, descending=True, stable=True).indices[:, :num_slots]
-        return positions, is_code
+            loss = loss / (is_code.sum() if num_items_in_batch is None else num_items_in_batch)
+        logits = scores.masked_fill(~is_code, PADDED_SCORE)
+        return ICDPromptingOutput(loss=loss, logits=logits, prior=prior, **outputs)
 
-    def _read_out(self, at_masks, is_code, labels, num_items_in_batch, prior=None):
-        """Loss and scores `(batch_size, num_labels)` from the hidden states at the masks, and the prior."""
-        yes_no = self._yes_no(at_masks.device)
-        if labels is not None and self.config.prompt_loss == "full_vocabulary":
-            vocabulary_logits = self.lm_head(at_masks)
-            answers = vocabulary_logits[..., yes_no]
-            if prior is not None:
-                # Added to the logit of "yes", so that it is a part of the score.
-                is_yes = torch.arange(vocabulary_logits.shape[-1], device=yes_no.device) == yes_no[0]
-                vocabulary_logits = vocabulary_logits + is_yes * prior[..., None]
-                answers = vocabulary_logits[..., yes_no]
-            targets = yes_no[(labels != 1).long()]
-        else:
+    def _answer_logits(self, mask_states, labels, prior):
+        """Logits for the loss, those of "yes" and "no" `(batch_size, num_labels, 2)`, and the targets of the loss."""
+        yes_no = self._yes_no(mask_states.device)
+        if labels is None or self.config.prompt_loss != "full_vocabulary":
             # Without the published loss only two rows of the vocabulary are needed.
-            answers = self._yes_and_no(at_masks).float()
+            answers = self._yes_and_no(mask_states).float()
             if prior is not None:
                 answers = torch.stack([answers[..., 0] + prior, answers[..., 1]], dim=-1)
-            vocabulary_logits, targets = answers, None if labels is None else (labels != 1).long()
-        scores = (answers[..., 0] - answers[..., 1]).float()
-        if labels is None:
-            return None, scores
-        loss = nn.functional.cross_entropy(
-            vocabulary_logits.flatten(0, 1).float(),
-            targets.masked_fill(~is_code, -100).flatten(),
-            reduction="sum",
-        )
-        return loss / (is_code.sum() if num_items_in_batch is None else num_items_in_batch), scores
+            return answers, answers, None if labels is None else (labels != 1).long()
+        logits = self.lm_head(mask_states)
+        if prior is not None:
+            # Added to the logit of "yes", so that it is a part of the score.
+            is_yes = torch.arange(logits.shape[-1], device=yes_no.device) == yes_no[0]
+            logits = logits + is_yes * prior[..., None]
+        return logits, logits[..., yes_no], yes_no[(labels != 1).long()]
 
     def _yes_no(self, device: torch.device) -> torch.Tensor:
         return torch.tensor([self.config.yes_token_id, self.config.no_token_id], device=device)
 
-    def _yes_and_no(self, at_masks: torch.Tensor) -> torch.Tensor:
+    def _yes_and_no(self, mask_states: torch.Tensor) -> torch.Tensor:
         """`(..., hidden_size)` → logits of "yes" and "no", `(..., 2)`."""
-        yes_no, decoder = self._yes_no(at_masks.device), self.lm_head.decoder
-        features = self.lm_head.layer_norm(nn.functional.gelu(self.lm_head.dense(at_masks)))
+        yes_no, decoder = self._yes_no(mask_states.device), self.lm_head.decoder
+        features = self.lm_head.layer_norm(nn.functional.gelu(self.lm_head.dense(mask_states)))
         return nn.functional.linear(features, decoder.weight[yes_no], decoder.bias[yes_no])
