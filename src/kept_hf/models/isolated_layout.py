@@ -127,6 +127,34 @@ class IsolatedScoring:
             raise ValueError(f"chunk_size={chunk_size} is less than 1; pass 1 or more.")
         return torch.stack([self._scored(notes, note, codes, rows, chunk_size) for note in range(len(notes))])
 
+    @torch.no_grad()
+    def score_notes(
+        self,
+        codes: CodeCache,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        global_attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Encode notes and score all codes of a cache, in a loop over notes.
+
+        Unlike `score` it does not compare weights, which takes as long as some codes. Do that once before the loop:
+        `codes.check_weights(model.weights_fingerprint())`.
+
+        Args:
+            codes: from `encode_codes`.
+            input_ids, attention_mask, global_attention_mask: as for `encode_note`.
+
+        Returns:
+            `(notes, codes)`, float32, as `score` gives them.
+
+        Raises:
+            ValueError: a note that is too long, or a model in training mode.
+        """
+        self._check_encoding()
+        notes = self._note_states(input_ids, attention_mask, global_attention_mask)
+        rows = codes.rows_of(None)
+        return torch.stack([self._scored(notes, note, codes, rows, None) for note in range(len(notes))])
+
     def weights_fingerprint(self) -> str:
         """See [`kept_hf.models.caches.weights_fingerprint`]."""
         return weights_fingerprint(self.longformer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from .prompting import (
     remove_deidentification_tags,
     select_sections,
     shorten_description,
+    text_behind_mask,
 )
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ CODE_SET_NAME = "code_set.json"
 MAX_CACHED_PROMPTS = 256
 """Prompts whose token ids are kept: enough for fixed groups of codes; sampled prompts are seldom asked twice."""
 
-CUT_MESSAGE = (
+TRUNCATION_MESSAGE = (
     "%d of %d inputs were longer than max_length=%d tokens: %d were reduced to their main sections, %d lost their end."
 )
 
@@ -80,12 +82,12 @@ class KeptProcessor(ProcessorMixin):
         code_set: the codes to ask, in the order of the labels.
         preset: `"kept-50"` or `"kept-rerank"`; `"kept-50-exact"` and `"kept-rerank-exact"` repeat the mistakes of the
             public code too. See [`kept_hf.models.prompting.PRESETS`].
-        max_length: tokens of a sequence, special tokens included. Notes are cut, prompts never.
+        max_length: tokens of a sequence, special tokens included. Notes are truncated, prompts never.
         global_attention_stride: every how many-th prompt token has global attention.
         codes_per_prompt: ask the codes in several prompts of at most so many codes each; by default all in one.
         prompt_order: the codes of the code set in the order in which the prompt lists their descriptions, while mask i
             still stands for code i of the code set. Such a prompt asks each code under the name of another. Only for
-            checkpoints that were trained so: see [`kept_hf.models.prompting.KEPT_50_PROMPT_ORDER`].
+            checkpoints that were trained so: see [`kept_hf.models.published.KEPT_50_PROMPT_ORDER`].
         prompt_layout: `"joint"`, as published, or `"isolated"`: see `KeptLongformerForICDPrompting`.
 
     Raises:
@@ -117,26 +119,13 @@ class KeptProcessor(ProcessorMixin):
         prompt_layout: str = "joint",
         **kwargs,
     ):
-        for name, value in (
-            ("max_length", max_length),
-            ("global_attention_stride", global_attention_stride),
-            ("codes_per_prompt", codes_per_prompt),
-        ):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} is less than 1; pass 1 or more.")
         if tokenizer.mask_token is None:
             raise ValueError(
                 f"tokenizer={type(tokenizer).__name__} has no mask token, and KEPT reads each code's score at one; "
                 "pass the tokenizer of a masked language model."
             )
-        if prompt_layout not in PROMPT_LAYOUTS:
-            raise ValueError(f"prompt_layout={prompt_layout!r} is unknown; pass one of {', '.join(PROMPT_LAYOUTS)}.")
-        for name, value in (("codes_per_prompt", codes_per_prompt), ("prompt_order", prompt_order)):
-            if value is not None and prompt_layout == "isolated":
-                raise ValueError(
-                    f"{name} with prompt_layout='isolated': codes do not see each other there, and a note is asked "
-                    f"about all in one row; pass {name}=None."
-                )
+        if isinstance(prompt_order, str):
+            raise TypeError(f"prompt_order={prompt_order!r} is one string; pass a list of codes.")
         self.prompt_layout = prompt_layout
         self._preset = get_preset(preset)
         self.preset = preset
@@ -144,9 +133,8 @@ class KeptProcessor(ProcessorMixin):
         self.max_length = max_length
         self.global_attention_stride = global_attention_stride
         self.codes_per_prompt = codes_per_prompt
-        if isinstance(prompt_order, str):
-            raise TypeError(f"prompt_order={prompt_order!r} is one string; pass a list of codes.")
         self.prompt_order = None if prompt_order is None else list(prompt_order)
+        self._check_settings()
         super().__init__(tokenizer, **kwargs)
         # What the tokenizer puts around a text: "<s>" and "</s>" in RoBERTa, "[CLS]" and "[SEP]" in BERT.
         answer = tokenizer("yes").input_ids
@@ -156,6 +144,52 @@ class KeptProcessor(ProcessorMixin):
         self._prompts: dict[tuple[str, ...], tuple[list[int], int]] = {}
         self._blocks: dict[str, list[int]] = {}
         self._warned_of_names = False
+
+    def for_codes(
+        self, code_set: ICDCodeSet, codes_per_prompt: int | None = None, prompt_layout: str | None = None
+    ) -> KeptProcessor:
+        """A processor for other codes, with all other settings of this one.
+
+        Args:
+            code_set: the codes to ask.
+            codes_per_prompt: the codes of a prompt; by default all in one, whatever this processor has. Pass
+                `processor.codes_per_prompt` to keep its number.
+            prompt_layout: by default that of this processor.
+
+        Returns:
+            A new processor with the same tokenizer. What was tokenized for this one need not be so again.
+
+        Raises:
+            ValueError: as for the class. A `prompt_order` is kept too, and orders the codes of this processor only.
+
+        Examples:
+            >>> others = ICDCodeSet(["R05"], descriptions={"R05": "Cough"})
+            >>> processor.for_codes(others)("Coughs at night.")  # doctest: +SKIP
+            {'input_ids': [...], 'attention_mask': [...], 'global_attention_mask': [...]}
+        """
+        processor = copy.copy(self)
+        processor.code_set = code_set
+        processor.codes_per_prompt = codes_per_prompt
+        processor.prompt_layout = self.prompt_layout if prompt_layout is None else prompt_layout
+        processor._warned_of_names = False
+        processor._check_settings()
+        return processor
+
+    def _check_settings(self) -> None:
+        for name in ("max_length", "global_attention_stride", "codes_per_prompt"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} is less than 1; pass 1 or more.")
+        if self.prompt_layout not in PROMPT_LAYOUTS:
+            raise ValueError(
+                f"prompt_layout={self.prompt_layout!r} is unknown; pass one of {', '.join(PROMPT_LAYOUTS)}."
+            )
+        for name in ("codes_per_prompt", "prompt_order"):
+            if getattr(self, name) is not None and self.prompt_layout == "isolated":
+                raise ValueError(
+                    f"{name} with prompt_layout='isolated': codes do not see each other there, and a note is asked "
+                    f"about all in one row; pass {name}=None."
+                )
         self._check_prompt_order()
 
     def _check_prompt_order(self) -> None:
@@ -498,10 +532,10 @@ class KeptProcessor(ProcessorMixin):
         return codes
 
     def _note_ids(self, text: str) -> list[int]:
-        """Ids of what stands behind the last mask: ". " and the cleaned note."""
+        """Ids of what stands behind the last mask: the end of the prompt and the cleaned note."""
+        text = text_behind_mask(self._without_special_tokens(clean_note(text, self._preset)))
         # The mask token makes the tokenizer see this text where it stands, not at the beginning of a sequence.
-        text = self.tokenizer.mask_token + ". " + self._without_special_tokens(clean_note(text, self._preset))
-        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids[1:]
+        return self.tokenizer(self.tokenizer.mask_token + text, add_special_tokens=False, verbose=False).input_ids[1:]
 
     def _num_note_tokens(self, text: str) -> int:
         return len(self._alone_ids(text))
@@ -531,7 +565,9 @@ class KeptProcessor(ProcessorMixin):
         if empty:
             logger.warning("%d of %d notes are empty: their scores say nothing about a patient.", empty, len(texts))
         if any(cuts) and not counted:
-            logger.warning(CUT_MESSAGE, sum(map(bool, cuts)), len(cuts), self.max_length, cuts.count(1), cuts.count(2))
+            logger.warning(
+                TRUNCATION_MESSAGE, sum(map(bool, cuts)), len(cuts), self.max_length, cuts.count(1), cuts.count(2)
+            )
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
         """Write tokenizer, `processor_config.json` and the code set (`code_set.json`) to a folder."""
