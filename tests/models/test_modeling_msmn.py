@@ -13,7 +13,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 import kept_hf.models.modeling_msmn as modeling
 from kept_hf import ICDCodeSet, MSMNConfig, MSMNForICDCoding
-from kept_hf.models.modeling_msmn import PUBLIC_NAMES, convert_msmn_state_dict, in_chunks, rdrop_loss, read_both_ways
+from kept_hf.models import lstm_msmn
+from kept_hf.models.conversion_msmn import PUBLIC_NAMES, convert_msmn_state_dict
+from kept_hf.models.lstm_msmn import in_chunks, read_both_ways
+from kept_hf.models.modeling_msmn import rdrop_loss
 from kept_hf.models.publication import CREDENTIALED
 
 VOCAB, CODES = 30, 5
@@ -268,7 +271,7 @@ def test_chunks_change_nothing(chunk):
 def test_recomputed_chunks_have_the_same_dropout(monkeypatch):
     model = tiny(output_dropout=0.5, code_chunk_size=2).train()
     recomputed = gradients(model, **BATCH, labels=LABELS)
-    monkeypatch.setattr(modeling, "checkpoint", lambda function, *args, use_reentrant: function(*args))
+    monkeypatch.setattr(lstm_msmn, "checkpoint", lambda function, *args, use_reentrant: function(*args))
     torch.testing.assert_close(gradients(model, **BATCH, labels=LABELS), recomputed)
     assert gradients(model, seed=1, **BATCH, labels=LABELS)["loss"] != recomputed["loss"]
 

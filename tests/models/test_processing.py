@@ -12,7 +12,7 @@ from transformers import AutoProcessor, BatchEncoding
 
 from kept_hf import ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor
 from kept_hf.models import prompting
-from kept_hf.models.processing_kept import pad_features
+from kept_hf.models.padding import pad_features
 from kept_hf.models.published import KEPT_50_PROMPT_ORDER
 
 PRESET_NAMES = ("kept-50", "kept-rerank", "kept-50-exact", "kept-rerank-exact")

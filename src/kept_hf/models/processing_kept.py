@@ -16,15 +16,22 @@ from transformers.utils import cached_file
 
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .code_set import ICDCodeSet
+from .padding import pad_features
+from .prompt_tokens import (
+    answer_id,
+    note_ids,
+    note_ids_behind_mask,
+    surrounding_ids,
+    text_ids,
+    without_special_tokens,
+)
 from .prompting import (
     PROMPT_LAYOUTS,
-    clean_note,
     get_preset,
     prompt_text,
     remove_deidentification_tags,
     select_sections,
     shorten_description,
-    text_behind_mask,
 )
 
 logger = logging.getLogger(__name__)
@@ -37,38 +44,6 @@ MAX_CACHED_PROMPTS = 256
 TRUNCATION_MESSAGE = (
     "%d of %d inputs were longer than max_length=%d tokens: %d were reduced to their main sections, %d lost their end."
 )
-
-PADDING_VALUES = {
-    "attention_mask": 0,
-    "global_attention_mask": 0,
-    "code_attention_mask": 0,
-    "code_indices": -100,
-    "labels": -100,
-}
-PER_CODE = ("labels", "code_indices")
-
-
-def pad_features(
-    rows: Sequence[dict[str, Sequence[int]]], pad_token_id: int, pad_to_multiple_of: int | None = None
-) -> dict[str, torch.Tensor]:
-    """Pad rows of features to the longest of them and stack them.
-
-    Args:
-        rows: feature name → list of integers; the same names in each row.
-        pad_token_id: what `input_ids` is padded with; masks are padded with 0, labels and code indices with -100.
-        pad_to_multiple_of: round the length of the token features (not of labels and indices) up to a multiple.
-
-    Returns:
-        Tensors of shape `(rows, longest)` and type int64.
-    """
-    batch = {}
-    for name in rows[0]:
-        longest = max(len(row[name]) for row in rows)
-        if pad_to_multiple_of and name not in PER_CODE:
-            longest += -longest % pad_to_multiple_of
-        fill = PADDING_VALUES.get(name, pad_token_id)
-        batch[name] = torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
-    return batch
 
 
 class KeptProcessor(ProcessorMixin):
@@ -136,11 +111,9 @@ class KeptProcessor(ProcessorMixin):
         self.prompt_order = None if prompt_order is None else list(prompt_order)
         self._check_settings()
         super().__init__(tokenizer, **kwargs)
-        # What the tokenizer puts around a text: "<s>" and "</s>" in RoBERTa, "[CLS]" and "[SEP]" in BERT.
-        answer = tokenizer("yes").input_ids
-        self._first, self._last = answer[:1], answer[2:]
-        self.yes_token_id = self._word_id("yes")
-        self.no_token_id = self._word_id("no")
+        self._first, self._last = surrounding_ids(tokenizer)
+        self.yes_token_id = answer_id(tokenizer, "yes")
+        self.no_token_id = answer_id(tokenizer, "no")
         self._prompts: dict[tuple[str, ...], tuple[list[int], int]] = {}
         self._blocks: dict[str, list[int]] = {}
         self._warned_of_names = False
@@ -206,14 +179,6 @@ class KeptProcessor(ProcessorMixin):
                 f"of the code set once. In one of them only: {', '.join(odd[:5])}."
             )
 
-    def _word_id(self, word: str) -> int:
-        ids = self.tokenizer(word, add_special_tokens=False).input_ids
-        if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
-            raise ValueError(
-                f"tokenizer={type(self.tokenizer).__name__} has no single token for {word!r}, an answer of KEPT."
-            )
-        return ids[0]
-
     def config_overrides(self) -> dict:
         """What a model's configuration must take from this processor.
 
@@ -259,15 +224,12 @@ class KeptProcessor(ProcessorMixin):
         """
         code_set = self._code_set_of(codes)
         codes = list(code_set if codes is None else codes)
-        shortened = [
-            self._without_special_tokens(shorten_description(description, self._preset))
-            for description in self._descriptions(codes, code_set)
-        ]
+        shortened = self._shortened(self._descriptions(codes, code_set))
         self._warn_of_names(codes, shortened)
         new = [text for text in dict.fromkeys(shortened) if text not in self._blocks]
         if new:
-            ids = self.tokenizer(new, add_special_tokens=False, verbose=False).input_ids
-            self._blocks.update((text, self._first + of_text) for text, of_text in zip(new, ids, strict=True))
+            ids = text_ids(self.tokenizer, new)
+            self._blocks.update((text, self._first + tokens) for text, tokens in zip(new, ids, strict=True))
         return {code: self._blocks[text] for code, text in zip(codes, shortened, strict=True)}
 
     def pad(
@@ -411,10 +373,10 @@ class KeptProcessor(ProcessorMixin):
         """The features of each prompt of one note, and how the note was cut."""
         preset = self._preset
         note = remove_deidentification_tags(note)
-        whole = self._note_ids(note)
+        whole = note_ids_behind_mask(self.tokenizer, note, preset)
         sections: list[int] | None = None
         if preset.note_reserve is not None:
-            is_long_note = self._num_note_tokens(note) > self.max_length - preset.note_reserve
+            is_long_note = len(note_ids(self.tokenizer, note, preset)) > self.max_length - preset.note_reserve
         for group in self.code_groups(code_set if codes is None else codes):
             head, prompt_length = self._prompt_ids(tuple(group), code_set)
             room = self.max_length - len(self._first) - len(self._last) - len(head)
@@ -422,7 +384,7 @@ class KeptProcessor(ProcessorMixin):
             if is_long_note if preset.note_reserve is not None else len(head) + len(whole) > self.max_length:
                 if sections is None:
                     selected = select_sections(note, preset.section_headers)
-                    sections = whole if selected is None else self._note_ids(selected)
+                    sections = whole if selected is None else note_ids_behind_mask(self.tokenizer, selected, preset)
                 tail, cut = sections, int(sections is not whole)
             if len(tail) > room:
                 tail, cut = tail[:room], 2
@@ -448,11 +410,11 @@ class KeptProcessor(ProcessorMixin):
         room = self.max_length - len(self._first) - len(self._last)
         (group,) = self.code_groups(code_set if codes is None else codes)
         indices = [code_set.index(code) for code in self._known(group, code_set)]
-        tail, cut = self._alone_ids(note), 0
+        tail, cut = note_ids(self.tokenizer, note, self._preset), 0
         if len(tail) > room:
             selected = select_sections(note, self._preset.section_headers)
             if selected is not None:
-                tail, cut = self._alone_ids(selected), 1
+                tail, cut = note_ids(self.tokenizer, selected, self._preset), 1
         if len(tail) > room:
             tail, cut = tail[:room], 2
         input_ids = self._first + tail + self._last
@@ -469,10 +431,9 @@ class KeptProcessor(ProcessorMixin):
             if len(self._prompts) >= MAX_CACHED_PROMPTS:
                 self._prompts.clear()
             tokenizer = self.tokenizer
-            shortened = [self._without_special_tokens(shorten_description(d, self._preset)) for d in key]
+            shortened = self._shortened(key)
             self._warn_of_names(codes, shortened)
-            text = prompt_text(shortened, tokenizer.mask_token, self._preset)
-            prompt_ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+            prompt_ids = text_ids(tokenizer, prompt_text(shortened, tokenizer.mask_token, self._preset))
             specials = len(self._first) + len(self._last)
             if len(prompt_ids) + specials >= self.max_length:
                 raise ValueError(
@@ -502,6 +463,13 @@ class KeptProcessor(ProcessorMixin):
             return tuple(code_set.descriptions.get(code, "") for code in codes)
         return tuple(code_set.describe(code) for code in codes)
 
+    def _shortened(self, descriptions: Sequence[str]) -> list[str]:
+        """Descriptions as the preset shortens them, without special tokens that they happen to hold."""
+        return [
+            without_special_tokens(self.tokenizer, shorten_description(description, self._preset))
+            for description in descriptions
+        ]
+
     def _warn_of_names(self, codes: Sequence[str], shortened: Sequence[str]) -> None:
         """Say once what a prompt asks about several codes in the same words."""
         if self._warned_of_names:
@@ -530,27 +498,6 @@ class KeptProcessor(ProcessorMixin):
                 "codes=ICDCodeSet(codes, descriptions=...) to ask about others."
             )
         return codes
-
-    def _note_ids(self, text: str) -> list[int]:
-        """Ids of what stands behind the last mask: the end of the prompt and the cleaned note."""
-        text = text_behind_mask(self._without_special_tokens(clean_note(text, self._preset)))
-        # The mask token makes the tokenizer see this text where it stands, not at the beginning of a sequence.
-        return self.tokenizer(self.tokenizer.mask_token + text, add_special_tokens=False, verbose=False).input_ids[1:]
-
-    def _num_note_tokens(self, text: str) -> int:
-        return len(self._alone_ids(text))
-
-    def _alone_ids(self, text: str) -> list[int]:
-        """Ids of the cleaned note with nothing before it."""
-        text = self._without_special_tokens(clean_note(text, self._preset))
-        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-
-    def _without_special_tokens(self, text: str) -> str:
-        """Cleaned text in which a mask token that it happens to hold cannot be taken for a code's."""
-        for token in self.tokenizer.all_special_tokens:
-            if token in text:
-                text = text.replace(token, " ")
-        return text
 
     def _global_attention(self, input_ids: list[int], prompt_length: int) -> list[int]:
         """1 on every stride-th of the first token and the prompt, and on the masks if the preset says so."""
