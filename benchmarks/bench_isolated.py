@@ -3,7 +3,7 @@
     python benchmarks/bench_isolated.py
     python benchmarks/bench_isolated.py --layers 12 --length 3000 --codes 50 300 1000 8900
 
-Joint: each group of codes stands before the note, which is read anew; the prompt's tokens have global attention. It is
+Joint: each group of codes stands before the note, which is read again; the prompt's tokens have global attention. It is
 computed by this package's encoder, or by that of transformers ("stock": attention_backend="eager"). Isolated: the note
 is encoded once, and one token a code is computed; descriptions are encoded beforehand, into a file that is mapped.
 

@@ -153,20 +153,21 @@ class _BlockedAttention(torch.autograd.Function):
             if ctx.dropout:
                 torch.set_rng_state(ctx.random_state)
             for block, heads, keys, values in _parts(key, value, ctx.blocks, len(query)):
-                queries, of_context = query[heads, block.queries], gradient[heads, block.queries].contiguous()
+                queries = query[heads, block.queries]
+                context_gradient = gradient[heads, block.queries].contiguous()
                 probabilities = _probabilities(queries, keys, block, ctx.blocks)
-                of_scores = torch.bmm(of_context, values.transpose(1, 2)).float()
+                score_gradient = torch.bmm(context_gradient, values.transpose(1, 2)).float()
                 kept = probabilities
                 if ctx.dropout:
                     factors = _kept(probabilities, ctx.dropout)
                     kept = probabilities * factors
-                    of_scores *= factors
-                _add(value_gradient[heads], torch.bmm(kept.transpose(1, 2), of_context), block)
+                    score_gradient *= factors
+                _add(value_gradient[heads], torch.bmm(kept.transpose(1, 2), context_gradient), block)
                 # Of the softmax.
-                mean = (of_scores * probabilities).sum(dim=-1, keepdim=True)
-                of_scores = of_scores.sub_(mean).mul_(probabilities).mul_(scale).to(query.dtype)
-                query_gradient[heads, block.queries] = torch.bmm(of_scores, keys)
-                _add(key_gradient[heads], torch.bmm(of_scores.transpose(1, 2), queries), block)
+                mean = (score_gradient * probabilities).sum(dim=-1, keepdim=True)
+                score_gradient = score_gradient.sub_(mean).mul_(probabilities).mul_(scale).to(query.dtype)
+                query_gradient[heads, block.queries] = torch.bmm(score_gradient, keys)
+                _add(key_gradient[heads], torch.bmm(score_gradient.transpose(1, 2), queries), block)
         return query_gradient, key_gradient, value_gradient, None, None
 
 
@@ -192,16 +193,13 @@ def _probabilities(queries, keys, block: Block, blocks: QueryBlocks) -> torch.Te
 
 
 def _kept(probabilities: torch.Tensor, dropout: float) -> torch.Tensor:
-    """Factors of dropout."""
+    """Factors of dropout: 0, or what makes up for it."""
     return torch.empty_like(probabilities).bernoulli_(1 - dropout).div_(1 - dropout)
 
 
 def _add(gradient: torch.Tensor, part: torch.Tensor, block: Block) -> None:
     """Add a block's gradients of its keys or values where they stand."""
-    of_global, of_local = part.split([part.shape[1] - _length(block.local_keys), _length(block.local_keys)], dim=1)
-    gradient[:, block.global_keys] += of_global
-    gradient[:, block.local_keys] += of_local
-
-
-def _length(part: slice) -> int:
-    return part.stop - part.start
+    num_local = block.local_keys.stop - block.local_keys.start
+    global_part, local_part = part.split([part.shape[1] - num_local, num_local], dim=1)
+    gradient[:, block.global_keys] += global_part
+    gradient[:, block.local_keys] += local_part

@@ -67,8 +67,8 @@ def convert_msmn_state_dict(state_dict: Mapping[str, torch.Tensor]) -> tuple[MSM
         )
     for name in ("word_embedding.weight", "lstm.weight_hh_l0", "attention.weight", "query.weight"):
         if name not in parameters or parameters[name].ndim != 2:
-            given = "has no" if name not in parameters else "has no matrix as"
-            raise ValueError(f"state_dict {given} {_public_name(name)}, which tells the size of the model.")
+            problem = "has no" if name not in parameters else "has no matrix as"
+            raise ValueError(f"state_dict {problem} {_public_name(name)}, which tells the size of the model.")
     vocab_size, embedding_size = parameters["word_embedding.weight"].shape
     width, head = parameters["attention.weight"].shape[0], parameters["query.weight"].shape[0]
     config = MSMNConfig(

@@ -50,7 +50,7 @@ class IsolatedScoring:
                 "KeptProcessor.code_blocks()."
             )
         rows = list(map(list, blocks.values()))
-        return CodeCache.of_parts(
+        return CodeCache.from_parts(
             self._block_parts(rows, batch_size),
             path,
             lengths=[len(row) for row in rows],

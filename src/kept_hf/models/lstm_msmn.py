@@ -37,11 +37,11 @@ def read_both_ways(lstm: nn.LSTM, inputs: torch.Tensor, lengths: torch.Tensor) -
         >>> read_both_ways(lstm, torch.randn(2, 5, 3), torch.tensor([5, 2])).shape
         torch.Size([2, 5, 8])
     """
-    places = torch.arange(inputs.shape[1], device=inputs.device)[None]
+    positions = torch.arange(inputs.shape[1], device=inputs.device)[None]
     lengths = lengths.to(inputs.device)[:, None]
-    is_word = places < lengths
+    is_word = positions < lengths
     # Each row the other way round; what is behind it stays there, where neither direction has read it before its words.
-    mirrored = torch.where(is_word, lengths - 1 - places, places)[..., None]
+    mirrored = torch.where(is_word, lengths - 1 - positions, positions)[..., None]
     states = inputs
     for layer in range(lstm.num_layers):
         if layer:
@@ -49,10 +49,10 @@ def read_both_ways(lstm: nn.LSTM, inputs: torch.Tensor, lengths: torch.Tensor) -
         both = []
         for suffix in ("", "_reverse"):
             weights = [getattr(lstm, f"{name}_l{layer}{suffix}") for name in LSTM_WEIGHTS]
-            given = states.gather(1, mirrored.expand_as(states)) if suffix else states
-            start = given.new_zeros(1, len(given), lstm.hidden_size)
-            found = torch.lstm(given, (start, start), weights, True, 1, 0.0, lstm.training, False, True)[0]
-            both.append(found.gather(1, mirrored.expand_as(found)) if suffix else found)
+            layer_inputs = states.gather(1, mirrored.expand_as(states)) if suffix else states
+            initial = layer_inputs.new_zeros(1, len(layer_inputs), lstm.hidden_size)
+            outputs = torch.lstm(layer_inputs, (initial, initial), weights, True, 1, 0.0, lstm.training, False, True)[0]
+            both.append(outputs.gather(1, mirrored.expand_as(outputs)) if suffix else outputs)
         states = torch.cat(both, dim=-1)
     return states.masked_fill(~is_word[..., None], 0)
 

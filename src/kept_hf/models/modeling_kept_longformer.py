@@ -92,16 +92,16 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         Raises:
             ValueError: the sequence is longer than the position table, or the backend cannot do what is asked.
         """
-        given = input_ids if input_ids is not None else inputs_embeds
-        if given is None or (input_ids is not None and inputs_embeds is not None):
+        inputs = input_ids if input_ids is not None else inputs_embeds
+        if inputs is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("Pass either input_ids or inputs_embeds, not both.")
-        self._check_length(given)
+        self._check_length(inputs)
         settings = self.config
         output_attentions = settings.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = settings.output_hidden_states if output_hidden_states is None else output_hidden_states
         return_dict = settings.return_dict if return_dict is None else return_dict
-        backend = choose_backend(settings, given.device, self.training, output_attentions)
-        inputs = {
+        backend = choose_backend(settings, inputs.device, self.training, output_attentions)
+        arguments = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "global_attention_mask": global_attention_mask,
@@ -111,11 +111,11 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
             "output_hidden_states": output_hidden_states,
         }
         if backend is None:
-            outputs = super().forward(**inputs, output_attentions=output_attentions, return_dict=True, **kwargs)
+            outputs = super().forward(**arguments, output_attentions=output_attentions, return_dict=True, **kwargs)
             if output_positions is not None:
                 outputs["last_hidden_state"] = states_at(outputs.last_hidden_state, output_positions)
         else:
-            outputs = self._forward_packed(**inputs, output_positions=output_positions, backend=backend)
+            outputs = self._forward_packed(**arguments, output_positions=output_positions, backend=backend)
         return outputs if return_dict else outputs.to_tuple()
 
     def _forward_packed(
@@ -158,10 +158,11 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         """What stands where, and the embeddings of packed tokens, `(1, num_tokens, hidden_size)`."""
         if torch.is_grad_enabled():
             self._known_fingerprint = None  # a step may follow, and a fused optimizer raises no version
-        given = input_ids if input_ids is not None else inputs_embeds[..., 0]
+        shape = (input_ids if input_ids is not None else inputs_embeds).shape[:2]
+        device = (input_ids if input_ids is not None else inputs_embeds).device
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
-        kinds = torch.ones(given.shape, device=given.device) if attention_mask is None else attention_mask
+        kinds = torch.ones(shape, device=device) if attention_mask is None else attention_mask
         if global_attention_mask is not None:
             kinds = self._merge_to_attention_mask(kinds, global_attention_mask)
         tokens = PackedTokens(kinds, [window // 2 for window in self.config.attention_window])
@@ -176,7 +177,7 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
                 for name, values in (
                     ("input_ids", input_ids),
                     ("token_type_ids", token_type_ids),
-                    ("position_ids", position_ids.expand(given.shape)),
+                    ("position_ids", position_ids.expand(shape)),
                     ("inputs_embeds", inputs_embeds),
                 )
             }
@@ -234,13 +235,13 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         ids = torch.full((1, len(wanted)), mask_token_id, device=device)
         states = self.embeddings(input_ids=ids, position_ids=positions[None].to(device))
         for number, layer in enumerate(self.encoder.layer):
-            states = layer(states, seen=SeenByMasks.of(notes, note, codes, slots, number))[0]
+            states = layer(states, seen=SeenByMasks.in_layer(notes, note, codes, slots, number))[0]
         return states[0]
 
-    def _check_length(self, given) -> None:
-        if given.shape[1] > self.config.max_sequence_length:
+    def _check_length(self, inputs: torch.Tensor) -> None:
+        if inputs.shape[1] > self.config.max_sequence_length:
             raise ValueError(
-                f"The input has {given.shape[1]} tokens, the model positions for {self.config.max_sequence_length} "
+                f"The input has {inputs.shape[1]} tokens, the model positions for {self.config.max_sequence_length} "
                 f"(max_position_embeddings={self.config.max_position_embeddings}). Pass a shorter max_length to the "
                 "processor, or a model with a longer position table."
             )

@@ -1,4 +1,4 @@
-"""MSMN: scores all codes of a note, each by the places where its synonyms are said.
+"""MSMN: scores all codes of a note, each by the words of the note that are like its synonyms.
 
 Source: Yuan et al., *Code Synonyms Do Matter: Multiple Synonyms Matching Network for Automatic ICD Coding*, ACL 2022
 (https://aclanthology.org/2022.acl-short.91). Where the paper is silent, its public code decides
@@ -109,7 +109,8 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
         Args:
             input_ids (`(num_labels * num_synonyms, words)`):
                 The terms of the first code, its description first, then those of the second, …: the lists of
-                `TermGraph.synonym_table`, one after the other, tokenized. Words beyond `config.max_term_words` are cut.
+                `ICDCodeSet.synonym_table`, one after the other, tokenized. Words beyond `config.max_term_words` are not
+                read.
             attention_mask (`(num_labels * num_synonyms, words)`, *optional*):
                 1 for words, 0 for the padding behind them. By default what is not `config.pad_token_id`.
 
@@ -168,8 +169,8 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
         if self.term_input_ids is None:
             self._term_lengths()  # says so
         if input_ids is None or input_ids.ndim != 2 or not len(input_ids):
-            given = None if input_ids is None else f"of shape {tuple(input_ids.shape)}"
-            raise ValueError(f"input_ids={given}; pass word ids of shape (batch_size, words), as MSMNTokenizer makes.")
+            shape = None if input_ids is None else f"of shape {tuple(input_ids.shape)}"
+            raise ValueError(f"input_ids={shape}; pass word ids of shape (batch_size, words), as MSMNTokenizer makes.")
         if labels is not None and labels.shape != (len(input_ids), self.config.num_labels):
             raise ValueError(
                 f"labels has the shape {tuple(labels.shape)}; pass {(len(input_ids), self.config.num_labels)}: 1 or 0 "

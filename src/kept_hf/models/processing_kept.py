@@ -278,7 +278,7 @@ class KeptProcessor(ProcessorMixin):
             gold_codes: the codes that apply, a list per note; adds `labels`.
             return_tensors: `"pt"` or `"np"`: rows padded to the longest and stacked.
             return_cut: add a column `cut`: 0 for a whole note, 1 for one reduced to its main sections, 2 for one whose
-                end was cut off.
+                end was truncated.
 
         Returns:
             `input_ids`, `attention_mask`, `global_attention_mask` and, with `gold_codes`, `labels` (0 or 1 per code).
@@ -293,25 +293,8 @@ class KeptProcessor(ProcessorMixin):
                 the note, or in the isolated layout another `ICDCodeSet` without `return_tensors`; the message names the
                 numbers.
         """
-        single = isinstance(text, str)
-        if not single and not isinstance(text, (list, tuple)):
-            raise TypeError(f"text is of type {type(text).__name__}; pass a note as str, or a list of notes.")
-        for name, value in (("codes", codes), ("gold_codes", gold_codes)):
-            if isinstance(value, str):
-                raise TypeError(f"{name}={value!r} is one string; pass a list of codes: [{value!r}].")
-        texts = [text] if single else list(text)
-        for index, note in enumerate(texts):
-            if not isinstance(note, str):
-                raise TypeError(f"text[{index}] is of type {type(note).__name__}; pass notes as str.")
-        per_note = isinstance(codes, (list, tuple)) and len(codes) > 0 and not isinstance(codes[0], str)
-        asked = list(codes) if per_note else [codes] * len(texts)
-        gold = [None] * len(texts) if gold_codes is None else [gold_codes] if single else list(gold_codes)
-        for name, lists in (("codes", asked), ("gold_codes", gold)):
-            if len(lists) != len(texts):
-                raise ValueError(f"{name} has {len(lists)} lists for {len(texts)} notes; pass one list per note.")
-        for note_gold in gold:
-            if isinstance(note_gold, str):
-                raise TypeError(f"gold_codes has {note_gold!r} for a note; pass a list of codes per note.")
+        is_single = isinstance(text, str)
+        texts, codes_by_note, gold_by_note = self._by_note(text, codes, gold_codes)
         code_set = self._code_set_of(codes)
         is_isolated = self.prompt_layout == "isolated"
         if is_isolated and return_tensors is None and code_set is not self.code_set:
@@ -320,22 +303,47 @@ class KeptProcessor(ProcessorMixin):
                 "that code set, or pass return_tensors='pt'."
             )
 
-        rows, cuts = [], []
-        for note, note_codes, note_gold in zip(texts, asked, gold, strict=True):
-            for row, cut in (self._isolated_rows if is_isolated else self._rows)(note, note_codes, note_gold, code_set):
+        make_rows = self._isolated_rows if is_isolated else self._joint_rows
+        rows, truncations = [], []
+        for note, note_codes, note_gold in zip(texts, codes_by_note, gold_by_note, strict=True):
+            for row, truncation in make_rows(note, note_codes, note_gold, code_set):
                 rows.append(row)
-                cuts.append(cut)
-        self._warn(texts, cuts, return_cut)
+                truncations.append(truncation)
+        self._warn(texts, truncations, is_counted=return_cut)
         if return_tensors is not None:
             batch = self.pad(rows, code_set=None if code_set is self.code_set else code_set) if rows else {}
             if return_cut:
-                batch["cut"] = torch.tensor(cuts)
+                batch["cut"] = torch.tensor(truncations)
             return BatchEncoding({k: v.numpy() for k, v in batch.items()}, tensor_type=return_tensors)
         if return_cut:
-            rows = [{**row, "cut": cut} for row, cut in zip(rows, cuts, strict=True)]
-        if single and len(rows) == 1:
+            rows = [{**row, "cut": truncation} for row, truncation in zip(rows, truncations, strict=True)]
+        if is_single and len(rows) == 1:
             return BatchEncoding(rows[0])
         return BatchEncoding({name: [row[name] for row in rows] for name in rows[0]} if rows else {})
+
+    @staticmethod
+    def _by_note(text, codes, gold_codes) -> tuple[list[str], list, list]:
+        """The notes, and the codes and gold codes of each: the arguments of `__call__` in one form."""
+        is_single = isinstance(text, str)
+        if not is_single and not isinstance(text, (list, tuple)):
+            raise TypeError(f"text is of type {type(text).__name__}; pass a note as str, or a list of notes.")
+        for name, value in (("codes", codes), ("gold_codes", gold_codes)):
+            if isinstance(value, str):
+                raise TypeError(f"{name}={value!r} is one string; pass a list of codes: [{value!r}].")
+        texts = [text] if is_single else list(text)
+        for index, note in enumerate(texts):
+            if not isinstance(note, str):
+                raise TypeError(f"text[{index}] is of type {type(note).__name__}; pass notes as str.")
+        is_list_per_note = isinstance(codes, (list, tuple)) and len(codes) > 0 and not isinstance(codes[0], str)
+        codes_by_note = list(codes) if is_list_per_note else [codes] * len(texts)
+        gold_by_note = [gold_codes] * len(texts) if gold_codes is None or is_single else list(gold_codes)
+        for name, lists in (("codes", codes_by_note), ("gold_codes", gold_by_note)):
+            if len(lists) != len(texts):
+                raise ValueError(f"{name} has {len(lists)} lists for {len(texts)} notes; pass one list per note.")
+        for gold in gold_by_note:
+            if isinstance(gold, str):
+                raise TypeError(f"gold_codes has {gold!r} for a note; pass a list of codes per note.")
+        return texts, codes_by_note, gold_by_note
 
     def merge_logits(self, logits, codes: Sequence[str] | ICDCodeSet | None = None) -> np.ndarray:
         """Put the scores of a note's prompts side by side.
@@ -369,8 +377,8 @@ class KeptProcessor(ProcessorMixin):
             )
         return self.code_set
 
-    def _rows(self, note: str, codes, gold, code_set: ICDCodeSet) -> Iterator[tuple[dict[str, list[int]], int]]:
-        """The features of each prompt of one note, and how the note was cut."""
+    def _joint_rows(self, note: str, codes, gold, code_set: ICDCodeSet) -> Iterator[tuple[dict[str, list[int]], int]]:
+        """The features of each prompt of one note, and how the note was truncated (see `return_cut`)."""
         preset = self._preset
         note = remove_deidentification_tags(note)
         whole = note_ids_behind_mask(self.tokenizer, note, preset)
@@ -380,14 +388,14 @@ class KeptProcessor(ProcessorMixin):
         for group in self.code_groups(code_set if codes is None else codes):
             head, prompt_length = self._prompt_ids(tuple(group), code_set)
             room = self.max_length - len(self._first) - len(self._last) - len(head)
-            tail, cut = whole, 0
+            tail, truncation = whole, 0
             if is_long_note if preset.note_reserve is not None else len(head) + len(whole) > self.max_length:
                 if sections is None:
                     selected = select_sections(note, preset.section_headers)
                     sections = whole if selected is None else note_ids_behind_mask(self.tokenizer, selected, preset)
-                tail, cut = sections, int(sections is not whole)
+                tail, truncation = sections, int(sections is not whole)
             if len(tail) > room:
-                tail, cut = tail[:room], 2
+                tail, truncation = tail[:room], 2
             input_ids = self._first + head + tail + self._last
             row = {
                 "input_ids": input_ids,
@@ -397,32 +405,32 @@ class KeptProcessor(ProcessorMixin):
             if gold is not None:
                 wanted = set(gold)
                 row["labels"] = [int(code in wanted) for code in group]
-            yield row, cut
+            yield row, truncation
 
     def _isolated_rows(
         self, note: str, codes, gold, code_set: ICDCodeSet
     ) -> Iterator[tuple[dict[str, list[int]], int]]:
-        """The features of a note that stands alone, and how it was cut: as in a prompt, but when it is too long itself.
+        """The features of a note that stands alone, and how it was truncated (see `return_cut`).
 
-        Sections and the end go as the preset says; its room for the prompt is not needed.
+        That happens as in a prompt, but only where the note itself is too long: no room is kept for a prompt.
         """
         note = remove_deidentification_tags(note)
         room = self.max_length - len(self._first) - len(self._last)
         (group,) = self.code_groups(code_set if codes is None else codes)
         indices = [code_set.index(code) for code in self._known(group, code_set)]
-        tail, cut = note_ids(self.tokenizer, note, self._preset), 0
+        tail, truncation = note_ids(self.tokenizer, note, self._preset), 0
         if len(tail) > room:
             selected = select_sections(note, self._preset.section_headers)
             if selected is not None:
-                tail, cut = note_ids(self.tokenizer, selected, self._preset), 1
+                tail, truncation = note_ids(self.tokenizer, selected, self._preset), 1
         if len(tail) > room:
-            tail, cut = tail[:room], 2
+            tail, truncation = tail[:room], 2
         input_ids = self._first + tail + self._last
         row = {"input_ids": input_ids, "attention_mask": [1] * len(input_ids), "code_indices": indices}
         if gold is not None:
             wanted = set(gold)
             row["labels"] = [int(code in wanted) for code in group]
-        yield row, cut
+        yield row, truncation
 
     def _prompt_ids(self, codes: tuple[str, ...], code_set: ICDCodeSet) -> tuple[list[int], int]:
         """Token ids up to the last mask, and the number of tokens of the whole prompt text."""
@@ -507,14 +515,14 @@ class KeptProcessor(ProcessorMixin):
             for position, token in enumerate(input_ids)
         ]
 
-    def _warn(self, texts: Sequence[str], cuts: Sequence[int], counted: bool) -> None:
+    def _warn(self, texts: Sequence[str], truncations: Sequence[int], is_counted: bool) -> None:
         empty = sum(not note.strip() for note in texts)
         if empty:
             logger.warning("%d of %d notes are empty: their scores say nothing about a patient.", empty, len(texts))
-        if any(cuts) and not counted:
-            logger.warning(
-                TRUNCATION_MESSAGE, sum(map(bool, cuts)), len(cuts), self.max_length, cuts.count(1), cuts.count(2)
-            )
+        if any(truncations) and not is_counted:
+            number, total = sum(map(bool, truncations)), len(truncations)
+            reduced, shortened = truncations.count(1), truncations.count(2)
+            logger.warning(TRUNCATION_MESSAGE, number, total, self.max_length, reduced, shortened)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
         """Write tokenizer, `processor_config.json` and the code set (`code_set.json`) to a folder."""
