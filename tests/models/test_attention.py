@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import LongformerConfig, LongformerModel
 
 from kept_hf import KeptLongformerConfig, KeptLongformerModel
-from kept_hf.models import attention_flex, attention_sdpa
+from kept_hf.models import attention_sdpa
 from kept_hf.models.attention import AttentionBackend, AttentionPlan
 from kept_hf.models.attention_backends import ATTENTION_BACKENDS, BACKENDS
 from kept_hf.models.attention_sdpa import attention_at_once, attention_by_block
@@ -112,7 +112,7 @@ def assert_same_gradients(ours, stock, tolerance=1e-4):
 @pytest.mark.parametrize("kind", GLOBALS)
 @pytest.mark.parametrize("window", [4, [4, 8]], ids=str)
 def test_same_as_transformers(monkeypatch, window, kind, training, how):
-    monkeypatch.setattr(attention_sdpa, "_are_better_at_once", lambda *args: how == "at once")
+    monkeypatch.setattr(attention_sdpa, "is_faster_at_once", lambda *args: how == "at once")
     ours, stock = (model.train(training) for model in pair(window))
     for length in (1, 7, 10, 40, 63):
         for batch_size in (1, 2, 3, 4):
@@ -287,9 +287,9 @@ def test_the_log_says_once_what_is_taken(messages):
 
 
 @torch.no_grad()
-def test_flex_attention_has_the_same_numbers(monkeypatch):
+@torch.compiler.set_stance("force_eager")
+def test_flex_attention_has_the_same_numbers():
     """Not compiled here; `test_flex_attention_compiled` is a longer one."""
-    monkeypatch.setattr(attention_flex, "_compiled_flex_attention", lambda: attention_flex.flex_attention)
     for kind in GLOBALS:
         ours, stock = pair([4, 8])
         ours.config.attention_backend = "flex"
@@ -479,7 +479,7 @@ def test_how_blocks_are_computed():
     long = PackedTokens(torch.ones(1, 3000, dtype=torch.long), [256]).all_queries().local_blocks[256]
     everywhere = PackedTokens(torch.full((2, 600), 2), [256]).all_queries().global_blocks
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    at_once = attention_sdpa._are_better_at_once
+    at_once = attention_sdpa.is_faster_at_once
     assert [at_once(blocks, cpu) for blocks in (short, long, everywhere)] == [
         True,
         False,

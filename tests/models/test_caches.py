@@ -1,4 +1,5 @@
 import copy
+import hashlib
 
 import pytest
 import torch
@@ -136,11 +137,8 @@ def test_adapters(model):
 
 
 def test_weights_are_hashed_once(model, monkeypatch):
-    calls = []
-    from kept_hf.models import caches as prompt_caches
-
-    sha256 = prompt_caches.hashlib.sha256
-    monkeypatch.setattr(prompt_caches.hashlib, "sha256", lambda *args: calls.append(1) or sha256(*args))
+    calls, sha256 = [], hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda *args: calls.append(1) or sha256(*args))
     assert model.weights_fingerprint() == model.weights_fingerprint()
     assert len(calls) == 1
 

@@ -60,12 +60,13 @@ def longformer_attention(
         >>> longformer_attention(query, key, value, blocks)[0, 0, :, 0]  # means of what is seen
         tensor([2.3333, 3.7500, 4.3333])
     """
-    if _are_better_at_once(blocks, query.device):
+    if is_faster_at_once(blocks, query.device):
         return attention_at_once(query, key, value, blocks, dropout)
     return attention_by_block(query, key, value, blocks, dropout)
 
 
-def _are_better_at_once(blocks: QueryBlocks, device: torch.device) -> bool:
+def is_faster_at_once(blocks: QueryBlocks, device: torch.device) -> bool:
+    """Whether one product of all blocks is faster than one product a block."""
     if device.type == "cpu":
         return blocks.num_scores < SMALL_BLOCK * len(blocks.blocks)
     return blocks.window is not None or len(blocks.blocks) > MANY_ROWS
