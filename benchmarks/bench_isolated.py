@@ -3,7 +3,7 @@
     python benchmarks/bench_isolated.py
     python benchmarks/bench_isolated.py --layers 12 --length 3000 --codes 50 300 1000 8900
 
-Joint: each group of codes stands before the note, which is read anew; the prompt's tokens have global attention. It is
+Joint: each group of codes stands before the note, which is read again; the prompt's tokens have global attention. It is
 computed by this package's encoder, or by that of transformers ("stock": attention_backend="eager"). Isolated: the note
 is encoded once, and one token a code is computed; descriptions are encoded beforehand, into a file that is mapped.
 
@@ -194,7 +194,7 @@ def shares(model, note_ids, cache: CodeCache, codes: int) -> dict[str, float]:
         return context
 
     notes = model.encode_note(note_ids.to(device))
-    with patch("kept_hf.models.modeling_kept_longformer.mask_attention", watched):
+    with patch("kept_hf.models.longformer_layers.mask_attention", watched):
         total = timed(device, model.score, notes, cache, cache.codes[:codes])[0] - took["block"]
     return {
         "codes: attention to the note": (took["all"] - took["block"]) / total,

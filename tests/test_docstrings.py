@@ -38,7 +38,7 @@ def test_the_main_modules_have_examples():
         "knowledge.names",
         "knowledge.term_graph",
         "pretraining.hsap.linking",
-        "models.attention",
+        "models.attention_sdpa",
         "pretraining.masked_lm.blocks",
         "pretraining.masked_lm.model",
         "pretraining.zero_shot.examples",

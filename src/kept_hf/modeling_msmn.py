@@ -2,5 +2,7 @@
 
 import lazy_loader
 
-NAMES = ["MSMNForICDCoding", "convert_msmn_state_dict"]
-__getattr__, __dir__, __all__ = lazy_loader.attach("kept_hf.models", submod_attrs={"modeling_msmn": NAMES})
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    "kept_hf.models",
+    submod_attrs={"modeling_msmn": ["MSMNForICDCoding"], "conversion_msmn": ["convert_msmn_state_dict"]},
+)

@@ -21,7 +21,7 @@ from .candidates.candidates import Candidates
 from .metrics import icd_metrics, micro_precision_recall_curve
 from .models.caches import CodeCache
 from .models.code_set import ICDCodeSet
-from .models.processing_kept import CUT_MESSAGE, KeptProcessor
+from .models.processing_kept import TRUNCATION_MESSAGE, KeptProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -364,7 +364,8 @@ class _CutNotes:
 
     def __exit__(self, *error) -> None:
         if any(self.counts[1:]):
-            logger.warning(CUT_MESSAGE, sum(self.counts[1:]), sum(self.counts), self.max_length, *self.counts[1:])
+            truncated, total = sum(self.counts[1:]), sum(self.counts)
+            logger.warning(TRUNCATION_MESSAGE, truncated, total, self.max_length, *self.counts[1:])
 
 
 def _score_joint(model, processor, notes, asked_of_notes, group_size: int, batch_size: int, scores: np.ndarray) -> None:

@@ -10,15 +10,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import LongformerConfig, LongformerModel
 
 from kept_hf import KeptLongformerConfig, KeptLongformerModel
-from kept_hf.models import attention
-from kept_hf.models import modeling_kept_longformer as modeling
-from kept_hf.models.attention import (
-    FlexMasks,
-    attention_at_once,
-    attention_by_block,
-    flex_product,
-    longformer_attention,
-)
+from kept_hf.models import attention_sdpa
+from kept_hf.models.attention import AttentionBackend, AttentionPlan
+from kept_hf.models.attention_backends import ATTENTION_BACKENDS, BACKENDS
+from kept_hf.models.attention_sdpa import attention_at_once, attention_by_block
 from kept_hf.models.packed_tokens import PackedTokens
 
 FIELDS = {
@@ -117,7 +112,7 @@ def assert_same_gradients(ours, stock, tolerance=1e-4):
 @pytest.mark.parametrize("kind", GLOBALS)
 @pytest.mark.parametrize("window", [4, [4, 8]], ids=str)
 def test_same_as_transformers(monkeypatch, window, kind, training, how):
-    monkeypatch.setattr(attention, "_are_better_at_once", lambda *args: how == "at once")
+    monkeypatch.setattr(attention_sdpa, "is_faster_at_once", lambda *args: how == "at once")
     ours, stock = (model.train(training) for model in pair(window))
     for length in (1, 7, 10, 40, 63):
         for batch_size in (1, 2, 3, 4):
@@ -216,7 +211,7 @@ def test_nothing_is_computed_for_padding_nor_for_what_is_not_wanted():
 
 def test_layers_do_not_wait_for_the_device(monkeypatch):
     """Fake tensors have no values: whatever asks for one raises. With the functions that an accelerator takes."""
-    monkeypatch.setattr(modeling, "longformer_attention", attention_at_once)
+    monkeypatch.setattr(attention_sdpa, "longformer_attention", attention_at_once)
     ours, _ = pair([4, 8])
     batch = inputs(3, 27, "scattered")
     kinds = batch["attention_mask"] * (batch["global_attention_mask"] + 1)
@@ -225,8 +220,9 @@ def test_layers_do_not_wait_for_the_device(monkeypatch):
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad():
         states = fake.from_tensor(torch.randn(1, tokens.num_tokens, 12))
         for queries in (tokens.all_queries(), last):
+            plan = BACKENDS["sdpa"].plan(tokens, queries)
             for layer in ours.encoder.layer:
-                assert layer(states, tokens=tokens, queries=queries)[0].shape == (1, len(queries.slots), 12)
+                assert layer(states, plan=plan)[0].shape == (1, len(queries.slots), 12)
 
 
 def test_all_parameters_have_gradients_where_only_some_tokens_are_wanted():
@@ -258,8 +254,8 @@ def test_compiled(compiler):
 
 @pytest.fixture
 def messages(caplog):
-    """What the model's module logs."""
-    logger = logging.getLogger("kept_hf.models.modeling_kept_longformer")
+    """What is logged of backends."""
+    logger = logging.getLogger("kept_hf.models.attention_backends")
     logger.addHandler(caplog.handler)
     logger.setLevel(logging.INFO)
     for once in (logging.Logger.warning_once, logging.Logger.info_once):
@@ -291,9 +287,9 @@ def test_the_log_says_once_what_is_taken(messages):
 
 
 @torch.no_grad()
-def test_flex_attention_has_the_same_numbers(monkeypatch):
+@torch.compiler.set_stance("force_eager")
+def test_flex_attention_has_the_same_numbers():
     """Not compiled here; `test_flex_attention_compiled` is a longer one."""
-    monkeypatch.setattr(attention, "_compiled_flex_attention", lambda: attention.flex_attention)
     for kind in GLOBALS:
         ours, stock = pair([4, 8])
         ours.config.attention_backend = "flex"
@@ -314,13 +310,52 @@ def test_flex_attention_compiled():
     kinds[:, ::7], kinds[1, 200:] = 2, 0
     tokens = PackedTokens(kinds, [32])
     queries = tokens.all_queries()
-    masks = FlexMasks(tokens, queries)
+    flex, blocks = (BACKENDS[name].plan(tokens, queries) for name in ("flex", "sdpa"))
     query, key, value = torch.randn(3, 1, 2, tokens.num_tokens, 16)
     local = query[:, :, tokens.num_global :]
     torch.testing.assert_close(
-        flex_product(local, key, value, masks.of_local[32]),
-        longformer_attention(local, key, value, queries.local_blocks[32]),
+        flex.attend_local(local, key, value, window=32), blocks.attend_local(local, key, value, window=32)
     )
+
+
+class DenseAttention(AttentionBackend):
+    """All scores, most of them masked: the smallest backend there can be."""
+
+    def plan(self, tokens, queries):
+        rows, positions = torch.from_numpy(tokens.rows), torch.from_numpy(tokens.positions)
+        is_global = torch.arange(tokens.num_tokens) < tokens.num_global
+
+        def seen(slots, window):
+            is_near = (positions[slots][:, None] - positions).abs() <= window
+            return (rows[slots][:, None] == rows) & (is_near | is_global)
+
+        global_slots, local_slots = queries.slots.tensor_split([queries.num_global])
+        local = {window: seen(local_slots, window) for window in queries.local_blocks}
+        return AttentionPlan(self, tokens, queries, seen(global_slots, 10**6), local)
+
+    def attend(self, query, key, value, plan, dropout=0.0):
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, plan, dropout)
+
+
+@pytest.mark.parametrize("kind", GLOBALS)
+def test_a_further_backend_is_a_class_and_a_line(monkeypatch, kind):
+    monkeypatch.setitem(BACKENDS, "dense", DenseAttention())
+    ours, stock = pair([4, 8])
+    ours.config.attention_backend = "dense"
+    batch = inputs(3, 27, kind)
+    assert_same(ours, stock, batch)
+    positions = torch.tensor([[26, 0, 5, 5], [3, 20, 12, 1], [0, 23, 24, 2]])
+    got = ours(**batch, output_positions=positions).last_hidden_state
+    expected = without_padding(stock(**batch).last_hidden_state, batch)
+    torch.testing.assert_close(got, expected.gather(1, positions[:, :, None].expand(-1, -1, 12)), rtol=1e-5, atol=1e-5)
+
+
+def test_the_configuration_knows_the_names_of_all_backends():
+    assert ATTENTION_BACKENDS == ("auto", "sdpa", "flex", "eager") and set(BACKENDS) < set(ATTENTION_BACKENDS)
+    for name in ATTENTION_BACKENDS:
+        assert KeptLongformerConfig(attention_backend=name).attention_backend == name
+    with pytest.raises(ValueError, match="attention_backend='slow' is unknown; pass one of auto, sdpa, flex, eager"):
+        KeptLongformerConfig(attention_backend="slow")
 
 
 def test_what_flex_attention_cannot_do():
@@ -444,14 +479,23 @@ def test_how_blocks_are_computed():
     long = PackedTokens(torch.ones(1, 3000, dtype=torch.long), [256]).all_queries().local_blocks[256]
     everywhere = PackedTokens(torch.full((2, 600), 2), [256]).all_queries().global_blocks
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert [attention._are_better_at_once(blocks, cpu) for blocks in (short, long, everywhere)] == [True, False, False]
-    assert [attention._are_better_at_once(blocks, gpu) for blocks in (short, long, everywhere)] == [True, True, False]
+    at_once = attention_sdpa.is_faster_at_once
+    assert [at_once(blocks, cpu) for blocks in (short, long, everywhere)] == [
+        True,
+        False,
+        False,
+    ]
+    assert [at_once(blocks, gpu) for blocks in (short, long, everywhere)] == [
+        True,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("scores_at_a_time", [1, 10**6])
 @pytest.mark.parametrize("function", [attention_by_block, attention_at_once])
 def test_blocks_against_a_dense_product(monkeypatch, function, scores_at_a_time):
-    monkeypatch.setattr(attention, "SCORES_AT_A_TIME", scores_at_a_time)
+    monkeypatch.setattr(attention_sdpa, "SCORES_AT_A_TIME", scores_at_a_time)
     queries, leaves = random_attention()
     positions = torch.arange(40)
     is_seen = ((positions[:, None] - positions).abs() <= 4) | (positions < 8)
@@ -515,7 +559,8 @@ def test_layer_against_token_by_token_reference():
     kinds[1, 6:] = 0
     kinds[1, 1] = 2
     tokens = PackedTokens(kinds, [one_sided])
-    got = tokens.unpack(layer.packed(tokens.pack(hidden), tokens, tokens.all_queries()))
+    plan = BACKENDS["sdpa"].plan(tokens, tokens.all_queries())
+    got = tokens.unpack(layer.attend_packed(tokens.pack(hidden), plan))
     expected = torch.zeros_like(hidden)
     for row in range(2):
         for position in range(length):

@@ -1,4 +1,5 @@
 import copy
+import hashlib
 
 import pytest
 import torch
@@ -136,11 +137,8 @@ def test_adapters(model):
 
 
 def test_weights_are_hashed_once(model, monkeypatch):
-    calls = []
-    from kept_hf.models import caches as prompt_caches
-
-    sha256 = prompt_caches.hashlib.sha256
-    monkeypatch.setattr(prompt_caches.hashlib, "sha256", lambda *args: calls.append(1) or sha256(*args))
+    calls, sha256 = [], hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda *args: calls.append(1) or sha256(*args))
     assert model.weights_fingerprint() == model.weights_fingerprint()
     assert len(calls) == 1
 
@@ -224,7 +222,7 @@ def test_codes_on_another_device_than_the_note(notes, codes):
         *([states.to("meta") for states in both] for both in (notes.keys, notes.values)),
         notes.lengths, notes.token_ids, notes.weights,
     )  # fmt: skip
-    seen = SeenByMasks.of(elsewhere, 0, codes, codes.slots([0, 1]), layer=0)
+    seen = SeenByMasks.in_layer(elsewhere, 0, codes, codes.slots([0, 1]), layer=0)
     query = codes.keys[0][:, :2].to("meta")
     assert mask_attention(query, query, query, seen).device.type == "meta"
     assert codes.keys[0].device.type == "cpu"
@@ -232,8 +230,8 @@ def test_codes_on_another_device_than_the_note(notes, codes):
 
 def test_parts_in_memory(model, codes):
     parts = (model.encode_codes({code: block}) for code, block in BLOCKS.items())
-    about = {name: getattr(codes, name) for name in ("lengths", "token_ids", "weights", "codes")}
-    cache = CodeCache.of_parts(parts, **about)
+    fields = {name: getattr(codes, name) for name in ("lengths", "token_ids", "weights", "codes")}
+    cache = CodeCache.from_parts(parts, **fields)
     for ours, expected in zip([*cache.keys, *cache.values], [*codes.keys, *codes.values], strict=True):
         assert ours.is_contiguous()
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)

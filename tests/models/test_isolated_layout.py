@@ -11,8 +11,7 @@ from torch.nn.functional import cross_entropy
 from transformers.utils import logging as transformers_logging
 
 from kept_hf import KeptLongformerForICDPrompting
-from kept_hf.models.mask_attention import SCORES_AT_A_TIME
-from kept_hf.models.modeling_kept_longformer import logger as model_logger
+from kept_hf.models.mask_attention import default_chunk_size
 
 MASK, PAD = 4, 1
 NOTES = [[0, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 2], [0, 40, 41, 42, 2], [0, 33, 34, 35, 36, 37, 38, 2]]
@@ -164,10 +163,21 @@ def test_no_more_codes_at_a_time_than_asked(model, monkeypatch):
     model.score(notes, codes, chunk_size=4)
     assert sizes == [4, 2] * 2
     sizes.clear()
-    monkeypatch.setattr("kept_hf.models.mask_attention.FEWEST_AT_A_TIME", 1)
-    monkeypatch.setitem(SCORES_AT_A_TIME, "cpu", 2 * (13 + 10 + 1) * 3)  # heads, note and longest block and mask, codes
+    scores_at_a_time = 2 * (13 + 10 + 1) * 3  # heads, note and longest block and mask, codes
+    monkeypatch.setattr(
+        "kept_hf.models.isolated_layout.default_chunk_size",
+        lambda num_heads, num_keys, device: scores_at_a_time // (num_heads * num_keys),
+    )
     model.score(notes, codes)
     assert sizes == [3, 3, 4, 2], "a shorter note leaves room for more codes"
+
+
+def test_default_chunk_size():
+    """Fewer codes of a longer note, more on a GPU, and never so few that reading the weights would take the time."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    sizes = [default_chunk_size(12, num_keys, cpu) for num_keys in (0, 10, 1000, 4000, 10**6, 10**9)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[2] > sizes[3] > sizes[4] == sizes[5] > 1
+    assert default_chunk_size(12, 4000, gpu) > sizes[3]
 
 
 def test_order_grouping_and_other_codes(model, expected):
@@ -208,20 +218,34 @@ def test_forward_padding_batch_and_gradients_on_or_off(model, expected):
 
 @torch.no_grad()
 def test_evaluation_encodes_the_same_blocks_once(model, monkeypatch):
-    batch, calls = isolated_batch(), []
-    encode = model._block_states
-    monkeypatch.setattr(model, "_block_states", lambda *args: calls.append(1) or encode(*args))
+    batch, encoded = isolated_batch(), []
+    global_states = model.longformer.global_states
+
+    def watched(input_ids, *args, **kwargs):
+        encoded.append(len(input_ids))
+        return global_states(input_ids, *args, **kwargs)
+
+    def encoded_blocks():
+        """How often the six blocks were encoded since the last look; beside them three notes a pass."""
+        times = encoded.count(6)
+        encoded.clear()
+        return times
+
+    monkeypatch.setattr(model.longformer, "global_states", watched)
     first = model(**batch).logits
-    assert torch.equal(model(**batch).logits, first) and len(calls) == 1
+    assert encoded_blocks() == 1
+    assert torch.equal(model(**batch).logits, first) and encoded_blocks() == 0
     # Other blocks, and other weights.
     batch["code_input_ids"][0, 1] = 77
-    assert (model(**batch).logits != first).any() and len(calls) == 2
+    assert (model(**batch).logits != first).any() and encoded_blocks() == 1
     model.longformer.embeddings.word_embeddings.weight[77] += 1
     model(**batch)
-    assert len(calls) == 3
+    assert encoded_blocks() == 1
     with torch.enable_grad():
         model(**batch).loss.backward()
-    assert len(calls) == 4 and model._last_blocks is None
+    assert encoded_blocks() == 1
+    model(**batch)
+    assert encoded_blocks() == 1, "a step may have followed"
 
 
 def test_descriptions_are_encoded_as_by_the_plain_encoder(model):
@@ -358,7 +382,7 @@ def test_errors_of_caches(model):
 
 @pytest.fixture
 def warnings_of_models(caplog):
-    model_logger.warning_once.cache_clear()
+    logging.Logger.warning_once.cache_clear()
     transformers_logging.enable_propagation()
     with caplog.at_level(logging.WARNING):
         yield lambda: [r.getMessage() for r in caplog.records if "prompt_layout" in r.getMessage()]

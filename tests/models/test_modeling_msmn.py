@@ -13,7 +13,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 import kept_hf.models.modeling_msmn as modeling
 from kept_hf import ICDCodeSet, MSMNConfig, MSMNForICDCoding
-from kept_hf.models.modeling_msmn import PUBLIC_NAMES, convert_msmn_state_dict, in_chunks, rdrop_loss, read_both_ways
+from kept_hf.models import lstm_msmn
+from kept_hf.models.conversion_msmn import PUBLIC_NAMES, convert_msmn_state_dict
+from kept_hf.models.lstm_msmn import in_chunks, read_both_ways
+from kept_hf.models.modeling_msmn import rdrop_loss
 from kept_hf.models.publication import CREDENTIALED
 
 VOCAB, CODES = 30, 5
@@ -237,7 +240,7 @@ def test_rdrop_reads_the_notes_twice_and_the_codes_once(monkeypatch):
         return rdrop_loss(first, second, labels, alpha)
 
     monkeypatch.setattr(modeling, "rdrop_loss", spy)
-    read = count_reads(model, monkeypatch)
+    read = count_reads(model)
     output = model(**BATCH, labels=LABELS)
     assert sorted(read) == [2 * len(NOTES), 2 * CODES]
     (first, second, alpha) = seen[0]
@@ -268,7 +271,7 @@ def test_chunks_change_nothing(chunk):
 def test_recomputed_chunks_have_the_same_dropout(monkeypatch):
     model = tiny(output_dropout=0.5, code_chunk_size=2).train()
     recomputed = gradients(model, **BATCH, labels=LABELS)
-    monkeypatch.setattr(modeling, "checkpoint", lambda function, *args, use_reentrant: function(*args))
+    monkeypatch.setattr(lstm_msmn, "checkpoint", lambda function, *args, use_reentrant: function(*args))
     torch.testing.assert_close(gradients(model, **BATCH, labels=LABELS), recomputed)
     assert gradients(model, seed=1, **BATCH, labels=LABELS)["loss"] != recomputed["loss"]
 
@@ -304,16 +307,16 @@ def test_chunks_save_memory():
     assert kept_bytes(0, 20) - kept_bytes(0, 20, codes=200) > 12 * features
 
 
-def count_reads(model, monkeypatch):
+def count_reads(model):
     """Grows by the rows that the LSTM reads."""
-    reads, read = [], model._read
-    monkeypatch.setattr(model, "_read", lambda ids, lengths: reads.append(len(ids)) or read(ids, lengths))
+    reads = []
+    model.word_embedding.register_forward_hook(lambda module, inputs, output: reads.append(len(inputs[0])))
     return reads
 
 
-def test_codes_are_read_once_an_evaluation(monkeypatch):
+def test_codes_are_read_once_an_evaluation():
     model = tiny().eval()
-    reads = count_reads(model, monkeypatch)
+    reads = count_reads(model)
 
     def read_again():
         reads.clear()
@@ -356,11 +359,11 @@ def test_codes_are_read_once_an_evaluation(monkeypatch):
     assert read_again()[0] == 1, "in another precision"
 
 
-def test_codes_have_gradients_in_evaluation_mode(monkeypatch):
+def test_codes_have_gradients_in_evaluation_mode():
     model = tiny().eval()
     with torch.no_grad():
         model(**BATCH)
-    reads = count_reads(model, monkeypatch)
+    reads = count_reads(model)
     for _ in range(2):
         model.zero_grad()
         model(**BATCH, labels=LABELS).loss.backward()

@@ -1,3 +1,5 @@
+import itertools
+
 import datasets
 import numpy as np
 import pytest
@@ -44,8 +46,8 @@ def test_a_note(coder, tiny_model, processor, code_set):
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
 @pytest.mark.parametrize("codes_per_prompt", [None, 1, 4])
 def test_batches_and_prompts(coder, tiny_model, processor, code_set, batch_size, codes_per_prompt):
-    asker = KeptProcessor(processor.tokenizer, code_set, max_length=200, codes_per_prompt=codes_per_prompt)
-    expected = expected_scores(tiny_model, asker, NOTES)
+    asked = KeptProcessor(processor.tokenizer, code_set, max_length=200, codes_per_prompt=codes_per_prompt)
+    expected = expected_scores(tiny_model, asked, NOTES)
     for inputs in (NOTES, tuple(NOTES), [{"text": note} for note in NOTES]):
         results = coder(inputs, batch_size=batch_size, codes_per_prompt=codes_per_prompt)
         assert isinstance(results, list)
@@ -114,8 +116,8 @@ def test_defaults_of_the_pipeline(tiny_model, processor):
 
 def test_defaults_hold_beside_what_a_call_gives(tiny_model, processor, code_set):
     coder = pipeline("icd-coding", model=tiny_model, processor=processor, device="cpu", codes_per_prompt=1)
-    asker = KeptProcessor(processor.tokenizer, code_set, max_length=200, codes_per_prompt=1)
-    expected = expected_scores(tiny_model, asker, NOTES[:1])
+    asked = KeptProcessor(processor.tokenizer, code_set, max_length=200, codes_per_prompt=1)
+    expected = expected_scores(tiny_model, asked, NOTES[:1])
     np.testing.assert_allclose(scores([coder(NOTES[0], codes=list(code_set))], code_set), expected, atol=1e-5)
 
 
@@ -194,3 +196,54 @@ def test_isolated_layout(tiny_model, roberta_tokenizer, code_set, monkeypatch, b
     changed = expected_scores(tiny_model, processor, NOTES)
     np.testing.assert_allclose(scores(coder(NOTES), code_set), changed, atol=1e-5)
     assert np.abs(changed - expected).max() > 1e-3
+
+
+def test_what_does_not_change_is_made_once_a_call(tiny_model, roberta_tokenizer, code_set, monkeypatch):
+    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
+    tiny_model.config.prompt_layout = "isolated"
+    coder, calls = pipeline("icd-coding", model=tiny_model, processor=processor, device="cpu"), []
+
+    def count(owner, name):
+        function = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **kwargs: calls.append(name) or function(*args, **kwargs))
+
+    coder(NOTES)
+    count(KeptProcessor, "code_blocks")
+    count(tiny_model, "weights_fingerprint")
+    count(tiny_model, "encode_codes")
+    for inputs in (NOTES, iter(NOTES), NOTES[0]):
+        list(coder(inputs))
+        assert sorted(calls) == ["code_blocks", "weights_fingerprint"], "however many notes"
+        calls.clear()
+    coder(NOTES, codes=["584.9", "401.9"])
+    assert sorted(calls) == ["code_blocks", "encode_codes", "weights_fingerprint"]
+
+
+def test_changes_between_calls_are_noticed(tiny_model, roberta_tokenizer, code_set):
+    def fresh():
+        processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
+        return pipeline("icd-coding", model=tiny_model, processor=processor, device="cpu")
+
+    tiny_model.config.prompt_layout = "isolated"
+    coder = fresh()
+    results = [coder("fever")]
+    # Another order of the same codes.
+    codes = ["401.9", "584.9"]
+    for order in (codes, codes[::-1]):
+        scores_of_order = {row["code"]: row["score"] for row in coder("fever", codes=order)}
+        assert scores_of_order == pytest.approx(
+            {row["code"]: row["score"] for row in results[0] if row["code"] in codes}, abs=1e-5
+        )
+    # Another description, in the same code set.
+    code_set.descriptions["401.9"] = "fever and cough"
+    results.append(coder("fever"))
+    # Other weights, by training and around the versions that PyTorch counts.
+    with torch.no_grad():
+        tiny_model.longformer.embeddings.LayerNorm.bias.add_(0.1)
+    results.append(coder("fever"))
+    tiny_model.longformer.embeddings.LayerNorm.bias.data.mul_(1.5)
+    results.append(coder("fever"))
+    assert results[-1] == fresh()("fever")
+    by_code = [{row["code"]: row["score"] for row in result} for result in results]
+    assert all(one["401.9"] != other["401.9"] for one, other in itertools.pairwise(by_code))
+    assert by_code[0]["038.9"] == pytest.approx(by_code[1]["038.9"], abs=1e-5)

@@ -1,3 +1,4 @@
+import inspect
 import json
 import logging
 import random
@@ -10,8 +11,9 @@ from conftest import CODES
 from transformers import AutoProcessor, BatchEncoding
 
 from kept_hf import ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor
-from kept_hf.models.processing_kept import pad_features
-from kept_hf.models.prompting import KEPT_50_PROMPT_ORDER
+from kept_hf.models import prompting
+from kept_hf.models.padding import pad_features
+from kept_hf.models.published import KEPT_50_PROMPT_ORDER
 
 PRESET_NAMES = ("kept-50", "kept-rerank", "kept-50-exact", "kept-rerank-exact")
 HEADERS = (
@@ -479,6 +481,58 @@ def test_no_text_message(processor):
 def test_settings_below_one(roberta_tokenizer, code_set, name, value):
     with pytest.raises(ValueError, match=f"{name}={value}"):
         KeptProcessor(roberta_tokenizer, code_set, **{name: value})
+
+
+def test_for_codes_keeps_every_other_setting(tokenizer, code_set):
+    """By the constructor's own list of arguments, so that a new one cannot be forgotten."""
+    order = list(code_set)[::-1]
+    given = {"preset": "kept-rerank-exact", "max_length": 333, "global_attention_stride": 3, "chat_template": "{{ x }}"}
+    others = {"tokenizer": tokenizer, "code_set": code_set, "codes_per_prompt": 5}
+    default = KeptProcessor(tokenizer)
+    names = set(inspect.signature(KeptProcessor.__init__).parameters) - {"self", "kwargs"} | {"chat_template"}
+    assert names == {*given, *others, "prompt_order", "prompt_layout"}, "give a new argument another value above"
+    assert all(getattr(default, name) != value for name, value in given.items())
+    processor = KeptProcessor(**given, **others)
+    few = code_set.subset(["584.9", "401.9"])
+    made = processor.for_codes(few)
+    assert made.tokenizer is tokenizer and made.code_set is few
+    assert {name: getattr(made, name) for name in given} == given
+    assert (made.codes_per_prompt, made.prompt_order, made.prompt_layout) == (None, None, "joint")
+    fresh = KeptProcessor(tokenizer, few, **{name: value for name, value in given.items() if name != "chat_template"})
+    note = random_note(random.Random(3), 60)
+    assert made(note, return_cut=True) == fresh(note, return_cut=True)
+    assert made.config_overrides() == fresh.config_overrides()
+    # The first one is as it was.
+    assert processor.code_set is code_set and processor.codes_per_prompt == 5
+    assert len(processor(note)["input_ids"]) == 2
+    ordered = KeptProcessor(tokenizer, code_set, prompt_order=order).for_codes(code_set)
+    assert ordered.prompt_order == order
+
+
+def test_for_codes_in_other_prompts(roberta_tokenizer, code_set):
+    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200)
+    assert [len(group) for group in processor.for_codes(code_set, codes_per_prompt=4).code_groups()] == [4, 2]
+    isolated = processor.for_codes(code_set, prompt_layout="isolated")
+    assert list(isolated("fever")) == ["input_ids", "attention_mask", "code_indices"]
+    assert isolated.for_codes(code_set.subset(["401.9"])).prompt_layout == "isolated"
+    for arguments, message in (
+        ({"codes_per_prompt": 0}, "codes_per_prompt=0 is less than 1"),
+        ({"prompt_layout": "both"}, "prompt_layout='both' is unknown; pass one of joint, isolated"),
+        ({"prompt_layout": "isolated", "codes_per_prompt": 2}, "codes_per_prompt with prompt_layout='isolated'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            processor.for_codes(code_set, **arguments)
+    ordered = KeptProcessor(roberta_tokenizer, code_set, prompt_order=list(code_set)[::-1])
+    with pytest.raises(ValueError, match="prompt_order has 6 codes, the code set 1"):
+        ordered.for_codes(code_set.subset(["401.9"]))
+
+
+def test_the_end_of_the_prompt_is_written_in_one_place(tokenizer, code_set, monkeypatch):
+    monkeypatch.setattr(prompting, "PROMPT_END", "; ")
+    processor = KeptProcessor(tokenizer, code_set, max_length=300)
+    text = prompting.prompt_text(list(CODES.values()), tokenizer.mask_token, prompting.get_preset("kept-50"))
+    assert text.endswith("; ")
+    assert processor("Fever")["input_ids"] == tokenizer(f"{text}fever").input_ids
 
 
 def test_unknown_preset(roberta_tokenizer, code_set):

@@ -26,7 +26,7 @@ from launching import ROOT, launch, logged_losses
 from safetensors.torch import load_file
 
 from kept_hf import KeptLongformerForICDPrompting
-from kept_hf.models.modeling_kept_longformer import KeptLongformerLayer
+from kept_hf.models.longformer_layers import KeptLongformerLayer
 
 CONFIGS = {path.stem: path for path in sorted((ROOT / "examples" / "accelerate").glob("*.yaml"))}
 SHARD_ON_CPU = '''

@@ -1,242 +1,96 @@
-"""Longformer attention as pure functions of tensors, exact on packed tokens.
+"""Longformer attention on packed tokens: what every backend computes, and its interface.
 
 Semantics (Beltagy et al., arXiv 2004.05150, and transformers' `LongformerSelfAttention`): a local query sees the tokens
-of its window and the global tokens, all through the local projections, each once; a global query sees every token
-through the global projections.
+of its window and the global tokens, all through the local projections, each once; a global query sees every token of
+its row through the global projections.
 
-In all functions `query`, `key` and `value` are `(1, num_heads, number, head_dim)`, heads first because the CPU kernel
-is slower on transposed views, and not scaled. Keys are all packed tokens ([`PackedTokens`]: without padding, global
-ones first).
+A backend is a file with a subclass of [`AttentionBackend`], and a line in the registry (`attention_backends`).
 """
 
 from __future__ import annotations
 
-import functools
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
-from torch.nn.functional import scaled_dot_product_attention
-from torch.utils.checkpoint import checkpoint
 
-from .packed_tokens import Block, PackedTokens, Queries, QueryBlocks
-
-SCORES_AT_A_TIME = 1 << 22
-"""On a CPU, about so many scores of a block are computed at a time, so that they stay in the cache."""
-
-SMALL_BLOCK = 1 << 16
-"""On a CPU, blocks of fewer scores are computed all at once: one by one they would be too many small steps."""
-
-MANY_ROWS = 8
-"""Elsewhere, the global queries of more rows are computed all at once, and of fewer row by row, without a mask."""
+from .packed_tokens import PackedTokens, Queries
 
 
-@torch.compiler.disable  # blocks differ from batch to batch: each would be compiled anew
-def longformer_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: QueryBlocks, dropout: float = 0.0
-) -> torch.Tensor:
-    """Attention of local queries to their window and the global tokens, or of global queries to all of their row.
+@dataclass
+class AttentionPlan:
+    """Which token sees which, in the form that a backend wants. Made once for a forward pass, used by all layers.
 
-    Args:
-        query: of the tokens wanted, all local or all global ones.
-        key, value: of all packed tokens, through the same projections as `query`.
-        blocks: of these queries ([`kept_hf.models.packed_tokens.Queries`]).
-        dropout: of the attention probabilities.
-
-    Returns:
-        `(1, num_heads, num_queries, head_dim)`.
-
-    Examples:
-        >>> tokens = PackedTokens(torch.tensor([[2, 1, 1, 1, 0]]), [1])  # a global token, three local ones, padding
-        >>> query, key = torch.zeros(1, 1, 3, 8), torch.zeros(1, 1, 4, 8)
-        >>> value = torch.tensor([1.0, 2.0, 4.0, 8.0])[None, None, :, None].expand(1, 1, 4, 8)
-        >>> blocks = tokens.all_queries().local_blocks[1]
-        >>> longformer_attention(query, key, value, blocks)[0, 0, :, 0]  # means of what is seen
-        tensor([2.3333, 3.7500, 4.3333])
-    """
-    if _are_better_at_once(blocks, query.device):
-        return attention_at_once(query, key, value, blocks, dropout)
-    return attention_by_block(query, key, value, blocks, dropout)
-
-
-def _are_better_at_once(blocks: QueryBlocks, device: torch.device) -> bool:
-    if device.type == "cpu":
-        return blocks.num_scores < SMALL_BLOCK * len(blocks.blocks)
-    return blocks.window is not None or len(blocks.blocks) > MANY_ROWS
-
-
-def attention_at_once(query, key, value, blocks: QueryBlocks, dropout: float = 0.0) -> torch.Tensor:
-    """As [`longformer_attention`], all blocks in one `scaled_dot_product_attention`.
-
-    Where blocks share keys, the copies of these are not kept for the backward pass, which makes them again.
-    """
-    if not torch.is_grad_enabled() or blocks.table(query.dtype).key_slots.numel() <= 2 * key.shape[2]:
-        return _at_once(query, key, value, blocks, dropout)
-    return checkpoint(_at_once, query, key, value, blocks, dropout, use_reentrant=False, preserve_rng_state=dropout > 0)
-
-
-def _at_once(query, key, value, blocks: QueryBlocks, dropout: float) -> torch.Tensor:
-    dtype = query.dtype
-    if dtype == torch.bfloat16 and query.device.type == "cpu" and torch.is_grad_enabled():
-        # The CPU kernel's backward pass takes half as long again in bfloat16.
-        query, key, value = query.float(), key.float(), value.float()
-    table = blocks.table(query.dtype)
-
-    def at(states, slots):
-        """`(num_blocks, num_heads, slots of a block, head_dim)`"""
-        return states[0].index_select(1, slots.flatten()).unflatten(1, slots.shape).transpose(0, 1)
-
-    query, key, value = at(query, table.query_slots), at(key, table.key_slots), at(value, table.key_slots)
-    with torch.autocast(query.device.type, enabled=False):
-        context = scaled_dot_product_attention(query, key, value, attn_mask=table.bias, dropout_p=dropout).to(dtype)
-    return context.transpose(0, 1).flatten(1, 2)[None].index_select(2, table.output_slots)
-
-
-def attention_by_block(query, key, value, blocks: QueryBlocks, dropout: float = 0.0) -> torch.Tensor:
-    """As [`longformer_attention`], one block after the other, with no more than its own keys."""
-    if query.device.type == "cpu":
-        return _blocked(query, key, value, blocks, dropout)
-    contexts = []
-    for block in blocks.blocks:
-        keys, values = (_keys(states, block) for states in (key, value))
-        mask = blocks.bias(block, query.dtype)
-        contexts.append(scaled_dot_product_attention(query[:, :, block.queries], keys, values, mask, dropout))
-    return torch.cat(contexts, dim=2)
-
-
-def _keys(states: torch.Tensor, block: Block) -> torch.Tensor:
-    """Keys or values of a block, without a copy where they stand side by side."""
-    if block.global_keys.stop == block.local_keys.start:
-        return states[..., block.global_keys.start : block.local_keys.stop, :]
-    return torch.cat([states[..., block.global_keys, :], states[..., block.local_keys, :]], dim=-2)
-
-
-def _blocked(query, key, value, blocks: QueryBlocks, dropout: float) -> torch.Tensor:
-    return _BlockedAttention.apply(query[0], key[0], value[0], blocks, dropout)[None]
-
-
-class _BlockedAttention(torch.autograd.Function):
-    """Block by block and a few heads at a time, so that scores stay in the cache; the backward pass makes them again.
-
-    On a CPU this is as fast as `scaled_dot_product_attention` in float32 and twice as fast in bfloat16, and dropout
-    costs no memory.
-    """
-
-    @staticmethod
-    def forward(ctx, query, key, value, blocks, dropout):
-        ctx.blocks, ctx.dropout = blocks, dropout
-        ctx.random_state = torch.get_rng_state() if dropout else None
-        context = torch.empty_like(query)
-        with torch.autocast("cpu", enabled=False):
-            for block, heads, keys, values in _parts(key, value, blocks, len(query)):
-                probabilities = _probabilities(query[heads, block.queries], keys, block, blocks)
-                if dropout:
-                    probabilities *= _kept(probabilities, dropout)
-                context[heads, block.queries] = torch.bmm(probabilities, values)
-        ctx.save_for_backward(query, key, value)
-        return context
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        query, key, value = ctx.saved_tensors
-        query_gradient = torch.empty_like(query)
-        key_gradient, value_gradient = torch.zeros_like(key), torch.zeros_like(value)
-        scale = query.shape[-1] ** -0.5
-        with torch.random.fork_rng(devices=[], enabled=ctx.dropout > 0):
-            if ctx.dropout:
-                torch.set_rng_state(ctx.random_state)
-            for block, heads, keys, values in _parts(key, value, ctx.blocks, len(query)):
-                queries, of_context = query[heads, block.queries], gradient[heads, block.queries].contiguous()
-                probabilities = _probabilities(queries, keys, block, ctx.blocks)
-                of_scores = torch.bmm(of_context, values.transpose(1, 2)).float()
-                kept = probabilities
-                if ctx.dropout:
-                    factors = _kept(probabilities, ctx.dropout)
-                    kept = probabilities * factors
-                    of_scores *= factors
-                _add(value_gradient[heads], torch.bmm(kept.transpose(1, 2), of_context), block)
-                # Of the softmax.
-                mean = (of_scores * probabilities).sum(dim=-1, keepdim=True)
-                of_scores = of_scores.sub_(mean).mul_(probabilities).mul_(scale).to(query.dtype)
-                query_gradient[heads, block.queries] = torch.bmm(of_scores, keys)
-                _add(key_gradient[heads], torch.bmm(of_scores.transpose(1, 2), queries), block)
-        return query_gradient, key_gradient, value_gradient, None, None
-
-
-def _parts(key, value, blocks: QueryBlocks, num_heads: int):
-    """Each block, a few heads at a time: block, heads, their keys and values."""
-    for block in blocks.blocks:
-        keys, values = _keys(key, block), _keys(value, block)
-        at_a_time = max(torch.get_num_threads(), SCORES_AT_A_TIME // (block.num_queries * block.num_keys))
-        for first in range(0, num_heads, at_a_time):
-            heads = slice(first, min(first + at_a_time, num_heads))
-            yield block, heads, keys[heads], values[heads]
-
-
-def _probabilities(queries, keys, block: Block, blocks: QueryBlocks) -> torch.Tensor:
-    """`(heads, queries of the block, its keys)`"""
-    scale = queries.shape[-1] ** -0.5
-    bias = blocks.bias(block, queries.dtype)
-    if bias is None:
-        scores = torch.bmm(queries, keys.transpose(1, 2)).mul_(scale)
-    else:
-        scores = torch.baddbmm(bias.expand(len(queries), -1, -1), queries, keys.transpose(1, 2), alpha=scale)
-    return torch.softmax(scores, dim=-1)
-
-
-def _kept(probabilities: torch.Tensor, dropout: float) -> torch.Tensor:
-    """Factors of dropout."""
-    return torch.empty_like(probabilities).bernoulli_(1 - dropout).div_(1 - dropout)
-
-
-def _add(gradient: torch.Tensor, part: torch.Tensor, block: Block) -> None:
-    """Add a block's gradients of its keys or values where they stand."""
-    of_global, of_local = part.split([part.shape[1] - _length(block.local_keys), _length(block.local_keys)], dim=1)
-    gradient[:, block.global_keys] += of_global
-    gradient[:, block.local_keys] += of_local
-
-
-def _length(part: slice) -> int:
-    return part.stop - part.start
-
-
-class FlexMasks:
-    """Block masks for PyTorch's FlexAttention, made once for a forward pass.
-
-    Args:
-        tokens: what stands where.
+    Attributes:
+        backend: which made it.
+        tokens: all tokens of the batch.
         queries: the tokens of which a result is wanted.
+        global_part: the global queries, for `backend.attend`.
+        local_parts: the local queries, for each one-sided window.
     """
 
-    def __init__(self, tokens: PackedTokens, queries: Queries):
-        rows, positions = (torch.from_numpy(array).to(tokens.device) for array in (tokens.rows, tokens.positions))
-        num_global, num_tokens = tokens.num_global, tokens.num_tokens
+    backend: AttentionBackend
+    tokens: PackedTokens
+    queries: Queries
+    global_part: Any
+    local_parts: dict[int, Any]
 
-        def make(slots: torch.Tensor, window: int | None):
-            if not len(slots):
-                return None
-            query_rows, query_positions = rows[slots], positions[slots]
+    def attend_global(self, query, key, value, dropout: float = 0.0) -> torch.Tensor:
+        """Attention of the global queries; arguments as for [`AttentionBackend.attend`]."""
+        return self.backend.attend(query, key, value, self.global_part, dropout)
 
-            def sees(batch, head, query, key):
-                is_of_row = query_rows[query] == rows[key]
-                if window is None:
-                    return is_of_row
-                is_near = (query_positions[query] - positions[key]).abs() <= window
-                return is_of_row & (is_near | (key < num_global))
+    def attend_local(self, query, key, value, window: int, dropout: float = 0.0) -> torch.Tensor:
+        """Attention of the local queries, who see `window` tokens on each side, and the global tokens."""
+        return self.backend.attend(query, key, value, self.local_parts[window], dropout)
 
-            return create_block_mask(sees, None, None, len(slots), num_tokens, device=tokens.device)
+    def at(self, positions: torch.Tensor) -> tuple[AttentionPlan, torch.Tensor]:
+        """The plan for some tokens of the batch only.
 
-        self.of_global = make(queries.slots[: queries.num_global], None)
-        local = queries.slots[queries.num_global :]
-        self.of_local = {window: make(local, window) for window in queries.local_blocks}
+        Args:
+            positions: `(batch_size, num_positions)`.
 
-
-def flex_product(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: BlockMask) -> torch.Tensor:
-    """FlexAttention under a mask of [`FlexMasks`]: on CUDA; on a CPU it has no backward pass. No dropout."""
-    return _compiled_flex_attention()(query, key, value, block_mask=mask)
+        Returns:
+            The plan, and which of its queries stands at each position ([`PackedTokens.queries_at`]).
+        """
+        queries, index = self.tokens.queries_at(positions)
+        return self.backend.plan(self.tokens, queries), index
 
 
-@functools.cache
-def _compiled_flex_attention():
-    return torch.compile(flex_attention, dynamic=True)
+class AttentionBackend:
+    """One way to compute attention on packed tokens."""
+
+    def check(self, device: torch.device, dropout: float) -> None:
+        """Refuse what this backend cannot do.
+
+        Args:
+            device: of the model.
+            dropout: of the attention probabilities.
+
+        Raises:
+            ValueError: the message says what to pass instead.
+        """
+
+    def plan(self, tokens: PackedTokens, queries: Queries) -> AttentionPlan:
+        """What all layers share.
+
+        Args:
+            tokens: all tokens of the batch.
+            queries: the tokens of which a result is wanted, of `tokens.all_queries()` or `tokens.queries_at(...)`.
+        """
+        raise NotImplementedError
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, plan: Any, dropout: float = 0.0
+    ) -> torch.Tensor:
+        """Attention of the global queries, or of the local ones.
+
+        Args:
+            query: `(1, num_heads, num_queries, head_dim)`, of the queries of one kind, not scaled.
+            key, value: `(1, num_heads, num_tokens, head_dim)`, of all packed tokens, through the same projections.
+            plan: the part of the plan for these queries: `global_part`, or one of `local_parts`.
+            dropout: of the attention probabilities.
+
+        Returns:
+            `(1, num_heads, num_queries, head_dim)`.
+        """
+        raise NotImplementedError

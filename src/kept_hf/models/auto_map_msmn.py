@@ -15,6 +15,7 @@ MSMN_AUTO_CLASSES = {
 """Auto class → file and class."""
 
 PUBLISHED_TOGETHER = """
+from .conversion_msmn import convert_msmn_state_dict
 from .modeling_msmn import MSMNForICDCoding
 from .tokenization_msmn import MSMNTokenizer
 """

@@ -120,18 +120,18 @@ class NoteCache(GlobalStates):
                     f"{metadata.get('format')!r}, not {cls.__name__!r} in {FORMAT!r}; pass a file that "
                     f"{cls.__name__}.save wrote."
                 )
-            about = json.loads(metadata["about"])
-            layers, fingerprint = range(about.pop("num_layers")), about.pop("fingerprint")
+            description = json.loads(metadata["about"])
+            layers, fingerprint = range(description.pop("num_layers")), description.pop("fingerprint")
             keys, values = ([file.get_tensor(f"{name}.{layer}") for layer in layers] for name in ("keys", "values"))
             vectors = file.get_tensor("vectors") if "vectors" in file.keys() else None  # noqa: SIM118 (no mapping)
-        cache = cls(keys=keys, values=values, vectors=vectors, **about)
+        cache = cls(keys=keys, values=values, vectors=vectors, **description)
         if cache.fingerprint != fingerprint:
             raise ValueError(f"path={os.fspath(path)!r}: its tokens are not those it was made of; {cls._remedy()}")
         return cache
 
     def _metadata(self) -> dict[str, str]:
-        about = {**self._description(), "num_layers": len(self.keys), "fingerprint": self.fingerprint}
-        return {"format": FORMAT, "kind": type(self).__name__, "about": json.dumps(about)}
+        description = {**self._description(), "num_layers": len(self.keys), "fingerprint": self.fingerprint}
+        return {"format": FORMAT, "kind": type(self).__name__, "about": json.dumps(description)}
 
     def _description(self) -> dict:
         return {"weights": self.weights, "lengths": self.lengths, "token_ids": self.token_ids}
@@ -169,13 +169,13 @@ class CodeCache(NoteCache):
         }
 
     @classmethod
-    def of_parts(cls, parts: Iterable[GlobalStates], path: str | os.PathLike | None = None, **about) -> CodeCache:
+    def from_parts(cls, parts: Iterable[GlobalStates], path: str | os.PathLike | None = None, **fields) -> CodeCache:
         """Put together what was encoded in parts, each of which is in memory once.
 
         Args:
             parts: of the descriptions, in the order of the codes.
             path: a safetensors file to write them to. By default they stay in memory.
-            about: `lengths`, `token_ids`, `weights` and `codes`.
+            fields: `lengths`, `token_ids`, `weights` and `codes`.
 
         Returns:
             The cache; with `path` that of the file, mapped into memory.
@@ -184,13 +184,13 @@ class CodeCache(NoteCache):
         first = next(parts)
         # Tensors of this shape without memory of their own.
         keys, values = (
-            [states.new_empty(1).expand(states.shape[0], sum(about["lengths"]), states.shape[2]) for states in both]
+            [states.new_empty(1).expand(states.shape[0], sum(fields["lengths"]), states.shape[2]) for states in both]
             for both in (first.keys, first.values)
         )
         vectors = first.vectors
         if vectors is not None:
-            vectors = vectors.new_empty(1).expand(len(about["lengths"]), vectors.shape[1])
-        cache, parts = cls(keys=keys, values=values, vectors=vectors, **about), itertools.chain([first], parts)
+            vectors = vectors.new_empty(1).expand(len(fields["lengths"]), vectors.shape[1])
+        cache, parts = cls(keys=keys, values=values, vectors=vectors, **fields), itertools.chain([first], parts)
         del first
         if path is None:
             cache.keys, cache.values = (list(map(torch.empty_like, both)) for both in (keys, values))
@@ -286,5 +286,5 @@ def _tensors(states: GlobalStates) -> dict[str, torch.Tensor]:
     """What a file holds, by its names."""
     tensors = {} if states.vectors is None else {"vectors": states.vectors}
     for name in ("keys", "values"):
-        tensors |= {f"{name}.{layer}": of_layer for layer, of_layer in enumerate(getattr(states, name))}
+        tensors |= {f"{name}.{layer}": tensor for layer, tensor in enumerate(getattr(states, name))}
     return tensors

@@ -4,13 +4,13 @@ from huggingface_hub.dataclasses import strict
 from transformers.models.longformer.configuration_longformer import LongformerConfig
 from transformers.utils import logging
 
+from .attention_backends import ATTENTION_BACKENDS
 from .auto_map import remote_code
 from .prompting import PROMPT_LAYOUTS
 
 logger = logging.get_logger(__name__)
 
 PROMPT_LOSSES = ("full_vocabulary", "two_way")
-ATTENTION_BACKENDS = ("auto", "sdpa", "flex", "eager")
 
 
 @strict
@@ -38,7 +38,7 @@ class KeptLongformerConfig(LongformerConfig):
             published. `"isolated"`: each code in a block of its own, so that the note is read once for any number of
             codes and descriptions are read once for all notes (see [`KeptLongformerForICDPrompting`]).
         similarity_prior (`bool`, defaults to `False`):
-            Add to each score of the isolated layout how like its description the likest windows of the note are:
+            Add to each score of the isolated layout the MaxSim of its description and the windows of the note:
             scale · (similarity − threshold), both learnt (see [`kept_hf.models.window_similarity.WindowSimilarity`]).
         similarity_window, similarity_step (`int`, default to 12 and 6):
             Tokens of a window of the note, and between the beginnings of two.

@@ -116,8 +116,14 @@ class MSMNConfig(PreTrainedConfig):
             ValueError: the message names the field, its value and what to pass.
         """
         for name in (
-            *("vocab_size", "embedding_size", "lstm_size", "num_lstm_layers", "attention_size", "num_synonyms"),
-            *("max_words", "max_term_words"),
+            "vocab_size",
+            "embedding_size",
+            "lstm_size",
+            "num_lstm_layers",
+            "attention_size",
+            "num_synonyms",
+            "max_words",
+            "max_term_words",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; pass 1 or more.")

@@ -50,7 +50,7 @@ class IsolatedScoring:
                 "KeptProcessor.code_blocks()."
             )
         rows = list(map(list, blocks.values()))
-        return CodeCache.of_parts(
+        return CodeCache.from_parts(
             self._block_parts(rows, batch_size),
             path,
             lengths=[len(row) for row in rows],
@@ -86,7 +86,11 @@ class IsolatedScoring:
         states = self._note_states(input_ids, attention_mask, global_attention_mask)
         tokens = input_ids if attention_mask is None else input_ids[attention_mask > 0]
         return NoteCache(
-            *(states.keys, states.values, states.lengths, tokens.flatten().tolist(), self.weights_fingerprint()),
+            keys=states.keys,
+            values=states.values,
+            lengths=states.lengths,
+            token_ids=tokens.flatten().tolist(),
+            weights=self.weights_fingerprint(),
             vectors=states.vectors,
         )
 
@@ -122,6 +126,34 @@ class IsolatedScoring:
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size={chunk_size} is less than 1; pass 1 or more.")
         return torch.stack([self._scored(notes, note, codes, rows, chunk_size) for note in range(len(notes))])
+
+    @torch.no_grad()
+    def score_notes(
+        self,
+        codes: CodeCache,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        global_attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Encode notes and score all codes of a cache, in a loop over notes.
+
+        Unlike `score` it does not compare weights, which takes as long as some codes. Do that once before the loop:
+        `codes.check_weights(model.weights_fingerprint())`.
+
+        Args:
+            codes: from `encode_codes`.
+            input_ids, attention_mask, global_attention_mask: as for `encode_note`.
+
+        Returns:
+            `(notes, codes)`, float32, as `score` gives them.
+
+        Raises:
+            ValueError: a note that is too long, or a model in training mode.
+        """
+        self._check_encoding()
+        notes = self._note_states(input_ids, attention_mask, global_attention_mask)
+        rows = codes.rows_of(None)
+        return torch.stack([self._scored(notes, note, codes, rows, None) for note in range(len(notes))])
 
     def weights_fingerprint(self) -> str:
         """See [`kept_hf.models.caches.weights_fingerprint`]."""
@@ -177,17 +209,21 @@ class IsolatedScoring:
         return self._last_blocks[2]
 
     def _pairs(
-        self,
-        input_ids,
-        attention_mask,
-        global_attention_mask,
-        code_input_ids,
-        code_attention_mask,
-        code_indices,
-        labels,
+        self, inputs: tuple, blocks: tuple, labels: torch.Tensor | None
     ) -> tuple[GlobalStates, GlobalStates, list[list[int]], torch.Tensor]:
-        """Notes and codes of a batch, the codes asked of each note, and which slots of `(batch_size, num_labels)` hold
-        one."""
+        """What a batch asks.
+
+        Args:
+            inputs: `input_ids`, `attention_mask` and `global_attention_mask` of the notes.
+            blocks: `code_input_ids`, `code_attention_mask` and `code_indices`.
+            labels: `(batch_size, num_labels)`, or None.
+
+        Returns:
+            The states of notes and of codes, the codes asked of each note, and which slots of
+            `(batch_size, num_labels)` hold one.
+        """
+        input_ids, attention_mask, global_attention_mask = inputs
+        code_input_ids, code_attention_mask, code_indices = blocks
         if code_attention_mask is None:
             code_attention_mask = torch.ones_like(code_input_ids)
         if code_indices is None:
@@ -268,18 +304,25 @@ class IsolatedPrompting(IsolatedScoring):
             wanted = rows[start : start + chunk_size]
             yield self.longformer.masks(notes, note, codes, wanted, self.config.mask_token_id)
 
-    def _isolated(self, *inputs) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """States at masks `(batch_size, num_labels, hidden_size)`, the prior `(batch_size, num_labels)` or None, and
-        which of these slots hold a code."""
-        notes, codes, asked, is_code = self._pairs(*inputs)
-        at_codes = [states for note, rows in enumerate(asked) for states in self._chunks(notes, note, codes, rows)]
+    def _isolated_mask_states(self, inputs, blocks, labels) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """States at the masks of a batch.
+
+        Args:
+            inputs, blocks, labels: as for `_pairs`.
+
+        Returns:
+            The states `(batch_size, num_labels, hidden_size)`, the prior `(batch_size, num_labels)` or None, and which
+            of these slots hold a code.
+        """
+        notes, codes, asked, is_code = self._pairs(inputs, blocks, labels)
+        states = [chunk for note, rows in enumerate(asked) for chunk in self._chunks(notes, note, codes, rows)]
         prior = None
         if self.similarity is not None:
             prior = torch.cat([self.similarity(notes, note, codes, rows) for note, rows in enumerate(asked)])
             prior = in_slots(prior, is_code)
-        return in_slots(torch.cat(at_codes), is_code), prior, is_code
+        return in_slots(torch.cat(states), is_code), prior, is_code
 
-    def _answers(self, at_masks: torch.Tensor) -> torch.Tensor:
+    def _answers(self, mask_states: torch.Tensor) -> torch.Tensor:
         """`(codes, hidden_size)` → scores `(codes,)`."""
-        answers = self._yes_and_no(at_masks)
+        answers = self._yes_and_no(mask_states)
         return (answers[..., 0] - answers[..., 1]).float()

@@ -1,6 +1,6 @@
 """What a code's mask sees in the isolated prompt layout, and its attention, as pure functions of tensors.
 
-Each code is a block `<s> description <mask>`, whose positions start anew. Its description sees itself alone, the note
+Each code is a block `<s> description <mask>`, whose positions start again. Its description sees itself alone, the note
 sees itself alone, and the mask sees its description and the whole note. All three go through the same layers. So the
 keys and values of descriptions and notes do not depend on each other, and one token a code and note is all that is
 computed per pair.
@@ -75,9 +75,9 @@ class GlobalStates:
         lengths = torch.tensor(self.lengths)
         starts = lengths.cumsum(0) - lengths
         rows = torch.as_tensor(rows, dtype=torch.long)
-        places = torch.arange(int(lengths[rows].max()) if len(rows) else 0)[None]
-        is_beyond = places >= lengths[rows, None]
-        slots = (starts[rows, None] + places).masked_fill(is_beyond, 0)
+        positions = torch.arange(int(lengths[rows].max()) if len(rows) else 0)[None]
+        is_beyond = positions >= lengths[rows, None]
+        slots = (starts[rows, None] + positions).masked_fill(is_beyond, 0)
         bias = torch.zeros(slots.shape).masked_fill(is_beyond, -torch.inf)
         return slots.to(self.keys[0].device), bias.to(self.keys[0].device)
 
@@ -101,11 +101,18 @@ class SeenByMasks:
     bias: torch.Tensor
 
     @classmethod
-    def of(cls, notes: GlobalStates, note: int, codes: GlobalStates, slots, layer: int) -> SeenByMasks:
+    def in_layer(cls, notes: GlobalStates, note: int, codes: GlobalStates, slots, layer: int) -> SeenByMasks:
         """In a layer, of a note; `slots` is what `codes.slots` gave."""
         tokens = notes.tokens_of(note)
-        of_note = (states[layer][:, tokens] for states in (notes.keys, notes.values))
-        return cls(*of_note, codes.keys[layer], codes.values[layer], *slots)
+        block_slots, bias = slots
+        return cls(
+            note_key=notes.keys[layer][:, tokens],
+            note_value=notes.values[layer][:, tokens],
+            block_key=codes.keys[layer],
+            block_value=codes.values[layer],
+            slots=block_slots,
+            bias=bias,
+        )
 
 
 def mask_attention(query, key, value, seen: SeenByMasks, dropout: float = 0.0) -> torch.Tensor:
@@ -151,5 +158,5 @@ def _mask_attention(query, key, value, seen: SeenByMasks, dropout: float) -> tor
     )
     probabilities = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     probabilities = torch.dropout(probabilities, dropout, train=dropout > 0)
-    of_note, of_block, of_itself = probabilities.split([note_key.shape[1], seen.slots.shape[1], 1], dim=-1)
-    return of_note @ note_value + (of_block[..., None, :] @ block_value)[..., 0, :] + of_itself * value
+    for_note, for_block, for_itself = probabilities.split([note_key.shape[1], seen.slots.shape[1], 1], dim=-1)
+    return for_note @ note_value + (for_block[..., None, :] @ block_value)[..., 0, :] + for_itself * value

@@ -7,20 +7,16 @@ from torch import nn
 
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .configuration_kept_longformer import KeptLongformerMatchingConfig
+from .icd_output import PADDED_SCORE, ICDPromptingOutput
 from .isolated_layout import IsolatedScoring, in_slots
 from .mask_attention import GlobalStates
-from .modeling_kept_longformer import (
-    PADDED_SCORE,
-    ICDPromptingOutput,
-    KeptLongformerModel,
-    KeptLongformerPreTrainedModel,
-)
+from .modeling_kept_longformer import KeptLongformerModel, KeptLongformerPreTrainedModel
 from .window_similarity import WindowSimilarity
 
 
 class KeptLongformerForICDMatching(IsolatedScoring, KeptLongformerPreTrainedModel):
     """
-    Scores codes by how like their descriptions the likest windows of the note are.
+    Scores codes by late interaction (MaxSim): the similarity of a description and the note's most similar windows.
 
     Description and note are encoded apart from each other, and a score is scale · (similarity − threshold), where the
     similarity is a soft maximum of cosines ([`WindowSimilarity`]). There are no parameters of single codes, so
@@ -92,10 +88,9 @@ class KeptLongformerForICDMatching(IsolatedScoring, KeptLongformerPreTrainedMode
         """
         if code_input_ids is None:
             raise ValueError("code_input_ids=None; pass the blocks of KeptProcessor(..., prompt_layout='isolated').")
-        notes, codes, asked, is_code = self._pairs(
-            *(input_ids, attention_mask, global_attention_mask),
-            *(code_input_ids, code_attention_mask, code_indices, labels),
-        )
+        inputs = (input_ids, attention_mask, global_attention_mask)
+        blocks = (code_input_ids, code_attention_mask, code_indices)
+        notes, codes, asked, is_code = self._pairs(inputs, blocks, labels)
         scores = [self.similarity(notes, note, codes, rows) for note, rows in enumerate(asked)]
         scores = in_slots(torch.cat(scores), is_code)
         loss = None

@@ -1,4 +1,4 @@
-"""MSMN: scores all codes of a note, each by the places where its synonyms are said.
+"""MSMN: scores all codes of a note, each by the words of the note that are like its synonyms.
 
 Source: Yuan et al., *Code Synonyms Do Matter: Multiple Synonyms Matching Network for Automatic ICD Coding*, ACL 2022
 (https://aclanthology.org/2022.acl-short.91). Where the paper is silent, its public code decides
@@ -7,22 +7,16 @@ Source: Yuan et al., *Code Synonyms Do Matter: Multiple Synonyms Matching Networ
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .auto_map_msmn import PUBLISHED_TOGETHER  # noqa: F401 (all files of MSMN travel together)
 from .configuration_msmn import MSMNConfig
+from .lstm_msmn import in_chunks, read_both_ways, read_packed
 from .publication import PublicationMixin
-
-LSTM_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
@@ -115,7 +109,8 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
         Args:
             input_ids (`(num_labels * num_synonyms, words)`):
                 The terms of the first code, its description first, then those of the second, …: the lists of
-                `TermGraph.synonym_table`, one after the other, tokenized. Words beyond `config.max_term_words` are cut.
+                `ICDCodeSet.synonym_table`, one after the other, tokenized. Words beyond `config.max_term_words` are not
+                read.
             attention_mask (`(num_labels * num_synonyms, words)`, *optional*):
                 1 for words, 0 for the padding behind them. By default what is not `config.pad_token_id`.
 
@@ -174,8 +169,8 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
         if self.term_input_ids is None:
             self._term_lengths()  # says so
         if input_ids is None or input_ids.ndim != 2 or not len(input_ids):
-            given = None if input_ids is None else f"of shape {tuple(input_ids.shape)}"
-            raise ValueError(f"input_ids={given}; pass word ids of shape (batch_size, words), as MSMNTokenizer makes.")
+            shape = None if input_ids is None else f"of shape {tuple(input_ids.shape)}"
+            raise ValueError(f"input_ids={shape}; pass word ids of shape (batch_size, words), as MSMNTokenizer makes.")
         if labels is not None and labels.shape != (len(input_ids), self.config.num_labels):
             raise ValueError(
                 f"labels has the shape {tuple(labels.shape)}; pass {(len(input_ids), self.config.num_labels)}: 1 or 0 "
@@ -324,77 +319,6 @@ class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
         return (self.output_dropout(found).to(dtype) * weights.to(dtype)).sum(dim=-1) + biases.to(dtype)
 
 
-def read_packed(lstm: nn.LSTM, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """What [`read_both_ways`] gives, by packing the rows, which is faster on a GPU; `lengths` are on the CPU."""
-    packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
-    # Of full length also where each row of a chunk is shorter: with `pool_term_padding` the zeros count.
-    return pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=inputs.shape[1])[0]
-
-
-def read_both_ways(lstm: nn.LSTM, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """What a bidirectional LSTM gives for packed rows, without packing them.
-
-    PyTorch's backward pass through packed rows is about ten times slower on a CPU.
-
-    Args:
-        lstm: bidirectional, `batch_first`, with biases.
-        inputs: `(rows, words, input_size)`.
-        lengths: `(rows,)` words of each row.
-
-    Returns:
-        `(rows, words, 2 * hidden_size)`, zero behind the words of a row.
-
-    Examples:
-        >>> lstm = nn.LSTM(3, 4, bidirectional=True, batch_first=True)
-        >>> read_both_ways(lstm, torch.randn(2, 5, 3), torch.tensor([5, 2])).shape
-        torch.Size([2, 5, 8])
-    """
-    places = torch.arange(inputs.shape[1], device=inputs.device)[None]
-    lengths = lengths.to(inputs.device)[:, None]
-    is_word = places < lengths
-    # Each row the other way round; what is behind it stays there, where neither direction has read it before its words.
-    mirrored = torch.where(is_word, lengths - 1 - places, places)[..., None]
-    states = inputs
-    for layer in range(lstm.num_layers):
-        if layer:
-            states = torch.dropout(states, lstm.dropout, lstm.training)
-        both = []
-        for suffix in ("", "_reverse"):
-            weights = [getattr(lstm, f"{name}_l{layer}{suffix}") for name in LSTM_WEIGHTS]
-            given = states.gather(1, mirrored.expand_as(states)) if suffix else states
-            start = given.new_zeros(1, len(given), lstm.hidden_size)
-            found = torch.lstm(given, (start, start), weights, True, 1, 0.0, lstm.training, False, True)[0]
-            both.append(found.gather(1, mirrored.expand_as(found)) if suffix else found)
-        states = torch.cat(both, dim=-1)
-    return states.masked_fill(~is_word[..., None], 0)
-
-
-def in_chunks(
-    function: Callable[..., torch.Tensor], tensors: tuple[torch.Tensor, ...], chunk_size: int, dim: int
-) -> torch.Tensor:
-    """A function of rows, a chunk of rows at a time.
-
-    With gradients only the inputs of a chunk are kept, and the chunk is computed again, with the same dropout, when its
-    gradients are wanted: memory is that of one chunk.
-
-    Args:
-        function: of tensors with as many rows each.
-        tensors: its arguments, each with the rows first.
-        chunk_size: rows at a time; 0 for all.
-        dim: of the result, along which the rows lie.
-
-    Examples:
-        >>> in_chunks(lambda rows: rows.sum(dim=1), (torch.ones(5, 3),), chunk_size=2, dim=0)
-        tensor([3., 3., 3., 3., 3.])
-    """
-    if not 0 < chunk_size < len(tensors[0]):
-        return function(*tensors)
-    chunks = zip(*(tensor.split(chunk_size) for tensor in tensors), strict=True)
-    if not torch.is_grad_enabled():
-        return torch.cat([function(*chunk) for chunk in chunks], dim=dim)
-    return torch.cat([checkpoint(function, *chunk, use_reentrant=False) for chunk in chunks], dim=dim)
-
-
 def rdrop_loss(first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor, alpha: float) -> torch.Tensor:
     """Binary cross entropy of two dropout passes, and how much they differ.
 
@@ -424,93 +348,3 @@ def rdrop_loss(first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor, 
     p, q = first.log_softmax(dim=-1), second.log_softmax(dim=-1)
     divergence = ((p.exp() - q.exp()) * (p - q)).mean() / 2
     return sum(cross_entropies) / 2 + alpha * divergence
-
-
-PUBLIC_NAMES = {
-    "encoder.word_encoder.word_embedding": "word_embedding",
-    "encoder.combiner.combine_lstm": "lstm",
-    "encoder.combiner.reduce_linear": "reduce",
-    "decoder.W": "attention",
-    "decoder.u_reduce": "query",
-    "decoder.w_linear.layers.0": "code_weight",
-    "decoder.b_linear.layers.0": "code_bias",
-}
-"""Modules of the public model → those of [`MSMNForICDCoding`]."""
-
-PUBLIC_UNUSED = ("decoder.U.", "decoder.final.")
-"""Modules of the public model that its MSMN makes and never reads."""
-
-
-def convert_msmn_state_dict(state_dict: Mapping[str, torch.Tensor]) -> tuple[MSMNConfig, dict[str, torch.Tensor]]:
-    """A public MSMN model as configuration and parameters of [`MSMNForICDCoding`].
-
-    Sizes are read from the shapes. What no shape tells is as in the published commands (dropout, R-Drop), and the
-    number of codes is that of the terms given to `set_label_terms`. `pad_token_id` is the last but one id, where the
-    public code puts it (words, `**UNK**`, `**PAD**`, `**MASK**`); it is read only where no `attention_mask` is given.
-    `pool_term_padding` is on, as in the public code.
-
-    Args:
-        state_dict: of the public `IcdModel`, `est_cls` 1, combiner "lstm", decoder "MultiLabelMultiHeadLAATV2"; names
-            may begin with `module.`, as DataParallel saves them.
-
-    Returns:
-        The configuration, and the parameters for `load_state_dict`.
-
-    Raises:
-        ValueError: entries that are missing, unknown, or of a shape that does not fit the others; the message names
-            them.
-
-    Examples:
-        ```python
-        config, parameters = convert_msmn_state_dict(torch.load("msmn_state_dict.pt"))
-        model = MSMNForICDCoding(config)
-        model.load_state_dict(parameters)
-        model.set_label_terms(**terms)
-        ```
-    """
-    parameters, unknown = {}, []
-    for name, tensor in state_dict.items():
-        module, _, parameter = name.removeprefix("module.").rpartition(".")
-        if module in PUBLIC_NAMES:
-            parameters[f"{PUBLIC_NAMES[module]}.{parameter}"] = tensor
-        elif not f"{module}.".startswith(PUBLIC_UNUSED):
-            unknown.append(name)
-    if unknown:
-        raise ValueError(
-            f"state_dict has {len(unknown)} entries that MSMN does not: {', '.join(unknown[:5])}"
-            f"{', …' * (len(unknown) > 5)}. Pass the state dict itself, of a public IcdModel "
-            "with combiner lstm, decoder MultiLabelMultiHeadLAATV2, est_cls 1 and head_pooling max."
-        )
-    for name in ("word_embedding.weight", "lstm.weight_hh_l0", "attention.weight", "query.weight"):
-        if name not in parameters or parameters[name].ndim != 2:
-            given = "has no" if name not in parameters else "has no matrix as"
-            raise ValueError(f"state_dict {given} {_public_name(name)}, which tells the size of the model.")
-    vocab_size, embedding_size = parameters["word_embedding.weight"].shape
-    width, head = parameters["attention.weight"].shape[0], parameters["query.weight"].shape[0]
-    config = MSMNConfig(
-        vocab_size=vocab_size,
-        pad_token_id=max(vocab_size - 2, 0),
-        pool_term_padding=True,
-        embedding_size=embedding_size,
-        lstm_size=2 * parameters["lstm.weight_hh_l0"].shape[1],
-        num_lstm_layers=sum(re.fullmatch(r"lstm\.weight_hh_l\d+", name) is not None for name in parameters),
-        attention_size=width,
-        num_synonyms=max(width // max(head, 1), 1),
-    )
-    with torch.device("meta"):
-        expected = MSMNForICDCoding(config).state_dict()
-    if missing := [_public_name(name) for name in expected if name not in parameters]:
-        raise ValueError(f"state_dict lacks {', '.join(missing)}.")
-    wrong = [
-        f"{_public_name(name)} {tuple(tensor.shape)}, not {tuple(expected[name].shape) if name in expected else None}"
-        for name, tensor in parameters.items()
-        if name not in expected or tensor.shape != expected[name].shape
-    ]
-    if wrong:
-        raise ValueError(f"state_dict has entries whose shapes do not fit the others: {'; '.join(wrong)}.")
-    return config, parameters
-
-
-def _public_name(name: str) -> str:
-    module, _, parameter = name.rpartition(".")
-    return f"{next(public for public, own in PUBLIC_NAMES.items() if own == module)}.{parameter}"

@@ -126,7 +126,8 @@ class QueryBlocks:
             is_seen[number, 0, :, block.num_keys :] = False
         bias = torch.zeros(is_seen.shape, dtype=dtype, device=self._device)
         bias.masked_fill_(~_tensor(is_seen, self._device), -torch.inf)
-        return BlockTable(*(_tensor(a, self._device) for a in (queries, keys)), bias, _tensor(output, self._device))
+        query_slots, key_slots, output_slots = (_tensor(array, self._device) for array in (queries, keys, output))
+        return BlockTable(query_slots, key_slots, bias, output_slots)
 
 
 @dataclass
@@ -222,12 +223,12 @@ class PackedTokens:
         num_global = int(np.searchsorted(slots, self.num_global))
         local = slots[num_global:]
         return Queries(
-            _tensor(slots, self.device),
-            len(slots) == self.num_tokens,
-            num_global,
-            len(local),
-            self._global_blocks(slots[:num_global]),
-            {window: self._local_blocks(local, window) for window in self._windows} if len(local) else {},
+            slots=_tensor(slots, self.device),
+            are_all=len(slots) == self.num_tokens,
+            num_global=num_global,
+            num_local=len(local),
+            global_blocks=self._global_blocks(slots[:num_global]),
+            local_blocks={window: self._local_blocks(local, window) for window in self._windows} if len(local) else {},
         )
 
     def _global_blocks(self, slots: np.ndarray) -> QueryBlocks:
@@ -253,11 +254,13 @@ class PackedTokens:
         lengths = [length for length in BLOCK_LENGTHS if length < longest] or [longest]
         if longest < BLOCK_LENGTHS[-1]:
             lengths.append(longest)
-        plans = (self._plan(local, window, length) for length in lengths)
-        blocks = min(plans, key=lambda blocks: sum((block.num_queries + KEY_COST) * block.num_keys for block in blocks))
+        candidates = (self._blocks_of_length(local, window, length) for length in lengths)
+        blocks = min(
+            candidates, key=lambda blocks: sum((block.num_queries + KEY_COST) * block.num_keys for block in blocks)
+        )
         return QueryBlocks(blocks, self.positions[local], self.positions, window, self.device)
 
-    def _plan(self, local: np.ndarray, window: int, length: int) -> list[Block]:
+    def _blocks_of_length(self, local: np.ndarray, window: int, length: int) -> list[Block]:
         """Blocks of a length."""
         rows = self.rows[local]
         stops_of_rows = np.searchsorted(rows, np.arange(self.batch_size), side="right")

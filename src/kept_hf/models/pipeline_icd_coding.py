@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -25,7 +24,8 @@ class ICDCodingPipeline(ChunkPipeline):
     """
     The ICD codes of clinical notes.
 
-    In the isolated prompt layout each note is encoded once for all codes, and the descriptions once for all calls.
+    In the isolated prompt layout each note is encoded once for all codes, and the descriptions once for all calls: each
+    call compares them and the model's weights with those of the call before.
 
     Args:
         model: a [`KeptLongformerForICDPrompting`], or its folder or model id through `transformers.pipeline`.
@@ -54,9 +54,10 @@ class ICDCodingPipeline(ChunkPipeline):
     def __init__(self, *args, **kwargs):
         if kwargs.get("processor") is None:
             raise ValueError("processor=None; pass the KeptProcessor that belongs to the model.")
-        self._asked: tuple | None = None
+        self._processor_of_call: tuple[ICDCodeSet | None, int | None, KeptProcessor] | None = None
         self._code_cache: CodeCache | None = None
-        self._warned_of_cuts = False
+        self._compared_processor: KeptProcessor | None = None
+        self._warned_of_truncation = False
         super().__init__(*args, **kwargs)
         self.model.eval()
 
@@ -93,6 +94,8 @@ class ICDCodingPipeline(ChunkPipeline):
             if not inputs:
                 return []
             inputs = list(inputs)
+        # Since the last call settings, descriptions and weights may have changed.
+        self._processor_of_call = self._compared_processor = None
         return super().__call__(inputs, **kwargs)
 
     def save_pretrained(self, save_directory, **kwargs):
@@ -128,11 +131,12 @@ class ICDCodingPipeline(ChunkPipeline):
         for name, value in (("top_k", top_k), ("codes_per_prompt", codes_per_prompt)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} is less than 1; pass 1 or more.")
-        asking = {"codes": None if codes is None else self._code_set(codes), "codes_per_prompt": codes_per_prompt}
-        judging = {"top_k": top_k, "threshold": threshold}
+        prompting = {"codes": None if codes is None else self._code_set(codes), "codes_per_prompt": codes_per_prompt}
+        selection = {"top_k": top_k, "threshold": threshold}
         # Only what was given, so that the pipeline's own defaults hold for the rest.
-        asking, judging = ({k: v for k, v in given.items() if v is not None} for given in (asking, judging))
-        return asking, asking, {**asking, **judging}
+        prompting = {name: value for name, value in prompting.items() if value is not None}
+        selection = {name: value for name, value in selection.items() if value is not None}
+        return prompting, prompting, {**prompting, **selection}
 
     def _code_set(self, codes) -> ICDCodeSet:
         """The codes that a call asks about."""
@@ -158,51 +162,55 @@ class ICDCodingPipeline(ChunkPipeline):
             )
         return self.processor.code_set.subset(codes)
 
-    def _asker(self, codes: ICDCodeSet | None, codes_per_prompt: int | None) -> KeptProcessor:
-        """The processor, asking about other codes; one object for all notes of a call."""
+    def _processor_for(self, codes: ICDCodeSet | None, codes_per_prompt: int | None) -> KeptProcessor:
+        """The processor of a call, which asks about its codes; one object for all its notes."""
+        own, known = self.processor, self._processor_of_call
         if codes is None and codes_per_prompt is None:
-            return self.processor
-        if self._asked is None or self._asked[0] is not codes or self._asked[1] != codes_per_prompt:
-            own = self.processor
-            asker = copy.copy(own)
-            asker.code_set = codes or own.code_set
-            asker.codes_per_prompt = codes_per_prompt or own.codes_per_prompt or (own.code_set and len(own.code_set))
-            self._asked = codes, codes_per_prompt, asker
-        return self._asked[2]
+            return own
+        if known is None or known[0] is not codes or known[1] != codes_per_prompt:
+            if own.prompt_layout == "isolated":
+                number = None
+            else:
+                number = codes_per_prompt or own.codes_per_prompt or (own.code_set and len(own.code_set))
+            known = self._processor_of_call = codes, codes_per_prompt, own.for_codes(codes or own.code_set, number)
+        return known[2]
 
     def preprocess(self, note, codes: ICDCodeSet | None = None, codes_per_prompt: int | None = None) -> Iterator[dict]:
         """The prompts of a note."""
-        asker = self._asker(codes, codes_per_prompt)
-        features = asker([_text_of(note)], return_cut=True)
-        self._warn_of_cuts(features.pop("cut"))
+        processor = self._processor_for(codes, codes_per_prompt)
+        features = processor([_text_of(note)], return_cut=True)
+        self._warn_of_truncation(features.pop("cut"))
         features.pop("code_indices", None)  # all that are asked, in their order
-        groups = asker.code_groups()
+        groups = processor.code_groups()
         for index, group in enumerate(groups):
             tensors = {name: torch.tensor([rows[index]]) for name, rows in features.items()}
             yield {**tensors, "num_codes": len(group), "is_last": index == len(groups) - 1}
 
-    def _warn_of_cuts(self, cuts: Sequence[int]) -> None:
-        if any(cuts) and not self._warned_of_cuts:
+    def _warn_of_truncation(self, kinds: Sequence[int]) -> None:
+        if any(kinds) and not self._warned_of_truncation:
             logger.warning(
-                "A note was longer than max_length=%d tokens allow and was cut; this is said once.",
+                "A note was longer than max_length=%d tokens allow and was truncated; this is said once.",
                 self.processor.max_length,
             )
-            self._warned_of_cuts = True
+            self._warned_of_truncation = True
 
     def _forward(
         self, model_inputs: dict, codes: ICDCodeSet | None = None, codes_per_prompt: int | None = None
     ) -> dict:
-        about = {name: model_inputs.pop(name) for name in ("num_codes", "is_last")}
+        metadata = {name: model_inputs.pop(name) for name in ("num_codes", "is_last")}
         if self.processor.prompt_layout == "isolated":
-            cache = self._encoded(self._asker(codes, codes_per_prompt))
-            return {"logits": self.model.score(self.model.encode_note(**model_inputs), cache), **about}
-        return {"logits": self.model(**model_inputs).logits, **about}
+            cache = self._encoded_codes(self._processor_for(codes, codes_per_prompt))
+            return {"logits": self.model.score_notes(cache, **model_inputs), **metadata}
+        return {"logits": self.model(**model_inputs).logits, **metadata}
 
-    def _encoded(self, asker: KeptProcessor) -> CodeCache:
-        """The descriptions that are asked about, encoded anew when they or the weights have changed."""
-        blocks, cache = asker.code_blocks(), self._code_cache
-        if cache is None or cache.blocks != blocks or cache.weights != self.model.weights_fingerprint():
-            self._code_cache = self.model.encode_codes(blocks)
+    def _encoded_codes(self, processor: KeptProcessor) -> CodeCache:
+        """The encoded descriptions of a call, compared once with the present descriptions and weights."""
+        if self._compared_processor is not processor:
+            blocks, cache = processor.code_blocks(), self._code_cache
+            is_same = cache is not None and cache.codes == list(blocks) and cache.blocks == blocks
+            if not is_same or cache.weights != self.model.weights_fingerprint():
+                self._code_cache = self.model.encode_codes(blocks)
+            self._compared_processor = processor
         return self._code_cache
 
     def postprocess(
@@ -214,7 +222,7 @@ class ICDCodingPipeline(ChunkPipeline):
         threshold: float | None = None,
     ) -> list[dict]:
         """The codes of a note, highest score first."""
-        code_set = self._asker(codes, codes_per_prompt).code_set
+        code_set = self._processor_for(codes, codes_per_prompt).code_set
         threshold = self.model.config.threshold if threshold is None else threshold
         scores = torch.cat([output["logits"][0, : output["num_codes"]].float() for output in model_outputs])
         best = scores.argsort(descending=True, stable=True)[:top_k].tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -15,9 +16,17 @@ from transformers.utils import cached_file
 
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .code_set import ICDCodeSet
+from .padding import pad_features
+from .prompt_tokens import (
+    answer_id,
+    note_ids,
+    note_ids_behind_mask,
+    surrounding_ids,
+    text_ids,
+    without_special_tokens,
+)
 from .prompting import (
     PROMPT_LAYOUTS,
-    clean_note,
     get_preset,
     prompt_text,
     remove_deidentification_tags,
@@ -32,41 +41,9 @@ CODE_SET_NAME = "code_set.json"
 MAX_CACHED_PROMPTS = 256
 """Prompts whose token ids are kept: enough for fixed groups of codes; sampled prompts are seldom asked twice."""
 
-CUT_MESSAGE = (
+TRUNCATION_MESSAGE = (
     "%d of %d inputs were longer than max_length=%d tokens: %d were reduced to their main sections, %d lost their end."
 )
-
-PADDING_VALUES = {
-    "attention_mask": 0,
-    "global_attention_mask": 0,
-    "code_attention_mask": 0,
-    "code_indices": -100,
-    "labels": -100,
-}
-PER_CODE = ("labels", "code_indices")
-
-
-def pad_features(
-    rows: Sequence[dict[str, Sequence[int]]], pad_token_id: int, pad_to_multiple_of: int | None = None
-) -> dict[str, torch.Tensor]:
-    """Pad rows of features to the longest of them and stack them.
-
-    Args:
-        rows: feature name → list of integers; the same names in each row.
-        pad_token_id: what `input_ids` is padded with; masks are padded with 0, labels and code indices with -100.
-        pad_to_multiple_of: round the length of the token features (not of labels and indices) up to a multiple.
-
-    Returns:
-        Tensors of shape `(rows, longest)` and type int64.
-    """
-    batch = {}
-    for name in rows[0]:
-        longest = max(len(row[name]) for row in rows)
-        if pad_to_multiple_of and name not in PER_CODE:
-            longest += -longest % pad_to_multiple_of
-        fill = PADDING_VALUES.get(name, pad_token_id)
-        batch[name] = torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
-    return batch
 
 
 class KeptProcessor(ProcessorMixin):
@@ -80,12 +57,12 @@ class KeptProcessor(ProcessorMixin):
         code_set: the codes to ask, in the order of the labels.
         preset: `"kept-50"` or `"kept-rerank"`; `"kept-50-exact"` and `"kept-rerank-exact"` repeat the mistakes of the
             public code too. See [`kept_hf.models.prompting.PRESETS`].
-        max_length: tokens of a sequence, special tokens included. Notes are cut, prompts never.
+        max_length: tokens of a sequence, special tokens included. Notes are truncated, prompts never.
         global_attention_stride: every how many-th prompt token has global attention.
         codes_per_prompt: ask the codes in several prompts of at most so many codes each; by default all in one.
         prompt_order: the codes of the code set in the order in which the prompt lists their descriptions, while mask i
             still stands for code i of the code set. Such a prompt asks each code under the name of another. Only for
-            checkpoints that were trained so: see [`kept_hf.models.prompting.KEPT_50_PROMPT_ORDER`].
+            checkpoints that were trained so: see [`kept_hf.models.published.KEPT_50_PROMPT_ORDER`].
         prompt_layout: `"joint"`, as published, or `"isolated"`: see `KeptLongformerForICDPrompting`.
 
     Raises:
@@ -117,26 +94,13 @@ class KeptProcessor(ProcessorMixin):
         prompt_layout: str = "joint",
         **kwargs,
     ):
-        for name, value in (
-            ("max_length", max_length),
-            ("global_attention_stride", global_attention_stride),
-            ("codes_per_prompt", codes_per_prompt),
-        ):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} is less than 1; pass 1 or more.")
         if tokenizer.mask_token is None:
             raise ValueError(
                 f"tokenizer={type(tokenizer).__name__} has no mask token, and KEPT reads each code's score at one; "
                 "pass the tokenizer of a masked language model."
             )
-        if prompt_layout not in PROMPT_LAYOUTS:
-            raise ValueError(f"prompt_layout={prompt_layout!r} is unknown; pass one of {', '.join(PROMPT_LAYOUTS)}.")
-        for name, value in (("codes_per_prompt", codes_per_prompt), ("prompt_order", prompt_order)):
-            if value is not None and prompt_layout == "isolated":
-                raise ValueError(
-                    f"{name} with prompt_layout='isolated': codes do not see each other there, and a note is asked "
-                    f"about all in one row; pass {name}=None."
-                )
+        if isinstance(prompt_order, str):
+            raise TypeError(f"prompt_order={prompt_order!r} is one string; pass a list of codes.")
         self.prompt_layout = prompt_layout
         self._preset = get_preset(preset)
         self.preset = preset
@@ -144,18 +108,61 @@ class KeptProcessor(ProcessorMixin):
         self.max_length = max_length
         self.global_attention_stride = global_attention_stride
         self.codes_per_prompt = codes_per_prompt
-        if isinstance(prompt_order, str):
-            raise TypeError(f"prompt_order={prompt_order!r} is one string; pass a list of codes.")
         self.prompt_order = None if prompt_order is None else list(prompt_order)
+        self._check_settings()
         super().__init__(tokenizer, **kwargs)
-        # What the tokenizer puts around a text: "<s>" and "</s>" in RoBERTa, "[CLS]" and "[SEP]" in BERT.
-        answer = tokenizer("yes").input_ids
-        self._first, self._last = answer[:1], answer[2:]
-        self.yes_token_id = self._word_id("yes")
-        self.no_token_id = self._word_id("no")
+        self._first, self._last = surrounding_ids(tokenizer)
+        self.yes_token_id = answer_id(tokenizer, "yes")
+        self.no_token_id = answer_id(tokenizer, "no")
         self._prompts: dict[tuple[str, ...], tuple[list[int], int]] = {}
         self._blocks: dict[str, list[int]] = {}
         self._warned_of_names = False
+
+    def for_codes(
+        self, code_set: ICDCodeSet, codes_per_prompt: int | None = None, prompt_layout: str | None = None
+    ) -> KeptProcessor:
+        """A processor for other codes, with all other settings of this one.
+
+        Args:
+            code_set: the codes to ask.
+            codes_per_prompt: the codes of a prompt; by default all in one, whatever this processor has. Pass
+                `processor.codes_per_prompt` to keep its number.
+            prompt_layout: by default that of this processor.
+
+        Returns:
+            A new processor with the same tokenizer. What was tokenized for this one need not be so again.
+
+        Raises:
+            ValueError: as for the class. A `prompt_order` is kept too, and orders the codes of this processor only.
+
+        Examples:
+            >>> others = ICDCodeSet(["R05"], descriptions={"R05": "Cough"})
+            >>> processor.for_codes(others)("Coughs at night.")  # doctest: +SKIP
+            {'input_ids': [...], 'attention_mask': [...], 'global_attention_mask': [...]}
+        """
+        processor = copy.copy(self)
+        processor.code_set = code_set
+        processor.codes_per_prompt = codes_per_prompt
+        processor.prompt_layout = self.prompt_layout if prompt_layout is None else prompt_layout
+        processor._warned_of_names = False
+        processor._check_settings()
+        return processor
+
+    def _check_settings(self) -> None:
+        for name in ("max_length", "global_attention_stride", "codes_per_prompt"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} is less than 1; pass 1 or more.")
+        if self.prompt_layout not in PROMPT_LAYOUTS:
+            raise ValueError(
+                f"prompt_layout={self.prompt_layout!r} is unknown; pass one of {', '.join(PROMPT_LAYOUTS)}."
+            )
+        for name in ("codes_per_prompt", "prompt_order"):
+            if getattr(self, name) is not None and self.prompt_layout == "isolated":
+                raise ValueError(
+                    f"{name} with prompt_layout='isolated': codes do not see each other there, and a note is asked "
+                    f"about all in one row; pass {name}=None."
+                )
         self._check_prompt_order()
 
     def _check_prompt_order(self) -> None:
@@ -171,14 +178,6 @@ class KeptProcessor(ProcessorMixin):
                 f"prompt_order has {len(self.prompt_order)} codes, the code set {len(self.code_set)}; pass each code "
                 f"of the code set once. In one of them only: {', '.join(odd[:5])}."
             )
-
-    def _word_id(self, word: str) -> int:
-        ids = self.tokenizer(word, add_special_tokens=False).input_ids
-        if len(ids) != 1 or ids[0] == self.tokenizer.unk_token_id:
-            raise ValueError(
-                f"tokenizer={type(self.tokenizer).__name__} has no single token for {word!r}, an answer of KEPT."
-            )
-        return ids[0]
 
     def config_overrides(self) -> dict:
         """What a model's configuration must take from this processor.
@@ -225,15 +224,12 @@ class KeptProcessor(ProcessorMixin):
         """
         code_set = self._code_set_of(codes)
         codes = list(code_set if codes is None else codes)
-        shortened = [
-            self._without_special_tokens(shorten_description(description, self._preset))
-            for description in self._descriptions(codes, code_set)
-        ]
+        shortened = self._shortened(self._descriptions(codes, code_set))
         self._warn_of_names(codes, shortened)
         new = [text for text in dict.fromkeys(shortened) if text not in self._blocks]
         if new:
-            ids = self.tokenizer(new, add_special_tokens=False, verbose=False).input_ids
-            self._blocks.update((text, self._first + of_text) for text, of_text in zip(new, ids, strict=True))
+            ids = text_ids(self.tokenizer, new)
+            self._blocks.update((text, self._first + tokens) for text, tokens in zip(new, ids, strict=True))
         return {code: self._blocks[text] for code, text in zip(codes, shortened, strict=True)}
 
     def pad(
@@ -282,7 +278,7 @@ class KeptProcessor(ProcessorMixin):
             gold_codes: the codes that apply, a list per note; adds `labels`.
             return_tensors: `"pt"` or `"np"`: rows padded to the longest and stacked.
             return_cut: add a column `cut`: 0 for a whole note, 1 for one reduced to its main sections, 2 for one whose
-                end was cut off.
+                end was truncated.
 
         Returns:
             `input_ids`, `attention_mask`, `global_attention_mask` and, with `gold_codes`, `labels` (0 or 1 per code).
@@ -297,25 +293,8 @@ class KeptProcessor(ProcessorMixin):
                 the note, or in the isolated layout another `ICDCodeSet` without `return_tensors`; the message names the
                 numbers.
         """
-        single = isinstance(text, str)
-        if not single and not isinstance(text, (list, tuple)):
-            raise TypeError(f"text is of type {type(text).__name__}; pass a note as str, or a list of notes.")
-        for name, value in (("codes", codes), ("gold_codes", gold_codes)):
-            if isinstance(value, str):
-                raise TypeError(f"{name}={value!r} is one string; pass a list of codes: [{value!r}].")
-        texts = [text] if single else list(text)
-        for index, note in enumerate(texts):
-            if not isinstance(note, str):
-                raise TypeError(f"text[{index}] is of type {type(note).__name__}; pass notes as str.")
-        per_note = isinstance(codes, (list, tuple)) and len(codes) > 0 and not isinstance(codes[0], str)
-        asked = list(codes) if per_note else [codes] * len(texts)
-        gold = [None] * len(texts) if gold_codes is None else [gold_codes] if single else list(gold_codes)
-        for name, lists in (("codes", asked), ("gold_codes", gold)):
-            if len(lists) != len(texts):
-                raise ValueError(f"{name} has {len(lists)} lists for {len(texts)} notes; pass one list per note.")
-        for note_gold in gold:
-            if isinstance(note_gold, str):
-                raise TypeError(f"gold_codes has {note_gold!r} for a note; pass a list of codes per note.")
+        is_single = isinstance(text, str)
+        texts, codes_by_note, gold_by_note = self._by_note(text, codes, gold_codes)
         code_set = self._code_set_of(codes)
         is_isolated = self.prompt_layout == "isolated"
         if is_isolated and return_tensors is None and code_set is not self.code_set:
@@ -324,22 +303,47 @@ class KeptProcessor(ProcessorMixin):
                 "that code set, or pass return_tensors='pt'."
             )
 
-        rows, cuts = [], []
-        for note, note_codes, note_gold in zip(texts, asked, gold, strict=True):
-            for row, cut in (self._isolated_rows if is_isolated else self._rows)(note, note_codes, note_gold, code_set):
+        make_rows = self._isolated_rows if is_isolated else self._joint_rows
+        rows, truncations = [], []
+        for note, note_codes, note_gold in zip(texts, codes_by_note, gold_by_note, strict=True):
+            for row, truncation in make_rows(note, note_codes, note_gold, code_set):
                 rows.append(row)
-                cuts.append(cut)
-        self._warn(texts, cuts, return_cut)
+                truncations.append(truncation)
+        self._warn(texts, truncations, is_counted=return_cut)
         if return_tensors is not None:
             batch = self.pad(rows, code_set=None if code_set is self.code_set else code_set) if rows else {}
             if return_cut:
-                batch["cut"] = torch.tensor(cuts)
+                batch["cut"] = torch.tensor(truncations)
             return BatchEncoding({k: v.numpy() for k, v in batch.items()}, tensor_type=return_tensors)
         if return_cut:
-            rows = [{**row, "cut": cut} for row, cut in zip(rows, cuts, strict=True)]
-        if single and len(rows) == 1:
+            rows = [{**row, "cut": truncation} for row, truncation in zip(rows, truncations, strict=True)]
+        if is_single and len(rows) == 1:
             return BatchEncoding(rows[0])
         return BatchEncoding({name: [row[name] for row in rows] for name in rows[0]} if rows else {})
+
+    @staticmethod
+    def _by_note(text, codes, gold_codes) -> tuple[list[str], list, list]:
+        """The notes, and the codes and gold codes of each: the arguments of `__call__` in one form."""
+        is_single = isinstance(text, str)
+        if not is_single and not isinstance(text, (list, tuple)):
+            raise TypeError(f"text is of type {type(text).__name__}; pass a note as str, or a list of notes.")
+        for name, value in (("codes", codes), ("gold_codes", gold_codes)):
+            if isinstance(value, str):
+                raise TypeError(f"{name}={value!r} is one string; pass a list of codes: [{value!r}].")
+        texts = [text] if is_single else list(text)
+        for index, note in enumerate(texts):
+            if not isinstance(note, str):
+                raise TypeError(f"text[{index}] is of type {type(note).__name__}; pass notes as str.")
+        is_list_per_note = isinstance(codes, (list, tuple)) and len(codes) > 0 and not isinstance(codes[0], str)
+        codes_by_note = list(codes) if is_list_per_note else [codes] * len(texts)
+        gold_by_note = [gold_codes] * len(texts) if gold_codes is None or is_single else list(gold_codes)
+        for name, lists in (("codes", codes_by_note), ("gold_codes", gold_by_note)):
+            if len(lists) != len(texts):
+                raise ValueError(f"{name} has {len(lists)} lists for {len(texts)} notes; pass one list per note.")
+        for gold in gold_by_note:
+            if isinstance(gold, str):
+                raise TypeError(f"gold_codes has {gold!r} for a note; pass a list of codes per note.")
+        return texts, codes_by_note, gold_by_note
 
     def merge_logits(self, logits, codes: Sequence[str] | ICDCodeSet | None = None) -> np.ndarray:
         """Put the scores of a note's prompts side by side.
@@ -373,25 +377,25 @@ class KeptProcessor(ProcessorMixin):
             )
         return self.code_set
 
-    def _rows(self, note: str, codes, gold, code_set: ICDCodeSet) -> Iterator[tuple[dict[str, list[int]], int]]:
-        """The features of each prompt of one note, and how the note was cut."""
+    def _joint_rows(self, note: str, codes, gold, code_set: ICDCodeSet) -> Iterator[tuple[dict[str, list[int]], int]]:
+        """The features of each prompt of one note, and how the note was truncated (see `return_cut`)."""
         preset = self._preset
         note = remove_deidentification_tags(note)
-        whole = self._note_ids(note)
+        whole = note_ids_behind_mask(self.tokenizer, note, preset)
         sections: list[int] | None = None
         if preset.note_reserve is not None:
-            is_long_note = self._num_note_tokens(note) > self.max_length - preset.note_reserve
+            is_long_note = len(note_ids(self.tokenizer, note, preset)) > self.max_length - preset.note_reserve
         for group in self.code_groups(code_set if codes is None else codes):
             head, prompt_length = self._prompt_ids(tuple(group), code_set)
             room = self.max_length - len(self._first) - len(self._last) - len(head)
-            tail, cut = whole, 0
+            tail, truncation = whole, 0
             if is_long_note if preset.note_reserve is not None else len(head) + len(whole) > self.max_length:
                 if sections is None:
                     selected = select_sections(note, preset.section_headers)
-                    sections = whole if selected is None else self._note_ids(selected)
-                tail, cut = sections, int(sections is not whole)
+                    sections = whole if selected is None else note_ids_behind_mask(self.tokenizer, selected, preset)
+                tail, truncation = sections, int(sections is not whole)
             if len(tail) > room:
-                tail, cut = tail[:room], 2
+                tail, truncation = tail[:room], 2
             input_ids = self._first + head + tail + self._last
             row = {
                 "input_ids": input_ids,
@@ -401,32 +405,32 @@ class KeptProcessor(ProcessorMixin):
             if gold is not None:
                 wanted = set(gold)
                 row["labels"] = [int(code in wanted) for code in group]
-            yield row, cut
+            yield row, truncation
 
     def _isolated_rows(
         self, note: str, codes, gold, code_set: ICDCodeSet
     ) -> Iterator[tuple[dict[str, list[int]], int]]:
-        """The features of a note that stands alone, and how it was cut: as in a prompt, but when it is too long itself.
+        """The features of a note that stands alone, and how it was truncated (see `return_cut`).
 
-        Sections and the end go as the preset says; its room for the prompt is not needed.
+        That happens as in a prompt, but only where the note itself is too long: no room is kept for a prompt.
         """
         note = remove_deidentification_tags(note)
         room = self.max_length - len(self._first) - len(self._last)
         (group,) = self.code_groups(code_set if codes is None else codes)
         indices = [code_set.index(code) for code in self._known(group, code_set)]
-        tail, cut = self._alone_ids(note), 0
+        tail, truncation = note_ids(self.tokenizer, note, self._preset), 0
         if len(tail) > room:
             selected = select_sections(note, self._preset.section_headers)
             if selected is not None:
-                tail, cut = self._alone_ids(selected), 1
+                tail, truncation = note_ids(self.tokenizer, selected, self._preset), 1
         if len(tail) > room:
-            tail, cut = tail[:room], 2
+            tail, truncation = tail[:room], 2
         input_ids = self._first + tail + self._last
         row = {"input_ids": input_ids, "attention_mask": [1] * len(input_ids), "code_indices": indices}
         if gold is not None:
             wanted = set(gold)
             row["labels"] = [int(code in wanted) for code in group]
-        yield row, cut
+        yield row, truncation
 
     def _prompt_ids(self, codes: tuple[str, ...], code_set: ICDCodeSet) -> tuple[list[int], int]:
         """Token ids up to the last mask, and the number of tokens of the whole prompt text."""
@@ -435,10 +439,9 @@ class KeptProcessor(ProcessorMixin):
             if len(self._prompts) >= MAX_CACHED_PROMPTS:
                 self._prompts.clear()
             tokenizer = self.tokenizer
-            shortened = [self._without_special_tokens(shorten_description(d, self._preset)) for d in key]
+            shortened = self._shortened(key)
             self._warn_of_names(codes, shortened)
-            text = prompt_text(shortened, tokenizer.mask_token, self._preset)
-            prompt_ids = tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+            prompt_ids = text_ids(tokenizer, prompt_text(shortened, tokenizer.mask_token, self._preset))
             specials = len(self._first) + len(self._last)
             if len(prompt_ids) + specials >= self.max_length:
                 raise ValueError(
@@ -467,6 +470,13 @@ class KeptProcessor(ProcessorMixin):
         if self._preset.leaves_empty:
             return tuple(code_set.descriptions.get(code, "") for code in codes)
         return tuple(code_set.describe(code) for code in codes)
+
+    def _shortened(self, descriptions: Sequence[str]) -> list[str]:
+        """Descriptions as the preset shortens them, without special tokens that they happen to hold."""
+        return [
+            without_special_tokens(self.tokenizer, shorten_description(description, self._preset))
+            for description in descriptions
+        ]
 
     def _warn_of_names(self, codes: Sequence[str], shortened: Sequence[str]) -> None:
         """Say once what a prompt asks about several codes in the same words."""
@@ -497,27 +507,6 @@ class KeptProcessor(ProcessorMixin):
             )
         return codes
 
-    def _note_ids(self, text: str) -> list[int]:
-        """Ids of what stands behind the last mask: ". " and the cleaned note."""
-        # The mask token makes the tokenizer see this text where it stands, not at the beginning of a sequence.
-        text = self.tokenizer.mask_token + ". " + self._without_special_tokens(clean_note(text, self._preset))
-        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids[1:]
-
-    def _num_note_tokens(self, text: str) -> int:
-        return len(self._alone_ids(text))
-
-    def _alone_ids(self, text: str) -> list[int]:
-        """Ids of the cleaned note with nothing before it."""
-        text = self._without_special_tokens(clean_note(text, self._preset))
-        return self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-
-    def _without_special_tokens(self, text: str) -> str:
-        """Cleaned text in which a mask token that it happens to hold cannot be taken for a code's."""
-        for token in self.tokenizer.all_special_tokens:
-            if token in text:
-                text = text.replace(token, " ")
-        return text
-
     def _global_attention(self, input_ids: list[int], prompt_length: int) -> list[int]:
         """1 on every stride-th of the first token and the prompt, and on the masks if the preset says so."""
         mask_token_id = self.tokenizer.mask_token_id if self._preset.global_masks else None
@@ -526,12 +515,14 @@ class KeptProcessor(ProcessorMixin):
             for position, token in enumerate(input_ids)
         ]
 
-    def _warn(self, texts: Sequence[str], cuts: Sequence[int], counted: bool) -> None:
+    def _warn(self, texts: Sequence[str], truncations: Sequence[int], is_counted: bool) -> None:
         empty = sum(not note.strip() for note in texts)
         if empty:
             logger.warning("%d of %d notes are empty: their scores say nothing about a patient.", empty, len(texts))
-        if any(cuts) and not counted:
-            logger.warning(CUT_MESSAGE, sum(map(bool, cuts)), len(cuts), self.max_length, cuts.count(1), cuts.count(2))
+        if any(truncations) and not is_counted:
+            number, total = sum(map(bool, truncations)), len(truncations)
+            reduced, shortened = truncations.count(1), truncations.count(2)
+            logger.warning(TRUNCATION_MESSAGE, number, total, self.max_length, reduced, shortened)
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs):
         """Write tokenizer, `processor_config.json` and the code set (`code_set.json`) to a folder."""

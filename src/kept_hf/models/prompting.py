@@ -11,6 +11,8 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from .published import EXACT_PRESET
+
 PROMPT_LAYOUTS = ("joint", "isolated")
 """`"joint"`: one prompt before the note, as published. `"isolated"`: each code a block of its own."""
 
@@ -27,20 +29,8 @@ SECTION_HEADERS = (
 )
 """Header lines of the sections that are kept of a note that is too long."""
 
-PUBLISHED_SECTION_HEADERS = tuple(header.replace("past medical", "past eedical") for header in SECTION_HEADERS)
-"""As the public code has them: one is misspelt, so that its section is never kept."""
-
-KEPT_50_PROMPT_ORDER = (
-    *("401.9", "272.4", "427.31", "414.01", "428.0", "38.93", "584.9", "250.00", "530.81", "96.71"),
-    *("518.81", "599.0", "285.9", "96.04", "96.6", "39.61", "403.90", "244.9", "285.1", "311"),
-    *("276.2", "V15.82", "96.72", "V58.61", "305.1", "486", "585.9", "995.92", "496", "88.56"),
-    *("272.0", "276.1", "038.9", "38.91", "287.5", "36.15", "33.24", "412", "V45.81", "424.0"),
-    *("507.0", "37.22", "511.9", "410.71", "99.15", "45.13", "88.72", "39.95", "37.23", "99.04"),
-)
-"""The order in which the public prompt lists the 50 codes of MIMIC-III-50, while its labels are in sorted order.
-
-A checkpoint that was trained so needs `KeptProcessor(..., prompt_order=KEPT_50_PROMPT_ORDER)`.
-"""
+PROMPT_END = ". "
+"""What stands between the last mask and the note."""
 
 _DEIDENTIFICATION_TAG = re.compile(r"\[\*\*[^\]]*\*\*\]")
 _SPACES = re.compile(r"  +")
@@ -53,7 +43,7 @@ class PromptPreset:
     Args:
         name: its name.
         separator: what stands after a mask that is not the last.
-        max_description_words: keep so many words of a description; without it, cut the description at its first comma.
+        max_description_words: keep so many words of a description; without it, those before its first comma.
         clean_titles: whether "dr." and "m.d." become "doctor", date headers and dashed rules go.
         note_reserve: tokens of the limit that are kept for the prompt when it is decided whether a note is too long
             and only the note is counted; without it, prompt and note are counted together.
@@ -80,15 +70,10 @@ PRESETS = {
     for published in (_KEPT_50, _KEPT_RERANK)
     for preset in (
         published,
-        replace(
-            published,
-            name=f"{published.name}-exact",
-            section_headers=PUBLISHED_SECTION_HEADERS,
-            leaves_empty=True,
-        ),
+        replace(published, name=f"{published.name}-exact", **EXACT_PRESET),
     )
 }
-"""Name → preset. Those named exact repeat the mistakes of the public code too."""
+"""Name → preset. Those named exact repeat the mistakes of the public code too ([`kept_hf.models.published`])."""
 
 
 def get_preset(name: str) -> PromptPreset:
@@ -107,7 +92,7 @@ def get_preset(name: str) -> PromptPreset:
 
 
 def shorten_description(description: str, preset: PromptPreset) -> str:
-    """Lower-case a description and cut it as the preset says.
+    """Lower-case a description and shorten it as the preset says.
 
     Examples:
         >>> shorten_description("Acute kidney failure, unspecified", get_preset("kept-50"))
@@ -133,7 +118,17 @@ def prompt_text(descriptions: Sequence[str], mask_token: str, preset: PromptPres
         ' acute kidney failure <mask>, sepsis <mask>. '
     """
     shortened = (shorten_description(description, preset) for description in descriptions)
-    return " " + f" {mask_token}{preset.separator} ".join(shortened) + f" {mask_token}. "
+    return " " + f" {mask_token}{preset.separator} ".join(shortened) + f" {mask_token}{PROMPT_END}"
+
+
+def text_behind_mask(note: str) -> str:
+    """What follows the last mask: the end of the prompt, and a cleaned note.
+
+    Examples:
+        >>> text_behind_mask("fever and cough")
+        '. fever and cough'
+    """
+    return PROMPT_END + note
 
 
 def remove_deidentification_tags(text: str) -> str:

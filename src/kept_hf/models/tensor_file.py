@@ -59,10 +59,10 @@ def tensor_file(
         open(unfinished, "wb").close()  # with the permissions of other files, not of shared memory
         mapped = torch.from_file(unfinished, shared=True, size=start + end, dtype=torch.uint8)
         yield {
-            name: mapped[start + about["data_offsets"][0] : start + about["data_offsets"][1]]
+            name: mapped[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]]
             .view(tensors[name][1])
-            .view(about["shape"])
-            for name, about in header.items()
+            .view(entry["shape"])
+            for name, entry in header.items()
             if name != "__metadata__"
         }
         # The header last: until then the file begins with a length of zero, and is none.

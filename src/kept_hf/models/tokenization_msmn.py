@@ -83,10 +83,10 @@ class MSMNTokenizer(PublicationMixin, PreTrainedTokenizer):
         if (vocab_file is None) == (vocab is None):
             raise ValueError("Pass either vocab_file (one word a line) or vocab (a list of words).")
         words = _read_words(vocab_file) if vocab is None else list(vocab)
-        for place, word in enumerate(words):
+        for index, word in enumerate(words):
             if word.split() != [word]:
-                given = f"vocab[{place}]" if vocab_file is None else f"Line {place + 1} of the words in vocab_file"
-                raise ValueError(f"{given} is {word!r}; write one word, without spaces.")
+                source = f"vocab[{index}]" if vocab_file is None else f"Line {index + 1} of the words in vocab_file"
+                raise ValueError(f"{source} is {word!r}; write one word, without spaces.")
         self._ids = {word: index for index, word in enumerate(words)}
         self._words = words
         if len(self._ids) < len(words):

@@ -1,6 +1,6 @@
-"""How like a code's description the likest windows of a note are: late interaction, and the isolated layout's prior.
+"""MaxSim of a code's description and the windows of a note: late interaction, and the isolated layout's prior.
 
-Pure functions of tensors, and the two numbers that are learnt with them.
+Pure functions of tensors, and the two numbers that are learnt with them. The maximum is a soft one.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class WindowSimilarity(nn.Module):
     cosines between the description's mean state and the means of the note's windows.
 
     Args:
-        config: a `KeptLongformerConfig`: `similarity_window`, `similarity_step`, `similarity_temperature` and, for the
-            start, `similarity_scale` and `similarity_threshold`.
+        config: a `KeptLongformerConfig`: `similarity_window`, `similarity_step`, `similarity_temperature` and, as
+            initial values, `similarity_scale` and `similarity_threshold`.
     """
 
     def __init__(self, config):

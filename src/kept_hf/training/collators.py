@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..models.processing_kept import KeptProcessor, pad_features
+from ..models.padding import pad_features
+from ..models.processing_kept import KeptProcessor
 from ..models.tokenization_msmn import MSMNTokenizer
 
 MODEL_INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "code_indices", "labels")

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..candidates.candidates import Candidates
-from ..models.processing_kept import CUT_MESSAGE, KeptProcessor
+from ..models.processing_kept import TRUNCATION_MESSAGE, KeptProcessor
 from ..models.prompting import sample_codes
 from ..reranking import in_code_set, label_matrix, mixed_order, published_fill
 
@@ -94,7 +94,7 @@ def prompt_rows(
     )
     cut = np.bincount(result["cut"], minlength=3)
     if cut[1:].any():
-        logger.warning(CUT_MESSAGE, cut[1:].sum(), cut.sum(), processor.max_length, cut[1], cut[2])
+        logger.warning(TRUNCATION_MESSAGE, cut[1:].sum(), cut.sum(), processor.max_length, cut[1], cut[2])
     return result.remove_columns("cut")
 
 
