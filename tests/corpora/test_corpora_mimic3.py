@@ -352,7 +352,7 @@ def test_nothing_is_written_when_a_table_is_cut_off(tables, tmp_path):
     path = tables / "NOTEEVENTS.csv"
     content = path.read_bytes()
     path.write_bytes(content[:-30])
-    with pytest.raises(ValueError, match=r"NOTEEVENTS\.csv: row \d+ is cut off"):
+    with pytest.raises(ValueError, match=r"NOTEEVENTS\.csv: row \d+ is truncated"):
         load_corpus("mimic3", data_dir=tables, cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.arrow"))
     path.write_bytes(content)
@@ -388,11 +388,11 @@ def test_rare50_file_that_is_no_python(tmp_path):
     [
         (
             '[{"subject_id": "1", "hadm_id": "2", "LABELS": "401.9", "TEXT": "secret n',
-            "after entry 0; is the file cut off",
+            "after entry 0; is the file truncated",
         ),
         (
             '[{"subject_id": "1", "hadm_id": "2", "LABELS": "401.9", "TEXT": "secret note"}',
-            "after entry 1; is the file cut",
+            "after entry 1; is the file truncated",
         ),
         (
             '[{"subject_id": "1", "hadm_id": "2", "LABELS": 401.9, "TEXT": "secret note"}]',

@@ -98,7 +98,7 @@ def test_one_file_is_split_by_patient(tmp_path, caplog):
 def test_one_file_without_patients_is_split_by_note(tmp_path, caplog):
     rows = without("note_id", without("patient_id"))
     corpus = load(tmp_path, write(tmp_path / "a.csv", [*rows, rows[0]]))
-    assert "tells no patient" in caplog.text
+    assert "has no column with the patient" in caplog.text
     assert set(corpus.dataset["train"].column_names) == {"note_id", "text", "codes"}
     found = {note_id: split for split, rows in corpus.dataset.items() for note_id in rows["note_id"]}
     assert len(found) == 41 and found["note-1"] == found["note-41"], "copies stay together"
@@ -110,7 +110,7 @@ def test_the_shares_of_a_draw():
         assert tuple(map(drawn.count, ("train", "validation", "test"))) == sizes
 
 
-def test_patients_in_two_splits_are_told(tmp_path, caplog):
+def test_patients_in_two_splits_are_reported(tmp_path, caplog):
     write(tmp_path / "a.jsonl", NOTES[:21])
     write(tmp_path / "b.jsonl", NOTES[21:])
     load(tmp_path, {"train": tmp_path / "a.jsonl", "test": tmp_path / "b.jsonl"})

@@ -175,10 +175,10 @@ def test_missing_things_are_named(tmp_path):
         (b"7,12,300,secret\n", "row 8 has 4 fields, the header 11"),
         (b'7,12,300,,,,"Discharge summary",,,,"secret",more\n', "row 8 has 12 fields, the header 11"),
         (b'7,12,300,,,,"Discharge summary",,,,"secret \xff"\n', "row 8 holds bytes that are not UTF-8"),
-        (b'7,12,300,,,,"Discharge summary",,,,"secret', "row 8 is cut off"),
-        (b'7,12,300,,,,"Discharge summary",,,,"secret\nline\n', "row 8 is cut off"),
-        (b'7,12,300,,,,"Discharge summary",,,,', "row 8 is cut off"),
-        (b"7,12,3", "row 8 is cut off"),
+        (b'7,12,300,,,,"Discharge summary",,,,"secret', "row 8 is truncated"),
+        (b'7,12,300,,,,"Discharge summary",,,,"secret\nline\n', "row 8 is truncated"),
+        (b'7,12,300,,,,"Discharge summary",,,,', "row 8 is truncated"),
+        (b"7,12,3", "row 8 is truncated"),
     ],
 )
 @pytest.mark.parametrize("block_bytes", [300, 16 << 20])
@@ -198,13 +198,13 @@ def test_a_truncated_gzip_file(tmp_path):
     for part in (0.3, 0.8):
         (tmp_path / "NOTEEVENTS.csv.gz").write_bytes(whole[: int(part * len(whole))])
         with pytest.raises(
-            ValueError, match=r"NOTEEVENTS\.csv\.gz: row \d+ is cut off or the file is damaged there"
+            ValueError, match=r"NOTEEVENTS\.csv\.gz: row \d+ is truncated or the file is damaged there"
         ) as caught:
             physionet.read_discharge_summaries(tmp_path)
         row = int(re.search(r"row (\d+)", str(caught.value))[1])
         assert abs(row - 5007 * part) < 300
     (tmp_path / "NOTEEVENTS.csv.gz").write_bytes(whole[:12])
-    with pytest.raises(ValueError, match="row 1 is cut off"):
+    with pytest.raises(ValueError, match="row 1 is truncated"):
         physionet.read_discharge_summaries(tmp_path)
 
 
@@ -213,7 +213,7 @@ def test_two_gzip_members_are_one_file(tmp_path):
     (tmp_path / "NOTEEVENTS.csv.gz").write_bytes(gzip.compress(first) + gzip.compress(second))
     assert len(physionet.read_discharge_summaries(tmp_path)) == 3
     (tmp_path / "NOTEEVENTS.csv.gz").write_bytes(gzip.compress(first) + gzip.compress(second[:-4]))
-    with pytest.raises(ValueError, match="row 7 is cut off"):
+    with pytest.raises(ValueError, match="row 7 is truncated"):
         physionet.read_discharge_summaries(tmp_path)
 
 
@@ -307,11 +307,11 @@ def test_damaged_gzip_files(tmp_path):
     whole = bytearray(gzip.compress(NOTES.encode()))
     path = tmp_path / "NOTEEVENTS.csv.gz"
     path.write_bytes(NOTES.encode())
-    with pytest.raises(ValueError, match=r"NOTEEVENTS\.csv\.gz: row 1 is cut off or the file is damaged there"):
+    with pytest.raises(ValueError, match=r"NOTEEVENTS\.csv\.gz: row 1 is truncated or the file is damaged there"):
         physionet.read_discharge_summaries(tmp_path)
     whole[-8] ^= 1  # of the checksum
     path.write_bytes(whole)
-    with pytest.raises(ValueError, match=r"NOTEEVENTS\.csv\.gz: row \d is cut off or the file is damaged there"):
+    with pytest.raises(ValueError, match=r"NOTEEVENTS\.csv\.gz: row \d is truncated or the file is damaged there"):
         physionet.read_discharge_summaries(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Which notes and codes: options of the commands."""
+"""Notes and codes as options of the commands."""
 
 from __future__ import annotations
 

@@ -428,7 +428,7 @@ def _stream_json(path: str) -> Iterator[tuple[int, dict]]:
                     raise ValueError(f"{path}: entry {number} is no JSON object.")
                 yield number, entry
         except (ijson.JSONError, UnicodeDecodeError):
-            raise ValueError(f"{path}: no valid JSON after entry {number}; is the file cut off?") from None
+            raise ValueError(f"{path}: no valid JSON after entry {number}; is the file truncated?") from None
 
 
 def _repair(splits: Mapping[str, dict[str, Admission]], repair_codes: bool) -> None:

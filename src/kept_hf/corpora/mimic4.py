@@ -100,17 +100,17 @@ class Mimic4(datasets.GeneratorBasedBuilder):
         data_dir = self.config.data_dir
         # The texts wait where the prepared notes will lie.
         scratch_dir = self._cache_dir_root
-        given = None if self.split_file is None else read_splits(self.split_file)
+        listed = None if self.split_file is None else read_splits(self.split_file)
         admissions = physionet.read_admissions(data_dir, MIMIC4, CONFIGS[self.config.name])
         coded = physionet.by_patient({hadm_id: one for hadm_id, one in admissions.items() if one.codes})
         texts = physionet.read_discharge_summaries(data_dir, MIMIC4, coded.keys(), scratch_dir)
         splits: dict[str, list[str]] = {split: [] for split in SPLIT_SHARES}
-        if given is None:
+        if listed is None:
             for hadm_id in filter(texts.__contains__, coded):
                 splits[draw_split(coded[hadm_id].subject_id, self.seed)].append(hadm_id)
         else:
-            for hadm_id in sorted(given, key=int):
-                splits[given[hadm_id]].append(hadm_id)
+            for hadm_id in sorted(listed, key=int):
+                splits[listed[hadm_id]].append(hadm_id)
             warn_of_shared_patients(
                 {
                     split: [coded[hadm_id].subject_id for hadm_id in hadm_ids if hadm_id in coded]
@@ -200,10 +200,10 @@ def draw_split(subject_id: str, seed: int = 0) -> str:
         ['train', 'test', 'train', 'train']
     """
     digest = hashlib.sha256(f"{seed}:{subject_id}".encode()).digest()
-    place, reached = int.from_bytes(digest[:8], "big") / 2**64, 0.0
+    fraction, reached = int.from_bytes(digest[:8], "big") / 2**64, 0.0
     for split, share in SPLIT_SHARES.items():
         reached += share
-        if place < reached:
+        if fraction < reached:
             return split
     return split
 

@@ -112,7 +112,7 @@ def load(
         cache_dir: where the prepared dataset is kept.
         data_files: split → table, or the name or folder of a data set for `datasets.load_dataset`; also written as
             ["train=a.csv", "test=b.csv"]. One source alone, or "train" alone, is split by patient, or by note where no
-            patient is told: 80 / 10 / 10, at least one each. A data set that has splits keeps them.
+            patient is named: 80 / 10 / 10, at least one each. A data set that has splits keeps them.
         codes_file: a CSV with the columns `code`, `description` and, if wanted, `synonyms` with ";" between them. Codes
             that it lacks are described by the ICD-10-CM list that is packaged, unless the codes are those of ICD-9.
         patient_column: the column with the patient; by default `patient_id` or `subject_id`, if it is there.
@@ -294,8 +294,8 @@ def _split(notes: Sequence[dict], by_patient: bool, seed: int) -> dict[str, list
     """Notes in splits, each in the order given. Without patients the texts stand for them: copies stay together."""
     if not by_patient:
         logger.warning(
-            "data_files tells no patient, so the splits are drawn by note: if a patient has several, results will be "
-            "optimistic. Pass patient_column, or a file for each split."
+            "data_files has no column with the patient, so the splits are drawn by note: if a patient has several, "
+            "results will be optimistic. Pass patient_column, or a file for each split."
         )
     try:
         drawn = draw_splits([note["subject_id" if by_patient else "text"] for note in notes], seed)

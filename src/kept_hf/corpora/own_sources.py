@@ -80,7 +80,7 @@ def find_sources(data_files: object, cache_dir: str | os.PathLike | None = None)
 
 
 def _split_names(data_files: object) -> dict[str, str]:
-    """Split → path or name; the split is "" where none is told."""
+    """Split → path or name; the split is "" where none is named."""
     if not data_files:
         raise ValueError(f"data_files={data_files!r}, but the corpus 'own' is read from files; {ASK_FOR_FILES}.")
     if isinstance(data_files, Mapping):

@@ -64,7 +64,7 @@ class NoteTexts(Mapping[str, str]):
         # Unbuffered: notes are read in another order than they are written.
         self._file = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115
         self._size = 0
-        self._places: dict[str, list[tuple[int, int]]] = {}
+        self._positions: dict[str, list[tuple[int, int]]] = {}
         self.subject_ids: dict[str, str] = {}
 
     def __del__(self):
@@ -80,32 +80,32 @@ class NoteTexts(Mapping[str, str]):
             if self.subject_ids.setdefault(hadm_id, subject_id) != subject_id:
                 raise ValueError("two notes of one admission name different patients")
         self._file.seek(self._size)
-        places = []
+        positions = []
         for array in texts.chunks:
             # One write: the texts of an array stand together.
             _, offsets, values = array.buffers()
             ends = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1].tolist()
             self._file.write(memoryview(values)[ends[0] : ends[-1]])
-            places += [(self._size + start - ends[0], stop - start) for start, stop in pairwise(ends)]
+            positions += [(self._size + start - ends[0], stop - start) for start, stop in pairwise(ends)]
             self._size += ends[-1] - ends[0]
-        for hadm_id, place in zip(hadm_ids, places, strict=True):
-            self._places.setdefault(hadm_id, []).append(place)
+        for hadm_id, position in zip(hadm_ids, positions, strict=True):
+            self._positions.setdefault(hadm_id, []).append(position)
 
     def __getitem__(self, hadm_id: str) -> str:
         parts = []
-        for offset, size in self._places[hadm_id]:
+        for offset, size in self._positions[hadm_id]:
             self._file.seek(offset)
             parts.append(self._file.read(size).decode())
         return "\t".join(parts)
 
     def __contains__(self, hadm_id: object) -> bool:
-        return hadm_id in self._places
+        return hadm_id in self._positions
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._positions)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
 
 def read_discharge_summaries(

@@ -1,4 +1,4 @@
-"""Splits of notes that are not made public unasked."""
+"""Splits of notes that must not become public by accident."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..models.publication import CREDENTIALED, UNSTATED, check_publication
 class RestrictedDatasetDict(datasets.DatasetDict):
     """Splits of notes under one of `kept_hf.models.publication.RESTRICTED`.
 
-    What `map`, `filter` and the like make of them is a plain `DatasetDict`, which asks nobody.
+    What `map`, `filter` and the like make of them is a plain `DatasetDict`, which refuses nothing.
     """
 
     license: ClassVar[str]
@@ -34,6 +34,6 @@ class CredentialedDatasetDict(RestrictedDatasetDict):
 
 
 class UnstatedDatasetDict(RestrictedDatasetDict):
-    """Splits of notes whose licence was not told."""
+    """Splits of notes whose licence is not stated."""
 
     license = UNSTATED

@@ -1,4 +1,4 @@
-"""Which codes of a corpus a run is about."""
+"""The selection of codes of a corpus."""
 
 from __future__ import annotations
 

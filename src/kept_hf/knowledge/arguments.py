@@ -1,4 +1,4 @@
-"""Which terms: options of the commands."""
+"""Terms as options of the commands."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 MAX_TREE_DISTANCE = 100
-"""The tree distance of two concepts without a common ancestor, and the largest that is told."""
+"""The tree distance of two concepts without a common ancestor, and the largest that is reported."""
 
 
 def rows_to_offsets(rows: np.ndarray, num_rows: int) -> np.ndarray:

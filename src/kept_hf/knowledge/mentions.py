@@ -95,8 +95,8 @@ class MentionFinder:
         return list(self._mentions(text))
 
     def _mentions(self, text: str) -> Iterator[Mention]:
-        places = [(match.start(), match.end()) for match in _WORD.finditer(text)]
-        words = [text[start:end].lower() for start, end in places]
+        spans = [(match.start(), match.end()) for match in _WORD.finditer(text)]
+        words = [text[start:end].lower() for start, end in spans]
         stems = [_singular(word) for word in words]
         at = 0
         while at < len(words):
@@ -106,7 +106,7 @@ class MentionFinder:
                     if concept >= 0:
                         before = words[max(0, at - self.cue_distance) : at]
                         yield Mention(
-                            concept, places[at][0], places[at + length - 1][1], not NEGATION_CUES.isdisjoint(before)
+                            concept, spans[at][0], spans[at + length - 1][1], not NEGATION_CUES.isdisjoint(before)
                         )
                         at += length - 1
                         break

@@ -300,7 +300,7 @@ class TermGraph:
         """Fewest edges between each two of (n,) concepts, over a common ancestor; (n, n) int32.
 
         Child and parent are 1 apart, siblings 2, cousins 4; concepts without a common ancestor `MAX_TREE_DISTANCE`,
-        which is also the most that is told.
+        which is also the largest value returned.
 
         Raises:
             IndexError: a number of no concept.

@@ -65,8 +65,8 @@ def stream_table(
     Raises:
         FileNotFoundError: no such table.
         ValueError: no header, or a missing column; in the rows that are read, one with more or fewer fields than the
-            header, with bytes that are not UTF-8, with something else in `numbers`, one that is too long, or cut off by
-            the end of the file. The message has the number of the row, the header being row 1.
+            header, with bytes that are not UTF-8, with something else in `numbers`, one that is too long, or truncated
+            by the end of the file. The message has the number of the row, the header being row 1.
     """
     path = find_table(data_dir, name)
     header = _read_header(path)
@@ -156,7 +156,7 @@ class _WholeRows(Iterable[bytes]):
 
     def _end_of_rows(self, filled: int) -> int:
         """How many bytes of the buffer are whole rows: up to its last line break outside quotes."""
-        # Faster than bytes.count, which starts anew at each quote.
+        # Faster than bytes.count, which starts again at each quote.
         np.equal(np.frombuffer(self._buffer, np.uint8, filled), _QUOTE, out=self._is_quote[:filled].view(bool))
         inside, end = self._odd_quotes(0, filled), filled
         while (line_break := self._buffer.rfind(b"\n", 0, end)) >= 0:
@@ -318,9 +318,9 @@ def _find_no_number(column: pa.ChunkedArray) -> int | None:
 def _cut_off(path: str) -> ValueError:
     row = _first_broken_row(path)
     if path.endswith(".gz"):
-        return ValueError(f"{path}: row {row} is cut off or the file is damaged there; copy the file again.")
+        return ValueError(f"{path}: row {row} is truncated or the file is damaged there; copy the file again.")
     return ValueError(
-        f"{path}: row {row} is cut off by the end of the file, which must be a line break outside quotes; copy the "
+        f"{path}: row {row} is truncated by the end of the file, which must be a line break outside quotes; copy the "
         "file again, or end its last row."
     )
 

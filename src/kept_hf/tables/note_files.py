@@ -198,7 +198,7 @@ def _open_table(path: Path, wanted: Sequence[str], argument: str) -> tuple[list[
     except UnicodeDecodeError:
         raise _not_utf8(path, argument) from None
     except _DAMAGE:
-        raise unreadable("it is cut off or damaged; copy it again") from None
+        raise unreadable("it is truncated or damaged; copy it again") from None
 
 
 def _open_text(path: Path) -> io.TextIOBase:
@@ -225,7 +225,7 @@ def _read_csv(path: Path, wanted: Sequence[str], unreadable: Callable[[str], Val
                 if fields:
                     rows.append((number, [fields[column] for _, column in columns]))
         except csv.Error:
-            # Its own message may tell of the row.
+            # Its own message may quote the row.
             raise unreadable(f"after row {max(number, 1)} the quotes do not pair up") from None
     names = [name for name, _ in columns]
     return header, (

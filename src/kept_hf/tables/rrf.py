@@ -99,7 +99,7 @@ def cui_texts(numbers: np.ndarray) -> pa.LargeStringArray:
 
 
 def number_lookup(numbers: np.ndarray) -> np.ndarray:
-    """Number of a CUI → its place among the sorted `numbers`, -1 where it is not among them."""
+    """Number of a CUI → its position among the sorted `numbers`, -1 where it is not among them."""
     lookup = np.full(_LARGEST_CUI, -1, np.int32)
     lookup[numbers] = np.arange(len(numbers), dtype=np.int32)
     return lookup
@@ -108,7 +108,7 @@ def number_lookup(numbers: np.ndarray) -> np.ndarray:
 def explain(path: str, table: str) -> ValueError:
     """What is wrong with a file that could not be read, and in which row: a second, slower reading."""
     columns = COLUMNS[table]
-    cuis = [place for place, name in enumerate(columns) if name.startswith("CUI")]
+    cuis = [index for index, name in enumerate(columns) if name.startswith("CUI")]
     row = 0
     try:
         with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
@@ -124,9 +124,9 @@ def explain(path: str, table: str) -> ValueError:
                     line.decode()
                 except UnicodeDecodeError:
                     return ValueError(f"{path}: row {row} holds bytes that are not UTF-8; copy the file again.")
-                for place in cuis if line else ():
-                    if not (len(fields[place]) == 8 and fields[place][:1] == b"C" and fields[place][1:].isdigit()):
-                        return ValueError(f"{path}: row {row} has no CUI (C and seven digits) in {columns[place]}.")
+                for index in cuis if line else ():
+                    if not (len(fields[index]) == 8 and fields[index][:1] == b"C" and fields[index][1:].isdigit()):
+                        return ValueError(f"{path}: row {row} has no CUI (C and seven digits) in {columns[index]}.")
     except (EOFError, OSError, zlib.error):
         return ValueError(f"{path}: damaged after row {row}; copy the file again.")
     return ValueError(f"{path} is empty." if row == 0 else f"{path} cannot be read as {table}.")

@@ -1,0 +1,51 @@
+"""Columns of large CSV tables as text."""
+
+import gzip
+import re
+
+import pytest
+
+from kept_hf.tables.csv_tables import find_table, stream_table
+
+CONTENT = 'row_id,CODE,"TEXT"\n1,0389,"Two\nlines, ""quoted"""\n2, 12 ,secret\n3,,\n'
+
+
+def rows(folder, *columns, **options):
+    return [row for part in stream_table(folder, "T", columns, **options) for row in part.to_pylist()]
+
+
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
+def test_values_are_text(tmp_path, ending):
+    content = CONTENT.encode()
+    (tmp_path / f"T{ending}").write_bytes(gzip.compress(content) if ending == ".csv.gz" else content)
+    assert find_table(tmp_path, "T") == str(tmp_path / f"T{ending}")
+    assert rows(tmp_path, "TEXT", "ROW_ID") == [
+        {"TEXT": 'Two\nlines, "quoted"', "ROW_ID": "1"},
+        {"TEXT": "secret", "ROW_ID": "2"},
+        {"TEXT": "", "ROW_ID": "3"},
+    ]
+    assert [row["CODE"] for row in rows(tmp_path, "CODE", numbers=["CODE"])] == ["0389", "12", ""]
+    assert {"ROW_ID": "2"} in rows(tmp_path, "ROW_ID", needle="secret")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty"),
+        ("secret of him,3\n", "row 1 is no header"),
+        ("ROW_ID,TEXT\n", "has no column CODE; its columns are ROW_ID, TEXT"),
+        ("CODE,TEXT\n1,secret,3\n", "row 2 has 3 fields, the header 2"),
+        ('CODE,TEXT\n1,a\n2,"secret\n', "row 3 is truncated"),
+        ("CODE,TEXT\nsecret,a\n", "row 2 has no whole number in CODE"),
+    ],
+)
+def test_errors_name_the_row_and_quote_nothing(tmp_path, content, message):
+    (tmp_path / "T.csv").write_text(content)
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        rows(tmp_path, "CODE", numbers=["CODE"])
+    assert "secret" not in str(caught.value)
+
+
+def test_a_missing_table(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds neither T\.csv nor T\.csv\.gz"):
+        rows(tmp_path, "CODE")
