@@ -112,12 +112,12 @@ def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train
     # Seeded, so that the same run draws the same picture.
     generator = np.random.default_rng(0)
     names = []
-    for place, band in enumerate(present):
+    for position, band in enumerate(present):
         values = f1_per_code[band_of == band]
         # Many codes share an F1 of exactly 0: sideways jitter shows how many, and upright jitter would misstate it.
         shifts = generator.uniform(-0.32, 0.32, size=values.size)
         axes.scatter(
-            place + shifts,
+            position + shifts,
             values,
             s=max(7, min(18, 3000 / f1_per_code.size)),
             color=COLORS[0],
@@ -125,19 +125,19 @@ def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train
             linewidths=0,
             clip_on=False,
             zorder=3,  # over the bar of the mean
-            label="a code" if place == 0 else None,
+            label="a code" if position == 0 else None,
         )
         axes.plot(
-            [place - 0.36, place + 0.36],
+            [position - 0.36, position + 0.36],
             [values.mean()] * 2,
             color=COLORS[1],
             linewidth=2.5,
             solid_capstyle="butt",
-            label="mean of the band" if place == 0 else None,
+            label="mean of the band" if position == 0 else None,
         )
         axes.annotate(
             f"{values.mean():.2f}",
-            (place, values.mean()),
+            (position, values.mean()),
             xytext=(0, 4),
             textcoords="offset points",
             fontsize=9,
