@@ -70,6 +70,18 @@ def test_other_runs(tmp_path):
         make_card(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [("mlm", "held_out_notes"), ("mlm", "data_license"), ("hsap", "candidates"), ("zero-shot", "held_out_concepts")],
+)
+def test_results_of_an_older_version(tmp_path, stage, key):
+    results = RESULTS[stage]()
+    del results[key]
+    message = f"has no '{key}', so it is of an older version; train again with .* pretrain {stage}"
+    with pytest.raises(ValueError, match=message):
+        make_card(write(tmp_path, results))
+
+
 def test_results_without_a_model(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no config\.json, so it holds no finished model"):
         push_model(write(tmp_path, mlm_results()), "me/model")

@@ -28,8 +28,8 @@ def corpus():
     splits = {
         split: Dataset.from_dict(
             {
-                "note_id": [f"{split}-{place}" for place in range(len(gold))],
-                "text": [f"a secret text {place}" for place in range(len(gold))],
+                "note_id": [f"{split}-{number}" for number in range(len(gold))],
+                "text": [f"a secret text {number}" for number in range(len(gold))],
                 "codes": gold,
             }
         )
@@ -44,7 +44,7 @@ def write(corpus, tmp_path):
     """Write the report of some scores; returns what `write_report` does."""
 
     def run(split="test", seed=0, record=None, **options):
-        labels = np.array([[code in of_note for code in CODES] for of_note in GOLD[split]], dtype=int)
+        labels = np.array([[code in gold for code in CODES] for gold in GOLD[split]], dtype=int)
         scores = np.random.default_rng(seed).normal(size=labels.shape).astype(np.float32) + labels
         training = TrainingArguments(tmp_path, use_cpu=True, report_to="none")
         evaluated = EvaluatedSplit(split, scores, labels, 0.5, best_micro_f1_threshold)
@@ -63,7 +63,7 @@ def test_the_files_say_what_the_scores_are(write, tmp_path, capsys):
     assert results["corpus"]["license"] == "cc0-1.0" and results["threshold"] == 0.5
 
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert [line["note_id"] for line in lines] == [f"test-{place}" for place in range(4)]
+    assert [line["note_id"] for line in lines] == [f"test-{number}" for number in range(4)]
     with open(tmp_path / "per_code.csv", encoding="utf-8") as file:
         assert [row["code"] for row in csv.DictReader(file)] == CODES
     for picture in ("precision_recall.png", "f1_by_frequency.png"):
@@ -110,15 +110,15 @@ def test_the_best_50_codes_of_a_note_are_kept_beside_those_that_count(tmp_path):
     notes = Dataset.from_dict({"note_id": list("abcd"), "text": list("efgh"), "codes": gold})
     card = CorpusCard("Toy", "Made up.", "nowhere", "cc0-1.0", "en", {})
     corpus = Corpus(DatasetDict(train=notes, validation=notes), ICDCodeSet(codes), card)
-    labels = np.array([corpus.code_set.multi_hot(of_note) for of_note in gold])
+    labels = np.array([corpus.code_set.multi_hot(note_gold) for note_gold in gold])
     scores = np.random.default_rng(0).normal(size=labels.shape) - labels
     scores[0, :60] = 9
     evaluated = EvaluatedSplit("validation", scores, labels, 5.0, best_micro_f1_threshold)
     write_report(TrainingArguments(tmp_path, use_cpu=True, report_to="none"), corpus, evaluated, {}, time.time())
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    for row, (line, of_note) in enumerate(zip(lines, gold, strict=True)):
+    for row, (line, note_gold) in enumerate(zip(lines, gold, strict=True)):
         best = np.argsort(-scores[row], kind="stable")[: 60 if row == 0 else 50]
-        assert {code["code"] for code in line["codes"]} == {*np.array(codes)[best], *of_note}
+        assert {code["code"] for code in line["codes"]} == {*np.array(codes)[best], *note_gold}
     with open(tmp_path / "per_code.csv", encoding="utf-8") as file:
         assert [row["code"] for row in csv.DictReader(file)] == sorted(codes), "the table per code has all"
 
@@ -126,6 +126,6 @@ def test_the_best_50_codes_of_a_note_are_kept_beside_those_that_count(tmp_path):
 def test_few_codes_of_a_note_are_kept_beside_those_that_count(write, tmp_path):
     _, scores, _ = write(max_codes=1)
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    for line, of_note, gold in zip(lines, scores, GOLD["test"], strict=True):
-        expected = {CODES[of_note.argmax()], *gold, *np.array(CODES)[of_note > 0.5]}
+    for line, note_scores, gold in zip(lines, scores, GOLD["test"], strict=True):
+        expected = {CODES[note_scores.argmax()], *gold, *np.array(CODES)[note_scores > 0.5]}
         assert {code["code"] for code in line["codes"]} == expected

@@ -116,7 +116,7 @@ def bands_table(per_code: Mapping[str, list], hide_small: bool) -> tuple[str, bo
 
 
 def settings_table(settings: Mapping, base: str | None) -> str:
-    """Settings by what they are of; none that names a place on the machine."""
+    """The settings in groups, without those that name a path of the machine."""
     left_out = set(_LEFT_OUT)
     if not settings.get("sampled_codes"):
         left_out.add("draws")

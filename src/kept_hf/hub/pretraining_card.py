@@ -29,7 +29,7 @@ LEFT_OUT = (
     "model_name_or_path",
     "sources",
 )
-"""Settings that are said elsewhere on the card, or name a place on the machine."""
+"""Settings that are said elsewhere on the card, or name a path of the machine."""
 
 
 def pretraining_base(
@@ -113,6 +113,7 @@ def make_notes_card(
 
     Raises:
         FileNotFoundError: no results there.
+        ValueError: results of an older version.
     """
     results = read_results(folder, command) if results is None else results
     base = pretraining_base(results, repo_id, base_model, base_license)

@@ -34,12 +34,26 @@ _REQUIRED_SETTINGS = {
 }
 
 
-def read_results(folder: str | os.PathLike, command: str) -> dict:
+class RunResults(dict):
+    """The content of `all_results.json`; what it lacks is an error that says so, in a template too."""
+
+    def __init__(self, content: Mapping[str, object], folder: str | os.PathLike, command: str):
+        super().__init__(content)
+        self.folder, self.command = os.fspath(folder), command
+
+    def __missing__(self, key: str):
+        raise ValueError(
+            f"folder={self.folder!r}: {RESULTS_FILE} has no {key!r}, so it is of an older version; train again with "
+            f"this version's {self.command}."
+        )
+
+
+def read_results(folder: str | os.PathLike, command: str) -> RunResults:
     """A run's `all_results.json`.
 
     Args:
         folder: the run's output folder.
-        command: that makes such a run, for the message.
+        command: that makes such a run, for messages.
 
     Raises:
         FileNotFoundError: none there.
@@ -47,7 +61,7 @@ def read_results(folder: str | os.PathLike, command: str) -> dict:
     path = Path(folder, RESULTS_FILE)
     if not path.is_file():
         raise FileNotFoundError(f"folder={os.fspath(folder)!r} has no {RESULTS_FILE}; make the model with {command}.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return RunResults(json.loads(path.read_text(encoding="utf-8")), folder, command)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from .ordering import row_blocks
 class ScoredPairs(NamedTuple):
     """Checked input. `rows`, `columns` and `gold_scores` have one entry for each gold pair, in row order."""
 
-    given: np.ndarray  # the scores in the caller's type
+    original_scores: np.ndarray  # the scores in the caller's type
     scores: np.ndarray  # the same in a type with a fast sort
     labels: np.ndarray
     rows: np.ndarray
@@ -61,11 +61,11 @@ def check_arrays(scores: np.ndarray, labels: np.ndarray) -> ScoredPairs:
             f"labels has {labels[note, code]} at note {note}, code {code}; pass 0 and 1 only (padding with -100 comes "
             "from a collator: leave those positions out of both arrays)."
         )
-    given = scores
+    original_scores = scores
     if scores.dtype not in (np.float32, np.float64):
         # Half precision is exact in single; integers up to 2**53 are in double.
         scores = scores.astype(np.float32 if scores.dtype == np.float16 else np.float64)
-    return ScoredPairs(given, scores, labels, rows, columns, scores.reshape(-1)[gold])
+    return ScoredPairs(original_scores, scores, labels, rows, columns, scores.reshape(-1)[gold])
 
 
 def _as_matrix(name: str, values: np.ndarray) -> np.ndarray:
@@ -108,8 +108,8 @@ def count_codes(pairs: ScoredPairs, threshold: float) -> Counts:
     """How often each code is assigned above the threshold, gold, and both."""
     codes = pairs.scores.shape[1]
     predicted = np.zeros(codes, dtype=np.int64)
-    for start, stop in row_blocks(pairs.given):
-        predicted += np.count_nonzero(pairs.given[start:stop] > threshold, axis=0)
-    assigned = pairs.given[pairs.rows, pairs.columns] > threshold
+    for start, stop in row_blocks(pairs.original_scores):
+        predicted += np.count_nonzero(pairs.original_scores[start:stop] > threshold, axis=0)
+    assigned = pairs.original_scores[pairs.rows, pairs.columns] > threshold
     hit = np.bincount(pairs.columns[assigned], minlength=codes)
     return Counts(hit, predicted, np.bincount(pairs.columns, minlength=codes))

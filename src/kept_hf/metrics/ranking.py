@@ -44,7 +44,7 @@ def _rank_within_notes(pairs: ScoredPairs, ks: list[int]) -> tuple[dict[int, np.
             hits_at[k][start:stop] = hits
         doubtful = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *undecided.values()]))
         if doubtful.size:
-            best = np.argsort(pairs.given[start:stop][doubtful], axis=1)[:, ::-1][:, : max(undecided)]
+            best = np.argsort(pairs.original_scores[start:stop][doubtful], axis=1)[:, ::-1][:, : max(undecided)]
             gold = np.take_along_axis(pairs.labels[start:stop][doubtful], best, axis=1) != 0
             for k, where in undecided.items():
                 chosen = np.searchsorted(doubtful, where)
@@ -57,12 +57,12 @@ def _rank_within_notes(pairs: ScoredPairs, ks: list[int]) -> tuple[dict[int, np.
 def _average_precisions(ordered: np.ndarray, rows: np.ndarray, values: np.ndarray) -> np.ndarray:
     notes, codes = ordered.shape
     golds = np.bincount(rows, minlength=notes)
-    place = codes - count_in_rows(ordered, rows, values, or_equal=False)
-    # The same among the gold codes: sorted within each note, how many are at or above; equal ones share the last place.
+    rank = codes - count_in_rows(ordered, rows, values, or_equal=False)
+    # The same among the gold codes: sorted within each note, how many are at or above; equal ones share the last rank.
     by_score = np.lexsort((values, rows))
-    rows, place = rows[by_score], place[by_score]
-    gold_place = np.cumsum(golds)[rows] - np.arange(rows.size)
-    equal = (np.diff(rows) == 0) & (np.diff(place) == 0)
+    rows, rank = rows[by_score], rank[by_score]
+    gold_rank = np.cumsum(golds)[rows] - np.arange(rows.size)
+    equal = (np.diff(rows) == 0) & (np.diff(rank) == 0)
     first_of_equals = np.maximum.accumulate(np.where(np.append(True, ~equal)[: rows.size], np.arange(rows.size), 0))
-    precisions = gold_place[first_of_equals] / place
+    precisions = gold_rank[first_of_equals] / rank
     return np.bincount(rows, weights=precisions, minlength=notes) / np.maximum(golds, 1)

@@ -46,7 +46,7 @@ def icd_metrics(
           where both are 0; the published code gives NaN there). Codes with equal scores at the k-th place are taken in
           the order of `np.argsort(scores)[:, ::-1]`, as published.
         - `map`: mean over the notes with gold codes of the average precision. Equal scores share the last of their
-          places, so the value does not depend on the order of the codes and never profits from ties (scikit-learn's
+          ranks, so the value does not depend on the order of the codes and never profits from ties (scikit-learn's
           label ranking average precision). NaN where no note has a gold code.
 
     Raises:

@@ -60,7 +60,7 @@ def best_micro_f1_threshold(scores: np.ndarray, labels: np.ndarray, published: b
         block = block[block < best]
         if block.size:
             below = block.max() if below is None else max(below, block.max())
-    return float(_just_below(best, pairs.given.dtype) if below is None else below)
+    return float(_just_below(best, pairs.original_scores.dtype) if below is None else below)
 
 
 def best_macro_f1_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -111,7 +111,7 @@ def best_macro_f1_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     # A threshold cannot part equal scores, and no threshold lies below minus infinity.
     is_cut = np.append(ordered[1:] != ordered[:-1], True) & (ordered > -np.inf)
     f1 = np.where(is_cut, precision * recall / np.maximum(precision + recall, EPSILON), -1)
-    return float(_just_below(ordered[[np.argmax(f1)]], pairs.given.dtype)[0])
+    return float(_just_below(ordered[[np.argmax(f1)]], pairs.original_scores.dtype)[0])
 
 
 def micro_precision_recall_curve(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -141,7 +141,7 @@ def micro_precision_recall_curve(scores: np.ndarray, labels: np.ndarray) -> tupl
     """
     pairs = check_arrays(scores, labels)
     values, assigned, correct = _achievable_cuts(pairs)
-    return correct / assigned, correct / max(pairs.rows.size, 1), _just_below(values, pairs.given.dtype)
+    return correct / assigned, correct / max(pairs.rows.size, 1), _just_below(values, pairs.original_scores.dtype)
 
 
 def _achievable_cuts(pairs: ScoredPairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -167,7 +167,7 @@ def _just_below(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _published_threshold(pairs: ScoredPairs) -> float:
-    flat = pairs.given.reshape(-1)
+    flat = pairs.original_scores.reshape(-1)
     order = np.argsort(flat)
     gold = np.flatnonzero(pairs.labels.reshape(-1)[order])
     # Between two gold codes the published F1 grows with the cut, so its maximum lies just below a gold code.

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
 
 # First train count of each band of `kept_hf.reports.figures.plot_f1_by_frequency`; a band ends before the next begins.
 FIGURE_BANDS = (0, 1, 2, 6, 11, 51, 101, 501)
@@ -23,7 +19,7 @@ def f1_by_band(
 
     Args:
         train_counts: (codes,) numbers of train notes.
-        support: (codes,) numbers of gold notes in the split that is judged.
+        support: (codes,) numbers of gold notes in the evaluated split.
         f1_per_code: (codes,) numbers.
 
     Returns:

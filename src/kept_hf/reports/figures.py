@@ -105,48 +105,18 @@ def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train
     if not known.any():
         raise ValueError("f1_per_code has no number; pass the F1 of at least one code.")
     f1_per_code, train_counts = f1_per_code[known], train_counts[known]
-    band_of = np.searchsorted(FIGURE_BANDS, train_counts, side="right") - 1
-    present = np.unique(band_of)
+    band_numbers = np.searchsorted(FIGURE_BANDS, train_counts, side="right") - 1
+    present = np.unique(band_numbers)
 
     figure, axes = new_figure(max(4.8, 1.6 + 0.95 * present.size), 5.0)
     # Seeded, so that the same run draws the same picture.
     generator = np.random.default_rng(0)
     names = []
-    for place, band in enumerate(present):
-        values = f1_per_code[band_of == band]
+    for position, band in enumerate(present):
+        values = f1_per_code[band_numbers == band]
         # Many codes share an F1 of exactly 0: sideways jitter shows how many, and upright jitter would misstate it.
         shifts = generator.uniform(-0.32, 0.32, size=values.size)
-        axes.scatter(
-            place + shifts,
-            values,
-            s=max(7, min(18, 3000 / f1_per_code.size)),
-            color=COLORS[0],
-            alpha=0.35,
-            linewidths=0,
-            clip_on=False,
-            zorder=3,  # over the bar of the mean
-            label="a code" if place == 0 else None,
-        )
-        axes.plot(
-            [place - 0.36, place + 0.36],
-            [values.mean()] * 2,
-            color=COLORS[1],
-            linewidth=2.5,
-            solid_capstyle="butt",
-            label="mean of the band" if place == 0 else None,
-        )
-        axes.annotate(
-            f"{values.mean():.2f}",
-            (place, values.mean()),
-            xytext=(0, 4),
-            textcoords="offset points",
-            fontsize=9,
-            color=COLORS[1],
-            ha="center",
-            va="bottom",
-            fontweight="bold",
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
-        )
+        _draw_band(axes, position, shifts, values, dot_size=max(7, min(18, 3000 / f1_per_code.size)))
         names.append(f"{band_name(band)}\n({values.size} code{'s' if values.size != 1 else ''})")
     axes.set_xticks(range(present.size), names, fontsize=9)
     axes.set(xlabel="train notes with the code", ylabel="F1 of the code", ylim=(-0.02, 1.02))
@@ -154,6 +124,42 @@ def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train
     axes.set_title("F1 by how often a code occurs in training", fontsize=11)
     figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def _draw_band(axes: Axes, position: int, shifts: np.ndarray, values: np.ndarray, dot_size: float) -> None:
+    """A dot for each code of a band, moved sideways by `shifts`, and a bar for their mean."""
+    axes.scatter(
+        position + shifts,
+        values,
+        s=dot_size,
+        color=COLORS[0],
+        alpha=0.35,
+        linewidths=0,
+        clip_on=False,
+        zorder=3,  # over the bar of the mean
+        label="a code" if position == 0 else None,
+    )
+    mean = values.mean()
+    axes.plot(
+        [position - 0.36, position + 0.36],
+        [mean, mean],
+        color=COLORS[1],
+        linewidth=2.5,
+        solid_capstyle="butt",
+        label="mean of the band" if position == 0 else None,
+    )
+    axes.annotate(
+        f"{mean:.2f}",
+        (position, mean),
+        xytext=(0, 4),
+        textcoords="offset points",
+        fontsize=9,
+        color=COLORS[1],
+        ha="center",
+        va="bottom",
+        fontweight="bold",
+        bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+    )
 
 
 def new_figure(
