@@ -191,7 +191,7 @@ def test_loading_something_else(tmp_path):
     np.savez(tmp_path / "other.npz", codes=np.array(CODES))
     np.save(tmp_path / "array.npy", np.zeros(3))
     for name in ("text", "other.npz", "array.npy"):
-        with pytest.raises(ValueError, match=r"holds no proposals; pass a file that Proposals\.save wrote"):
+        with pytest.raises(ValueError, match=r"holds no proposals; pass a file that Candidates\.save wrote"):
             Candidates.load(tmp_path / name)
 
 
