@@ -189,9 +189,7 @@ def test_a_note_is_tokenized_once(tiny_model, processor, proposals, monkeypatch)
     real = KeptProcessor._note_ids
     monkeypatch.setattr(KeptProcessor, "_note_ids", lambda self, text: seen.append(text) or real(self, text))
     rerank(tiny_model, processor, NOTES, proposals, group_size=1)
-    assert sorted(seen) == sorted([NOTES[0], NOTES[2], NOTES[3]]), (
-        "twelve prompts of three notes"
-    )
+    assert sorted(seen) == sorted([NOTES[0], NOTES[2], NOTES[3]]), "twelve prompts of three notes"
 
 
 def test_no_more_prompts_at_a_time_than_a_batch(tiny_model, processor, proposals, monkeypatch):

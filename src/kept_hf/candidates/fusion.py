@@ -26,10 +26,10 @@ class AlignedScores:
 
     Examples:
         >>> one = Candidates.from_scores([[3.0, 2.0, 1.0]], ["I10", "R05", "R50.9"], 2)
-        >>> other = Candidates.from_scores([[0.0, 0.1, 0.5]], ["I10", "R05", "R50.9"], 2)
+        >>> other = Candidates.from_scores([[0.0, 0.125, 0.5]], ["I10", "R05", "R50.9"], 2)
         >>> aligned = AlignedScores.of_scores([one, other])
-        >>> aligned.indices.tolist(), aligned.values.round(2).tolist()
-        ([[0, 1, 2]], [[[3.0, 0.1], [2.0, 0.1], [2.0, 0.5]]])
+        >>> aligned.indices.tolist(), aligned.values.tolist()
+        ([[0, 1, 2]], [[[3.0, 0.125], [2.0, 0.125], [2.0, 0.5]]])
         >>> aligned.fuse([1.0, 10.0]).codes_of(0)
         ['R50.9', 'I10']
     """
