@@ -24,8 +24,8 @@ def random_gold(notes=30, seed=1):
 
 
 def naive_best(row, top_k):
-    places = sorted((place for place in range(len(row)) if row[place] > NONE), key=lambda place: (-row[place], place))
-    return [CODES[place] for place in places[:top_k]]
+    columns = sorted((column for column in range(len(row)) if row[column] > NONE), key=lambda c: (-row[c], c))
+    return [CODES[column] for column in columns[:top_k]]
 
 
 @pytest.mark.parametrize("top_k", [1, 4, 12, 50])
@@ -148,9 +148,9 @@ def test_mean_average_precision():
     candidates = Candidates.from_scores(scores, CODES, 2)
     precisions = []
     for note, codes in enumerate(gold):
-        found = [place for place, code in enumerate(candidates.codes_of(note), start=1) if code in codes]
+        found = [position for position, code in enumerate(candidates.codes_of(note), start=1) if code in codes]
         if codes:
-            precisions.append(sum(number / place for number, place in enumerate(found, start=1)) / len(codes))
+            precisions.append(sum(number / position for number, position in enumerate(found, start=1)) / len(codes))
     assert candidates.mean_average_precision(gold) == pytest.approx(np.mean(precisions))
     assert math.isnan(candidates.mean_average_precision([[]] * 30))
 

@@ -63,13 +63,13 @@ def test_sparse_scores_are_the_best_cosines(code_set, options):
     analyzer = {name: options[name] for name in ("analyzer", "ngram_range") if name in options}
     vectorizer = TfidfVectorizer(sublinear_tf=True, **(analyzer or {"analyzer": "char_wb", "ngram_range": (4, 4)}))
     names = {code: [code_set.describe(code), *code_set.synonyms.get(code, ())] for code in code_set}
-    vectorizer.fit([*(name for of_code in names.values() for name in of_code), *NOTES])
+    vectorizer.fit([*(name for code_names in names.values() for name in code_names), *NOTES])
     scores = candidates.scores_matrix(fill=0)
     for note, text in enumerate(NOTES):
         windows = vectorizer.transform(word_windows(text, options.get("window", 12), options.get("step", 6))).toarray()
-        for place, code in enumerate(code_set):
+        for position, code in enumerate(code_set):
             best = max(float(w @ n) for w in windows for n in vectorizer.transform(names[code]).toarray())
-            assert scores[note, place] == pytest.approx(best, abs=1e-5)
+            assert scores[note, position] == pytest.approx(best, abs=1e-5)
             assert (code in candidates.codes_of(note)) == (best > 0)
 
 
@@ -113,9 +113,9 @@ def test_dense_scores_are_the_best_cosines(code_set, bert_tokenizer, pooling):
     scores = retriever.propose(NOTES, top_k=6).scores_matrix(fill=np.nan)
     for note, text in enumerate(NOTES):
         windows = [vector(window) for window in word_windows(text, 5, 3)]
-        for place, code in enumerate(code_set):
+        for position, code in enumerate(code_set):
             names = [vector(name) for name in (code_set.describe(code), *code_set.synonyms.get(code, ()))]
-            assert scores[note, place] == pytest.approx(max(float(w @ n) for w in windows for n in names), abs=1e-5)
+            assert scores[note, position] == pytest.approx(max(float(w @ n) for w in windows for n in names), abs=1e-5)
 
 
 def test_a_longformer_encodes_too(code_set, roberta_tokenizer, tiny_config):
@@ -208,14 +208,14 @@ def test_the_classifier_is_a_ridge_regression(code_set):
     scores = TextClassifier(code_set, alpha=0.7).fit(notes, codes).propose(notes[:5], 6).scores_matrix(np.nan)
     vectorizer = TfidfVectorizer(sublinear_tf=True)
     features = vectorizer.fit_transform(notes).toarray()
-    for place, code in enumerate(code_set):
+    for position, code in enumerate(code_set):
         labels = np.array([code in note_codes for note_codes in codes], dtype=float)
         if not labels.any():
-            assert np.isnan(scores[:, place]).all()
+            assert np.isnan(scores[:, position]).all()
             continue
         gram = features.T @ features + 0.7 * np.eye(features.shape[1])
         weights = np.linalg.solve(gram, features.T @ (labels - labels.mean()))
-        assert np.allclose(scores[:, place], features[:5] @ weights + labels.mean(), atol=1e-4)
+        assert np.allclose(scores[:, position], features[:5] @ weights + labels.mean(), atol=1e-4)
 
 
 def test_a_code_listed_twice_and_a_single_code(code_set):

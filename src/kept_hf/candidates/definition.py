@@ -27,7 +27,7 @@ class StageContext:
         corpus: the notes and codes.
         folder: a folder of the stage's own. Its candidates are written there.
         top_k: candidates of a note.
-        folds: parts of the training notes, each left out once by a stage that is made out of fold.
+        folds: parts of the training notes, each held out once by a stage that is made out of fold.
         encoder: folder or model id; None if no stage needs one.
         parts: for each stage that this one joins, its candidates by split.
     """
@@ -54,8 +54,8 @@ class StageDefinition(Protocol):
     def settings(self, context: StageContext) -> dict:
         """What decides, beside notes, codes and `top_k`, which candidates the stage proposes; as JSON keeps it."""
 
-    def proposer(self, context: StageContext) -> Callable[[str], Candidates]:
-        """A function from the name of a split to the candidates of its notes."""
+    def prepare(self, context: StageContext) -> Callable[[str], Candidates]:
+        """Make the stage. Returns a function from the name of a split to the candidates of its notes."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class NotesStage:
         folds = {"folds": context.folds} if self.out_of_fold else {}
         return {**folds, **self.own_settings(self._inputs(context))}
 
-    def proposer(self, context: StageContext) -> Callable[[str], Candidates]:
+    def prepare(self, context: StageContext) -> Callable[[str], Candidates]:
         """See [`StageDefinition`]."""
         inputs, splits = self._inputs(context), context.corpus.dataset
         stage = cache(lambda: self.make(inputs))

@@ -39,8 +39,8 @@ def read_candidates(folder: str | Path, corpus: Corpus) -> dict[str, Candidates]
         Split → the candidates of its notes, in the order of the corpus. Empty if the folder has no such file.
 
     Raises:
-        FirstStageError: a file for the train split may be missing, others not if there is one; two published files
-            for a split; candidates without ids, or none in the code set.
+        FirstStageError: only some splits have files (the train split need not); two published files for a split;
+            candidates without ids, or none of them in the code set.
     """
     found = {}
     for split, notes in corpus.dataset.items():
@@ -89,7 +89,7 @@ class FirstStages:
         corpus: its notes and codes.
         folder: where a folder for each stage is written.
         top_k: candidates of a note; at least `DEPTH` are written.
-        folds: for stages that learn from labels: parts of the training notes, each left out once.
+        folds: for stages that learn from labels: parts of the training notes, each held out once.
         encoder: folder or model id, for stages that need one.
 
     Attributes:
@@ -125,7 +125,7 @@ class FirstStages:
             raise FirstStageError(f"The first stage {name} needs an encoder, but encoder=None; pass a model.")
         parts = {part: self.make(part) for part in stage.joins}
         context = StageContext(self.corpus, self.folder / name, self.top_k, self.folds, self.encoder, parts)
-        return self._made(name, stage.settings(context), lambda: stage.proposer(context))
+        return self._made(name, stage.settings(context), lambda: stage.prepare(context))
 
     def _of_model(self, name: str, folder: str) -> dict[str, Candidates]:
         if not Path(folder, "config.json").is_file():
@@ -137,17 +137,17 @@ class FirstStages:
         except ValueError as error:
             raise FirstStageError(f"{name}={folder}: {error}") from error
 
-        def proposer() -> Callable[[str], Candidates]:
+        def prepare() -> Callable[[str], Candidates]:
             stage, splits = definition.load(folder, self.corpus.code_set), self.corpus.dataset
             stage.model.to(default_device())
             return lambda split: in_code_set(
                 stage.propose(splits[split]["text"], self.top_k), self.corpus.code_set, skip_unknown=True
             )
 
-        return self._made(name, {"model": digest_of_model(folder)}, proposer)
+        return self._made(name, {"model": digest_of_model(folder)}, prepare)
 
     def _made(
-        self, name: str, settings: Mapping[str, object], proposer: Callable[[], Callable[[str], Candidates]]
+        self, name: str, settings: Mapping[str, object], prepare: Callable[[], Callable[[str], Candidates]]
     ) -> dict[str, Candidates]:
         """Read the files that are there; make the others."""
         settings, propose, found = {**self.digests, "top_k": self.top_k, **settings}, None, {}
@@ -156,7 +156,7 @@ class FirstStages:
             path = self.folder / name / f"{split}_candidates.npz"
             if not is_made(path, settings):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                propose = propose or proposer()
+                propose = propose or prepare()
                 replace(propose(split), note_ids=notes["note_id"][:]).save(path)
                 keep_settings(path, settings)
             found[split] = Candidates.load(path)

@@ -59,7 +59,7 @@ class JoinedStages:
         parts = [context.parts[name] for name in self.joins]
         return {"inputs": [digest_of_candidates(part[split]) for part in parts for split in context.corpus.dataset]}
 
-    def proposer(self, context: StageContext) -> Callable[[str], Candidates]:
+    def prepare(self, context: StageContext) -> Callable[[str], Candidates]:
         """Tunes the weights, and writes them to `weights.json` in the stage's folder."""
         train, parts = context.corpus.dataset["train"], [context.parts[name] for name in self.joins]
         tuned_on = range(min(TUNING_NOTES, len(train)))

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_notes(notes: Sequence[str], **positive: int) -> None:
-    """Refuse one text in place of several, and named numbers below 1.
+    """Refuse one text in place of several, and numbers below 1.
 
     Raises:
         TypeError: `notes` is one string.
@@ -66,7 +66,7 @@ class TruncationCount:
 
 
 def encoded_codes(model, processor: KeptProcessor, codes: Sequence[str], cache: CodeCache | None) -> CodeCache:
-    """The encoded descriptions of some codes; a cache that is given is compared with them.
+    """The encoded descriptions of some codes; they are compared with those of a given cache.
 
     Raises:
         StaleCacheError: the cache has other descriptions.

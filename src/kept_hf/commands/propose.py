@@ -42,7 +42,7 @@ def add_first_stage_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", default=PACKAGED_WEIGHTS, help="dense: folder or model id of any encoder")
     parser.add_argument("--top_k", type=at_least(1), default=300, help="candidates of a note")
     parser.add_argument(
-        "--folds", type=at_least(2), default=5, help="classifier: parts of the training notes, each left out once"
+        "--folds", type=at_least(2), default=5, help="classifier: parts of the training notes, each held out once"
     )
 
 
