@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,7 @@ from kept_hf.candidates.kept import KeptFirstStage
 from kept_hf.candidates.msmn import MSMNFirstStage
 from kept_hf.commands import rerank as rerank_command
 from kept_hf.corpora import load_corpus
+from kept_hf.corpora.arguments import CorpusArguments
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
 from kept_hf.reports.comparison import Evaluation
 from kept_hf.reranking import label_matrix, published_fill, rerank
@@ -151,6 +153,26 @@ def test_all_stages_from_one_command(script, folders, tiny_checkpoint, tmp_path,
         (tmp_path / "reranked" / "reranked-1-test.npz").unlink()
         with pytest.raises(AssertionError, match="made again"):
             script.run(*arguments)
+
+
+def test_training_gets_all_options_of_the_corpus():
+    options = ["--corpus", "codiesp", "--corpus_options", "language=es", "codes=procedure", "--codes", "top50"]
+    options += [
+        "--data_dir",
+        "a folder",
+        "--cache_dir",
+        "another",
+        "--first_stages",
+        "sparse",
+        "--learning_rate",
+        "0.5",
+    ]
+    arguments, train_options = rerank_command.parse_arguments(options)
+    command = rerank_command.train_command(arguments, train_options, {"train": Path("a.npz")}, 7, Path("out"))
+    _, data, training = rerank_command.train.parse_arguments(command)
+    for field in fields(CorpusArguments):
+        assert getattr(data, field.name) == getattr(arguments, field.name)
+    assert (training.seed, training.learning_rate, training.output_dir) == (7, 0.5, "out")
 
 
 @pytest.mark.parametrize("change", ["option", "recipe", "notes", "weights"])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -52,7 +52,7 @@ class StageDefinition(Protocol):
     joins: tuple[str, ...]
 
     def settings(self, context: StageContext) -> dict:
-        """What decides, beside notes, codes and `top_k`, which candidates the stage proposes; as JSON keeps it."""
+        """All that the candidates depend on, beside the notes, the codes and `top_k`; as JSON keeps it."""
 
     def prepare(self, context: StageContext) -> Callable[[str], Candidates]:
         """Make the stage. Returns a function from the name of a split to the candidates of its notes."""
@@ -82,8 +82,8 @@ class NotesStage:
     Attributes:
         make: its inputs → the first stage, fitted.
         needs: some of `NEEDS`; "labels" includes "texts".
-        out_of_fold: it learns from the labels. For the training notes, candidates come from stages that were made
-            without them, nor with others of the same patient.
+        out_of_fold: it learns from the labels. The candidates of a training note come from a stage that was made
+            without this note and others of the same patient.
         own_settings: its inputs → further settings, such as the digest of a model.
 
     Raises:
@@ -94,7 +94,7 @@ class NotesStage:
     needs: frozenset[str] = frozenset()
     out_of_fold: bool = False
     own_settings: Callable[[StageInputs], dict] = field(default=lambda inputs: {})
-    joins: tuple[str, ...] = ()
+    joins: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self):
         if unknown := sorted(set(self.needs) - NEEDS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .candidates import Candidates, FirstStage
 from .definition import StageContext
@@ -52,7 +53,7 @@ class JoinedStages:
     """
 
     joins: tuple[str, ...]
-    needs = frozenset({"labels"})
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
 
     def settings(self, context: StageContext) -> dict:
         """The digests of all candidates that are joined."""
