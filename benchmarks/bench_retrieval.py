@@ -1,9 +1,9 @@
-"""First stages that need no training, or little: what they propose, and how far they get by themselves.
+"""First stages that need no training, or little: their candidates, and their scores without a second stage.
 
     python benchmarks/bench_retrieval.py path/to/codiesp
 
-Candidate recall, ceiling and mean average precision over all codes of CodiEsp; then F1 on its rare codes. Judged on the
-validation notes; whatever is tuned (weights, threshold) is tuned on one half of them and judged on the other, in turn.
+Candidate recall, ceiling and mean average precision over all codes of CodiEsp; then F1 on its rare codes. Evaluated on
+the validation notes; weights and thresholds are tuned on one half of them and evaluated on the other, in turn.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ def first_stages(corpus: Corpus, texts: list[str], model: str, depth: int) -> di
     found = {}
     for name, make in makers.items():
         start = time.perf_counter()
-        proposals = make().propose(notes["text"], depth)
+        candidates = make().propose(notes["text"], depth)
         seconds = time.perf_counter() - start
-        found[name] = Candidates(proposals.codes, proposals.indices, proposals.scores, notes["note_id"]), seconds
+        found[name] = Candidates(candidates.codes, candidates.indices, candidates.scores, notes["note_id"]), seconds
         print(f"{name}: {seconds:.0f} s", flush=True)
     return found
 
 
 def halves(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Places to tune on and places to judge on, in turn."""
+    """Positions of the notes to tune on, and of those to evaluate, in turn."""
     even, odd = np.arange(0, number, 2), np.arange(1, number, 2)
     return [(even, odd), (odd, even)]
 
 
 def with_fused(single: dict[str, Candidates], gold: list[list[str]]) -> tuple[dict[str, list[Candidates]], dict]:
-    """The single stages and what joins them, each for the two turns of `halves`; and the weights of both."""
-    systems, weights = {name: [proposals] * 2 for name, proposals in single.items()}, {}
+    """The single stages and their fusions, each for the two turns of `halves`; and the weights of both."""
+    systems, weights = {name: [candidates] * 2 for name, candidates in single.items()}, {}
     for names in ((SPARSE, DENSE), (SPARSE, CLASSIFIER), (DENSE, CLASSIFIER), (SPARSE, DENSE, CLASSIFIER)):
         parts, label = [single[name] for name in names], " + ".join(names)
         for k in (60, 10):
@@ -68,29 +68,29 @@ def with_fused(single: dict[str, Candidates], gold: list[list[str]]) -> tuple[di
             tune_weights([part.take(tune) for part in parts], [gold[note] for note in tune])
             for tune, _ in halves(len(gold))
         ]
-        systems[f"{label}: weights"] = [fuse_weighted(parts, of_turn) for of_turn in weights[label]]
+        systems[f"{label}: weights"] = [fuse_weighted(parts, turn_weights) for turn_weights in weights[label]]
     return systems, weights
 
 
-def judge_candidates(turns: list[Candidates], gold: list[list[str]], seen: set[str]) -> dict[str, float]:
-    """Candidate metrics, those of codes without a training note apart."""
-    judged = [proposals.take(judge) for proposals, (_, judge) in zip(turns, halves(len(gold)), strict=True)]
-    proposals = Candidates.concatenate(judged).for_notes(turns[0].note_ids)
+def evaluate_candidates(turns: list[Candidates], gold: list[list[str]], seen: set[str]) -> dict[str, float]:
+    """Candidate metrics; recall also of the codes without a training note."""
+    parts = [part.take(rows) for part, (_, rows) in zip(turns, halves(len(gold)), strict=True)]
+    candidates = Candidates.concatenate(parts).for_notes(turns[0].note_ids)
     unseen = [[code for code in codes if code not in seen] for codes in gold]
     return {
-        **proposals.candidate_metrics(gold, KS),
-        "map": proposals.mean_average_precision(gold),
-        **{f"unseen_recall_at_{k}": proposals.candidate_recall(unseen, k) for k in KS},
+        **candidates.candidate_metrics(gold, KS),
+        "map": candidates.mean_average_precision(gold),
+        **{f"unseen_recall_at_{k}": candidates.candidate_recall(unseen, k) for k in KS},
     }
 
 
-def judge_assignment(turns: list[Candidates], gold: list[list[str]], corpus: Corpus) -> dict[str, float]:
+def evaluate_assignment(turns: list[Candidates], gold: list[list[str]], corpus: Corpus) -> dict[str, float]:
     """Metrics of all notes, each at the best threshold of the other half."""
     labels = np.array([corpus.code_set.multi_hot(codes) for codes in gold])
     margins = np.empty(labels.shape)
-    for proposals, (tune, judge) in zip(turns, halves(len(gold)), strict=True):
-        scores = proposals.scores_matrix(fill=-np.inf)
-        margins[judge] = scores[judge] - best_micro_f1_threshold(scores[tune], labels[tune])
+    for candidates, (tune, rows) in zip(turns, halves(len(gold)), strict=True):
+        scores = candidates.scores_matrix(fill=-np.inf)
+        margins[rows] = scores[rows] - best_micro_f1_threshold(scores[tune], labels[tune])
     metrics = icd_metrics(margins, labels, ks=())
     return {name: metrics[name] for name in ("f1_macro", "f1_macro_per_code", "f1_micro", "map")}
 
@@ -118,11 +118,13 @@ def main(arguments: list[str] | None = None) -> dict:
         gold = list(data.dataset["validation"]["codes"])
         seen = {code for codes in data.dataset["train"]["codes"] for code in codes}
         found = first_stages(data, texts, options.model, depth)
-        systems, weights = with_fused({label: proposals for label, (proposals, _) in found.items()}, gold)
+        systems, weights = with_fused({label: candidates for label, (candidates, _) in found.items()}, gold)
         rows = []
         for label, turns in systems.items():
-            judged = judge_candidates(turns, gold, seen) if name == "all" else judge_assignment(turns, gold, rare)
-            rows.append({"system": label, **judged})
+            metrics = (
+                evaluate_candidates(turns, gold, seen) if name == "all" else evaluate_assignment(turns, gold, rare)
+            )
+            rows.append({"system": label, **metrics})
         report[name] = {
             "systems": rows,
             "weights": weights,

@@ -13,7 +13,7 @@ from kept_hf.reports.comparison import plot_by_band
 
 
 def main() -> None:
-    """The picture that `kept-hf rerank` drew, into `docs/reranking.png`."""
+    """Write `docs/reranking.png`, the picture of `kept-hf rerank`."""
     report = json.loads((RESULTS / "rerank_codiesp.json").read_text(encoding="utf-8"))
     plot_by_band(ROOT / "docs" / "reranking.png", report["bands"])
 

@@ -1,4 +1,4 @@
-"""The second stage, against a loop that asks one group at a time."""
+"""The second stage, compared with a loop over single groups."""
 
 import copy
 import logging
@@ -99,13 +99,13 @@ def test_joint_groups_are_those_of_a_loop(tiny_model, processor, code_set, propo
 
 @pytest.mark.parametrize("layout", ["joint", "isolated"])
 def test_the_order_of_the_candidates_does_not_matter(tiny_model, processor, isolated, code_set, proposals, layout):
-    model, asker = (tiny_model, processor) if layout == "joint" else isolated
-    expected = rerank(model, asker, NOTES, proposals, group_size=2)
+    model, processor = (tiny_model, processor) if layout == "joint" else isolated
+    expected = rerank(model, processor, NOTES, proposals, group_size=2)
     shuffled = [random.Random(3).sample(places, len(places)) for places in CANDIDATES]
     assert shuffled != CANDIDATES
-    found = rerank(model, asker, NOTES, proposals_of(shuffled, code_set), group_size=2)
+    found = rerank(model, processor, NOTES, proposals_of(shuffled, code_set), group_size=2)
     assert np.array_equal(found.indices, expected.indices) and np.array_equal(found.scores, expected.scores)
-    backwards = rerank(model, asker, NOTES[::-1], proposals.take([3, 2, 1, 0]), group_size=2, batch_size=3)
+    backwards = rerank(model, processor, NOTES[::-1], proposals.take([3, 2, 1, 0]), group_size=2, batch_size=3)
     assert np.allclose(backwards.scores[::-1], expected.scores, atol=1e-5)
 
 
@@ -160,10 +160,10 @@ def test_all_codes_without_a_first_stage(isolated, code_set, batch_size):
 
 def test_a_model_proposes_from_its_codes_or_from_others(isolated, code_set, tmp_path):
     model, processor = isolated
-    proposer = KeptFirstStage(model, processor, batch_size=3)
-    proposals = proposer.propose(NOTES, top_k=2)
+    stage = KeptFirstStage(model, processor, batch_size=3)
+    proposals = stage.propose(NOTES, top_k=2)
     expected = rerank_all(model, processor, NOTES, top_k=2)
-    assert np.array_equal(proposals.indices, expected.indices) and proposer.codes == code_set.codes
+    assert np.array_equal(proposals.indices, expected.indices) and stage.codes == code_set.codes
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     again = KeptFirstStage.from_pretrained(tmp_path).propose(NOTES, top_k=2)
@@ -173,7 +173,7 @@ def test_a_model_proposes_from_its_codes_or_from_others(isolated, code_set, tmp_
     assert unseen.codes == other.codes and (unseen.num_candidates == 2).all()
 
 
-def test_who_cannot_propose(tiny_model, processor, isolated):
+def test_models_that_cannot_propose(tiny_model, processor, isolated):
     with pytest.raises(ValueError, match="prompt_layout='joint': each group of codes would take a pass"):
         KeptFirstStage(tiny_model, processor).propose(NOTES, 3)
     with pytest.raises(ValueError, match="batch_size=0 is less than 1"):
@@ -189,7 +189,7 @@ def test_a_note_is_tokenized_once(tiny_model, processor, proposals, monkeypatch)
     real = KeptProcessor._note_ids
     monkeypatch.setattr(KeptProcessor, "_note_ids", lambda self, text: seen.append(text) or real(self, text))
     rerank(tiny_model, processor, NOTES, proposals, group_size=1)
-    assert sorted(seen) == sorted([NOTES[0], NOTES[2], NOTES[3]]), "twelve prompts, and none of the note unasked"
+    assert sorted(seen) == sorted([NOTES[0], NOTES[2], NOTES[3]]), "twelve prompts of three notes"
 
 
 def test_no_more_prompts_at_a_time_than_a_batch(tiny_model, processor, proposals, monkeypatch):
@@ -200,14 +200,14 @@ def test_no_more_prompts_at_a_time_than_a_batch(tiny_model, processor, proposals
     assert sizes == [5, 5, 2]
 
 
-def test_the_model_is_asked_without_dropout_and_left_as_it_was(tiny_config, processor, proposals):
+def test_the_model_scores_without_dropout_and_stays_in_its_mode(tiny_config, processor, proposals):
     tiny_config.hidden_dropout_prob = 0.5
     model = randomize(KeptLongformerForICDPrompting(tiny_config)).train()
     one, other = (rerank(model, processor, NOTES, proposals, 2) for _ in range(2))
     assert model.training and np.array_equal(one.scores, other.scores)
 
 
-def test_cut_notes_are_counted_once(tiny_model, processor, proposals, caplog):
+def test_truncated_notes_are_counted_once(tiny_model, processor, proposals, caplog):
     with caplog.at_level(logging.WARNING, logger="kept_hf"):
         rerank(tiny_model, processor, ["fever " * 300, *NOTES[1:]], proposals, group_size=3)
     messages = [record.getMessage() for record in caplog.records if "longer than max_length" in record.getMessage()]
@@ -266,8 +266,8 @@ def stages(seed=0, num_notes=60, num_codes=30, top_k=10, informative=(1.0, 1.0))
     second = generator.normal(size=labels.shape) + informative[1] * labels
     proposed = Candidates.from_scores(first, codes, top_k)
     is_proposed = proposed.scores_matrix(-np.inf) > -np.inf
-    anew = Candidates.from_scores(np.where(is_proposed, second, -np.inf), codes, top_k)
-    return proposed, anew, [[codes[place] for place in np.flatnonzero(row)] for row in labels]
+    again = Candidates.from_scores(np.where(is_proposed, second, -np.inf), codes, top_k)
+    return proposed, again, [[codes[place] for place in np.flatnonzero(row)] for row in labels]
 
 
 def test_fusion_is_the_weighted_sum(code_set):
@@ -411,7 +411,7 @@ def test_training_groups(notes, processor, proposals):
     groups = [asked_in(processor, row) for row in rows]
     assert [len(group) for group in groups] == [2, 2, 1, 2, 2, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2]
     first, second = ([code for group in groups[start : start + 3] for code in group] for start in (0, 3))
-    assert set(first) == set(second) == set(proposals.codes_of(0)) and first != second, "shuffled anew"
+    assert set(first) == set(second) == set(proposals.codes_of(0)) and first != second, "shuffled again"
     assert groups[6:8] == [["038.9"]] * 2, "a gold code that was not proposed is taught"
     assert rows[6]["labels"] == [1]
     published = prompt_rows(notes, processor, proposals=proposals, add_gold=False)
@@ -421,7 +421,7 @@ def test_training_groups(notes, processor, proposals):
 
 
 def test_proposals_must_fit_the_notes(notes, processor, proposals):
-    with pytest.raises(ValueError, match="1 notes without proposals, the first in place 3"):
+    with pytest.raises(ValueError, match="1 notes without candidates, the first at position 3"):
         prompt_rows(notes, processor, 3, proposals=proposals.take([0, 1, 2]))
     unnamed = Candidates(proposals.codes, proposals.indices[:3], proposals.scores[:3])
     with pytest.raises(ValueError, match="proposals has 3 rows for 4 notes"):
@@ -507,3 +507,9 @@ def test_memory_is_that_of_the_proposals():
     tracemalloc.stop()
     assert peak < 6e6, peak
     assert np.array_equal(second.indices, -np.sort(-indices, axis=1)) and everything.indices[7, 0] == 8699
+
+
+def test_the_earlier_name_of_candidates():
+    from kept_hf import reranking
+
+    assert reranking.Proposals is Candidates

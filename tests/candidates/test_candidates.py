@@ -1,12 +1,10 @@
-import logging
 import math
 
 import numpy as np
 import pytest
 
-from kept_hf.candidates.candidates import Candidates, read_handover_file, write_handover_file
+from kept_hf.candidates.candidates import Candidates
 from kept_hf.metrics import icd_metrics
-from kept_hf.models.code_set import ICDCodeSet
 
 CODES = [f"A{number:02d}" for number in range(12)]
 NONE = -np.inf
@@ -26,8 +24,8 @@ def random_gold(notes=30, seed=1):
 
 
 def naive_best(row, top_k):
-    places = sorted((place for place in range(len(row)) if row[place] > NONE), key=lambda place: (-row[place], place))
-    return [CODES[place] for place in places[:top_k]]
+    columns = sorted((column for column in range(len(row)) if row[column] > NONE), key=lambda c: (-row[c], c))
+    return [CODES[column] for column in columns[:top_k]]
 
 
 @pytest.mark.parametrize("top_k", [1, 4, 12, 50])
@@ -35,15 +33,15 @@ def naive_best(row, top_k):
 def test_the_best_codes_in_the_order_of_the_code_set(top_k, dtype, monkeypatch):
     monkeypatch.setattr("kept_hf.candidates.candidates._BLOCK", 5 * len(CODES))
     scores = random_scores().astype(dtype)
-    proposals = Candidates.from_scores(scores, CODES, top_k)
-    assert proposals.top_k == min(top_k, 12) and proposals.indices.dtype == np.int32
-    assert proposals.scores.dtype == np.float32
+    candidates = Candidates.from_scores(scores, CODES, top_k)
+    assert candidates.top_k == min(top_k, 12) and candidates.indices.dtype == np.int32
+    assert candidates.scores.dtype == np.float32
     for note, row in enumerate(scores):
-        assert proposals.codes_of(note) == naive_best(row, top_k)
-        assert proposals.num_candidates[note] == len(naive_best(row, top_k))
-        kept = proposals.scores[note][proposals.indices[note] >= 0]
-        assert np.allclose(kept, [row[CODES.index(code)] for code in proposals.codes_of(note)])
-    assert proposals.codes_of(3) == []
+        assert candidates.codes_of(note) == naive_best(row, top_k)
+        assert candidates.num_candidates[note] == len(naive_best(row, top_k))
+        kept = candidates.scores[note][candidates.indices[note] >= 0]
+        assert np.allclose(kept, [row[CODES.index(code)] for code in candidates.codes_of(note)])
+    assert candidates.codes_of(3) == []
 
 
 def test_integer_scores():
@@ -74,29 +72,29 @@ def test_joining_refuses_other_codes():
 
 
 def test_top_and_take():
-    proposals = Candidates.from_scores(random_scores(), CODES, 6, [str(number) for number in range(30)])
-    assert proposals.top(2).codes_of(0) == proposals.codes_of(0)[:2] and proposals.top(99).top_k == 6
-    taken = proposals.take([7, 2])
-    assert taken.note_ids == ("7", "2") and taken.codes_of(0) == proposals.codes_of(7)
-    found = proposals.for_notes(["29", "0"])
-    assert found.note_ids == ("29", "0") and found.codes_of(1) == proposals.codes_of(0)
+    candidates = Candidates.from_scores(random_scores(), CODES, 6, [str(number) for number in range(30)])
+    assert candidates.top(2).codes_of(0) == candidates.codes_of(0)[:2] and candidates.top(99).top_k == 6
+    taken = candidates.take([7, 2])
+    assert taken.note_ids == ("7", "2") and taken.codes_of(0) == candidates.codes_of(7)
+    found = candidates.for_notes(["29", "0"])
+    assert found.note_ids == ("29", "0") and found.codes_of(1) == candidates.codes_of(0)
 
 
 def test_ids_are_text(tmp_path):
-    proposals = Candidates.from_scores([[1.0], [2.0]], ["A01"], 1, [7, 8])
-    proposals.save(tmp_path / "proposals.npz")
-    for known in (proposals, Candidates.load(tmp_path / "proposals.npz")):
+    candidates = Candidates.from_scores([[1.0], [2.0]], ["A01"], 1, [7, 8])
+    candidates.save(tmp_path / "candidates.npz")
+    for known in (candidates, Candidates.load(tmp_path / "candidates.npz")):
         assert known.note_ids == ("7", "8") and known.for_notes([8]).scores.tolist() == [[2.0]]
 
 
 def test_notes_are_found_by_their_ids_only():
-    proposals = Candidates.from_scores(random_scores(2), CODES, 6)
+    candidates = Candidates.from_scores(random_scores(2), CODES, 6)
     with pytest.raises(ValueError, match="note_ids"):
-        proposals.for_notes(["0"])
+        candidates.for_notes(["0"])
     with pytest.raises(ValueError, match="one twice"):
-        Candidates(CODES, proposals.indices, proposals.scores, ["a", "a"]).for_notes(["a"])
-    named = Candidates(CODES, proposals.indices, proposals.scores, ["a", "b"])
-    with pytest.raises(ValueError, match="place 1") as caught:
+        Candidates(CODES, candidates.indices, candidates.scores, ["a", "a"]).for_notes(["a"])
+    named = Candidates(CODES, candidates.indices, candidates.scores, ["a", "b"])
+    with pytest.raises(ValueError, match="position 1") as caught:
         named.for_notes(["a", "patient-7"])
     assert "patient-7" not in str(caught.value)
 
@@ -113,28 +111,28 @@ def test_scores_matrix():
 
 @pytest.mark.parametrize("k", [None, 1, 3, 6])
 def test_recall_and_ceiling_by_hand(k):
-    proposals, gold = Candidates.from_scores(random_scores(), CODES, 6), random_gold()
-    found = sum(code in proposals.codes_of(note)[:k] for note in range(30) for code in gold[note])
-    assert proposals.candidate_recall(gold, k) == pytest.approx(found / sum(map(len, gold)))
+    candidates, gold = Candidates.from_scores(random_scores(), CODES, 6), random_gold()
+    found = sum(code in candidates.codes_of(note)[:k] for note in range(30) for code in gold[note])
+    assert candidates.candidate_recall(gold, k) == pytest.approx(found / sum(map(len, gold)))
     labels = np.array([[code in codes for code in CODES] for codes in gold], dtype=int)
-    assigned = np.array([[code in proposals.codes_of(note)[:k] for code in CODES] for note in range(30)], dtype=int)
+    assigned = np.array([[code in candidates.codes_of(note)[:k] for code in CODES] for note in range(30)], dtype=int)
     expected = icd_metrics(np.where(labels & assigned, 1.0, -1.0), labels)
-    ceiling = proposals.oracle(gold, k)
+    ceiling = candidates.oracle(gold, k)
     assert {"f1_micro", "f1_macro", "f1_macro_per_code", "recall_micro"} <= ceiling.keys()
     assert ceiling == pytest.approx({name: expected[name] for name in ceiling})
-    assert ceiling["recall_micro"] == pytest.approx(proposals.candidate_recall(gold, k))
+    assert ceiling["recall_micro"] == pytest.approx(candidates.candidate_recall(gold, k))
 
 
 def test_a_gold_code_given_twice_counts_once():
-    proposals = Candidates.from_scores([[1.0, 0.0]], ["A00", "A01"], 1)
-    assert proposals.candidate_recall([["A00", "A00", "A01"]]) == 0.5
+    candidates = Candidates.from_scores([[1.0, 0.0]], ["A00", "A01"], 1)
+    assert candidates.candidate_recall([["A00", "A00", "A01"]]) == 0.5
 
 
 def test_filling_is_no_candidate():
     scores = np.array([[1.0, 2.0, NONE], [1.0, NONE, NONE], [NONE, NONE, NONE]])
-    proposals = Candidates.from_scores(scores, CODES[:3], 3)
+    candidates = Candidates.from_scores(scores, CODES[:3], 3)
     gold = [["A02"], ["A02"], ["A02"]]
-    assert proposals.candidate_recall(gold) == proposals.mean_average_precision(gold) == 0.0
+    assert candidates.candidate_recall(gold) == candidates.mean_average_precision(gold) == 0.0
 
 
 def test_recall_without_gold_codes():
@@ -147,43 +145,43 @@ def test_mean_average_precision():
     labels = np.array([[code in codes for code in CODES] for codes in gold], dtype=int)
     everything = Candidates.from_scores(scores, CODES, 12)
     assert everything.mean_average_precision(gold) == pytest.approx(icd_metrics(scores, labels)["map"])
-    proposals = Candidates.from_scores(scores, CODES, 2)
+    candidates = Candidates.from_scores(scores, CODES, 2)
     precisions = []
     for note, codes in enumerate(gold):
-        found = [place for place, code in enumerate(proposals.codes_of(note), start=1) if code in codes]
+        found = [position for position, code in enumerate(candidates.codes_of(note), start=1) if code in codes]
         if codes:
-            precisions.append(sum(number / place for number, place in enumerate(found, start=1)) / len(codes))
-    assert proposals.mean_average_precision(gold) == pytest.approx(np.mean(precisions))
-    assert math.isnan(proposals.mean_average_precision([[]] * 30))
+            precisions.append(sum(number / position for number, position in enumerate(found, start=1)) / len(codes))
+    assert candidates.mean_average_precision(gold) == pytest.approx(np.mean(precisions))
+    assert math.isnan(candidates.mean_average_precision([[]] * 30))
 
 
 def test_metrics_at_k():
-    proposals, gold = Candidates.from_scores(random_scores(), CODES, 6), random_gold()
-    metrics = proposals.candidate_metrics(gold, ks=(2, 6, 7))
+    candidates, gold = Candidates.from_scores(random_scores(), CODES, 6), random_gold()
+    metrics = candidates.candidate_metrics(gold, ks=(2, 6, 7))
     assert set(metrics) == {
         f"{name}_at_{k}" for name in ("candidate_recall", "oracle_f1_micro", "oracle_f1_macro") for k in (2, 6)
     }
-    assert metrics["candidate_recall_at_2"] == proposals.candidate_recall(gold, 2)
-    assert metrics["oracle_f1_macro_at_6"] == proposals.oracle(gold)["f1_macro"]
+    assert metrics["candidate_recall_at_2"] == candidates.candidate_recall(gold, 2)
+    assert metrics["oracle_f1_macro_at_6"] == candidates.oracle(gold)["f1_macro"]
 
 
-def test_gold_that_cannot_be_judged():
-    proposals = Candidates.from_scores(random_scores(2), CODES, 6)
-    with pytest.raises(ValueError, match=r"'Z99' in note 1, .*take it out of gold"):
-        proposals.candidate_recall([[], ["Z99"]])
-    with pytest.raises(ValueError, match="gold has 1 notes and the proposals 2"):
-        proposals.oracle([[]])
+def test_gold_that_cannot_be_evaluated():
+    candidates = Candidates.from_scores(random_scores(2), CODES, 6)
+    with pytest.raises(ValueError, match=r"'Z99' in note 1, .*remove it from gold"):
+        candidates.candidate_recall([[], ["Z99"]])
+    with pytest.raises(ValueError, match="gold has 1 notes and the candidates 2"):
+        candidates.oracle([[]])
     with pytest.raises(ValueError, match="k=0"):
-        proposals.candidate_recall([[], []], k=0)
+        candidates.candidate_recall([[], []], k=0)
 
 
 @pytest.mark.parametrize("ids", [None, ["ä", "7"]])
 def test_saved_and_loaded(tmp_path, ids):
-    proposals = Candidates.from_scores(random_scores(2), CODES, 6, ids)
-    proposals.save(tmp_path / "proposals")
-    loaded = Candidates.load(tmp_path / "proposals")
-    assert loaded.codes == proposals.codes and loaded.note_ids == proposals.note_ids
-    assert np.array_equal(loaded.indices, proposals.indices) and np.array_equal(loaded.scores, proposals.scores)
+    candidates = Candidates.from_scores(random_scores(2), CODES, 6, ids)
+    candidates.save(tmp_path / "candidates")
+    loaded = Candidates.load(tmp_path / "candidates")
+    assert loaded.codes == candidates.codes and loaded.note_ids == candidates.note_ids
+    assert np.array_equal(loaded.indices, candidates.indices) and np.array_equal(loaded.scores, candidates.scores)
 
 
 def test_loading_something_else(tmp_path):
@@ -191,7 +189,7 @@ def test_loading_something_else(tmp_path):
     np.savez(tmp_path / "other.npz", codes=np.array(CODES))
     np.save(tmp_path / "array.npy", np.zeros(3))
     for name in ("text", "other.npz", "array.npy"):
-        with pytest.raises(ValueError, match=r"holds no proposals; pass a file that Proposals\.save wrote"):
+        with pytest.raises(ValueError, match=r"holds no candidates; pass a file that Candidates\.save wrote"):
             Candidates.load(tmp_path / name)
 
 
@@ -230,74 +228,3 @@ def test_wrong_arguments():
         Candidates.from_scores(np.zeros((2, 12)), CODES, 0)
     with pytest.raises(ValueError, match="note_ids has 1 ids for 2 notes"):
         Candidates.from_scores(np.zeros((2, 12)), CODES, 5, ["7"])
-
-
-def test_handed_over_and_read(tmp_path):
-    proposals = Candidates.from_scores(random_scores(), CODES, 5)
-    path = tmp_path / "mimic3_dev_predtop50.txt"
-    write_handover_file(path, proposals)
-    lines = path.read_bytes().decode().split("\n")
-    assert len(lines) == 31 and lines[30] == "" and lines[0] == ";".join(proposals.codes_of(0)) and lines[3] == ""
-    read = read_handover_file(path, ICDCodeSet(CODES), num_notes=30)
-    assert np.array_equal(read.indices, proposals.indices) and read.note_ids is None
-    assert read.scores[0, :3].tolist() == [0.0, -1.0, -2.0]
-    ids = [str(number) for number in range(30)]
-    assert read_handover_file(path, ICDCodeSet(CODES), note_ids=ids).note_ids == tuple(ids)
-
-
-@pytest.mark.parametrize("content", ["A01;A00\r\nA02\r\n", "A01;A00\nA02", "\ufeffA01;A00\nA02\n"])
-def test_files_of_other_systems(tmp_path, content):
-    path = tmp_path / "dev.txt"
-    path.write_bytes(content.encode())
-    read = read_handover_file(path, ICDCodeSet(CODES), num_notes=2)
-    assert [read.codes_of(note) for note in range(2)] == [["A01", "A00"], ["A02"]]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("A00\nA01\n", r"has 2 lines, but there are 3 notes"),
-        ("A00\nA01\nA02\n\n", r"has 4 lines, but there are 3 notes"),
-        ("A00\nA01;\nA02\n", r"line 2: no code at the end of the line"),
-        ("A00\nA01\nA02;;A03\n", r"line 3: no code at code 2"),
-        ("A00\nA01\n;A02\n", r"line 3: no code at code 1"),
-        (" \nA01\nA02\n", r"line 1: no code at the end of the line"),
-        ("A00\nA01;B99\nA02\n", r"line 2: 'B99' is not among the 12 codes .*skip_unknown=True"),
-        ("A00\nA01; A02\nA02\n", r"line 2: ' A02' has spaces around it"),
-        ("A00\nA01;A02;A01\nA02\n", r"line 2: 'A01' is there twice"),
-    ],
-)
-def test_a_wrong_line_is_named(tmp_path, content, message):
-    path = tmp_path / "mimic3_test_predtop50.txt"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message) as caught:
-        read_handover_file(path, ICDCodeSet(CODES), num_notes=3)
-    assert str(path) in str(caught.value)
-
-
-def test_what_no_file_can_hold_is_noticed(tmp_path):
-    path = tmp_path / "dev.txt"
-    path.write_text("A00\nA01; A02\n")
-    with pytest.raises(ValueError, match=r"line 2: ' A02' has spaces around it"):
-        read_handover_file(path, ICDCodeSet(CODES), num_notes=2, skip_unknown=True)  # it is not unknown
-    path.write_bytes(b"A00\nA01;\xff\n")
-    with pytest.raises(ValueError, match=r"line 2: bytes that are not UTF-8"):
-        read_handover_file(path, ICDCodeSet(CODES), num_notes=2)
-    for code in ("A;1", "A 1", ""):
-        with pytest.raises(ValueError, match=f"codes has '{code}', which the file cannot hold"):
-            write_handover_file(path, Candidates.from_scores([[1.0]], [code], 1))
-    assert path.read_bytes() == b"A00\nA01;\xff\n", "what was there stays"
-
-
-def test_reading_asks_for_the_notes(tmp_path):
-    with pytest.raises(ValueError, match="pass one, so that missing lines are noticed"):
-        read_handover_file(tmp_path / "dev.txt", ICDCodeSet(CODES))
-
-
-def test_unknown_codes_can_be_left_out(tmp_path, caplog):
-    path = tmp_path / "dev.txt"
-    path.write_text("B98;A01;B99;A00\nB99\n")
-    with caplog.at_level(logging.WARNING):
-        read = read_handover_file(path, ICDCodeSet(CODES), num_notes=2, skip_unknown=True)
-    assert [read.codes_of(note) for note in range(2)] == [["A01", "A00"], []]
-    assert "3 candidates are not in the code set" in caplog.text

@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from kept_hf.candidates.candidates import Candidates
-from kept_hf.candidates.fusion import FusedFirstStage, fuse_reciprocal_rank, fuse_weighted, tune_weights
+from kept_hf.candidates.fused import FusedFirstStage
+from kept_hf.candidates.fusion import fuse_reciprocal_rank, fuse_weighted, tune_weights
 
 CODES = [f"A{number:02d}" for number in range(10)]
 NOTES = 25
 
 
-def random_proposals(seed, top_k=4, gold=None, signal=0.0, note_ids=None):
+def random_candidates(seed, top_k=4, gold=None, signal=0.0, note_ids=None):
     generator = np.random.default_rng(seed)
     scores = generator.normal(size=(NOTES, len(CODES)))
     if gold is not None:
@@ -37,7 +38,7 @@ def naive(parts, note, score_in):
 @pytest.mark.parametrize("k", [0, 60])
 @pytest.mark.parametrize("top_k", [None, 2, 10])
 def test_reciprocal_ranks(k, top_k):
-    parts = [random_proposals(0, 4), random_proposals(1, 5), random_proposals(2, 3)]
+    parts = [random_candidates(0, 4), random_candidates(1, 5), random_candidates(2, 3)]
     fused = fuse_reciprocal_rank(parts, k=k, top_k=top_k)
     for note in range(NOTES):
         best, totals = naive(parts, note, lambda n, p, row, code: 1 / (k + 1 + row.index(code)) if code in row else 0.0)
@@ -53,7 +54,7 @@ def test_reciprocal_ranks(k, top_k):
 
 @pytest.mark.parametrize("top_k", [None, 2, 10])
 def test_weighted_scores(top_k):
-    parts, weights = [random_proposals(0, 4), random_proposals(1, 5), random_proposals(2, 3)], [0.5, 2.0, 0.25]
+    parts, weights = [random_candidates(0, 4), random_candidates(1, 5), random_candidates(2, 3)], [0.5, 2.0, 0.25]
 
     def score(note):
         def score_in(number, part, row, code):
@@ -73,13 +74,13 @@ def test_weighted_scores(top_k):
 
 
 def test_a_note_without_any_candidate_stays_without():
-    one = random_proposals(3)
+    one = random_candidates(3)
     for fused in (fuse_reciprocal_rank([one, one]), fuse_weighted([one, one], [1, 1])):
         assert fused.codes_of(3) == [] and fused.num_candidates[4] > 0
 
 
 def test_weight_zero_leaves_out():
-    parts = [random_proposals(0), random_proposals(1)]
+    parts = [random_candidates(0), random_candidates(1)]
     fused = fuse_weighted(parts, [1.0, 0.0])
     assert [fused.codes_of(note) for note in range(NOTES)] == [parts[0].codes_of(note) for note in range(NOTES)]
 
@@ -92,7 +93,7 @@ def test_equal_totals_keep_the_order_of_the_codes():
 
 def test_tuned_weights_beat_each_alone():
     gold = random_gold()
-    parts = [random_proposals(seed, 10, gold, signal) for seed, signal in ((0, 1.0), (1, 1.0), (2, 0.0))]
+    parts = [random_candidates(seed, 10, gold, signal) for seed, signal in ((0, 1.0), (1, 1.0), (2, 0.0))]
     weights = tune_weights(parts, gold)
     fused = fuse_weighted(parts, weights, 10).mean_average_precision(gold)
     assert fused > max(part.mean_average_precision(gold) for part in parts) + 0.02
@@ -101,7 +102,7 @@ def test_tuned_weights_beat_each_alone():
 
 def test_tuned_weights_are_the_best_of_the_grid():
     gold = random_gold()
-    parts = [random_proposals(seed, 6, gold, 0.7) for seed in (0, 1)]
+    parts = [random_candidates(seed, 6, gold, 0.7) for seed in (0, 1)]
     spread = [part.scores[part.indices >= 0].std() for part in parts]
     grid = [fuse_weighted(parts, [share / 4 / spread[0], (1 - share / 4) / spread[1]]) for share in range(5)]
     map_of = fuse_weighted(parts, tune_weights(parts, gold, steps=4)).mean_average_precision(gold)
@@ -112,7 +113,7 @@ def test_tuned_weights_are_the_best_of_the_grid():
 
 def test_the_scale_of_scores_does_not_matter():
     gold = random_gold()
-    parts = [random_proposals(seed, 10, gold, 1.0) for seed in (0, 1)]
+    parts = [random_candidates(seed, 10, gold, 1.0) for seed in (0, 1)]
     large = Candidates(parts[1].codes, parts[1].indices, parts[1].scores * 1024)
     one = fuse_weighted(parts, tune_weights(parts, gold))
     other = fuse_weighted([parts[0], large], tune_weights([parts[0], large], gold))
@@ -122,44 +123,44 @@ def test_the_scale_of_scores_does_not_matter():
 def test_equal_scores_everywhere_can_be_tuned():
     gold = random_gold()
     flat = Candidates.from_scores(np.zeros((NOTES, len(CODES))), CODES, 10)
-    good = random_proposals(0, 10, gold, 3.0)
+    good = random_candidates(0, 10, gold, 3.0)
     assert tune_weights([flat, good], gold)[1] > 0
 
 
 class Fixed:
-    def __init__(self, proposals):
-        self.proposals, self.asked = proposals, []
+    def __init__(self, candidates):
+        self.candidates, self.depths = candidates, []
 
     def propose(self, notes, top_k):
-        self.asked.append(top_k)
-        return self.proposals.top(top_k)
+        self.depths.append(top_k)
+        return self.candidates.top(top_k)
 
 
-def test_fused_proposer():
-    parts = [random_proposals(0, 8), random_proposals(1, 8)]
-    proposers = [Fixed(part) for part in parts]
+def test_fused_first_stage():
+    parts = [random_candidates(0, 8), random_candidates(1, 8)]
+    stages = [Fixed(part) for part in parts]
     notes = ["a note"] * NOTES
-    by_rank = FusedFirstStage(proposers, depth=6).propose(notes, 3)
+    by_rank = FusedFirstStage(stages, depth=6).propose(notes, 3)
     expected = fuse_reciprocal_rank([part.top(6) for part in parts], top_k=3)
     assert np.array_equal(by_rank.indices, expected.indices) and by_rank.top_k == 3
-    by_weight = FusedFirstStage(proposers, weights=[1.0, 3.0], depth=6).propose(notes, 8)
+    by_weight = FusedFirstStage(stages, weights=[1.0, 3.0], depth=6).propose(notes, 8)
     expected = fuse_weighted(parts, [1.0, 3.0], 8)
     assert np.array_equal(by_weight.indices, expected.indices)
-    assert proposers[0].asked == [6, 8]
+    assert stages[0].depths == [6, 8]
 
 
 def test_the_ids_of_notes_go_along():
     ids = [str(number) for number in range(NOTES)]
-    named, nameless = random_proposals(0, note_ids=ids), random_proposals(1)
+    named, nameless = random_candidates(0, note_ids=ids), random_candidates(1)
     assert fuse_reciprocal_rank([nameless, named]).note_ids == tuple(ids)
-    other = random_proposals(1, note_ids=ids[::-1])
+    other = random_candidates(1, note_ids=ids[::-1])
     with pytest.raises(ValueError, match="different note_ids"):
         fuse_weighted([named, other], [1, 1])
 
 
 def test_what_cannot_be_fused():
-    one, gold = random_proposals(0), random_gold()
-    with pytest.raises(ValueError, match="proposals is empty"):
+    one, gold = random_candidates(0), random_gold()
+    with pytest.raises(ValueError, match="parts is empty"):
         fuse_reciprocal_rank([])
     with pytest.raises(ValueError, match="different codes or numbers of notes"):
         fuse_reciprocal_rank([one, one.take([0])])

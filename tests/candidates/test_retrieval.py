@@ -59,25 +59,25 @@ def test_windows_of_nothing():
 
 @pytest.mark.parametrize("options", [{}, {"analyzer": "word", "ngram_range": (1, 1), "window": 5, "step": 2}])
 def test_sparse_scores_are_the_best_cosines(code_set, options):
-    proposals = SparseRetriever(code_set, NOTES, **options).propose(NOTES, top_k=6)
+    candidates = SparseRetriever(code_set, NOTES, **options).propose(NOTES, top_k=6)
     analyzer = {name: options[name] for name in ("analyzer", "ngram_range") if name in options}
     vectorizer = TfidfVectorizer(sublinear_tf=True, **(analyzer or {"analyzer": "char_wb", "ngram_range": (4, 4)}))
     names = {code: [code_set.describe(code), *code_set.synonyms.get(code, ())] for code in code_set}
-    vectorizer.fit([*(name for of_code in names.values() for name in of_code), *NOTES])
-    scores = proposals.scores_matrix(fill=0)
+    vectorizer.fit([*(name for code_names in names.values() for name in code_names), *NOTES])
+    scores = candidates.scores_matrix(fill=0)
     for note, text in enumerate(NOTES):
         windows = vectorizer.transform(word_windows(text, options.get("window", 12), options.get("step", 6))).toarray()
-        for place, code in enumerate(code_set):
+        for position, code in enumerate(code_set):
             best = max(float(w @ n) for w in windows for n in vectorizer.transform(names[code]).toarray())
-            assert scores[note, place] == pytest.approx(best, abs=1e-5)
-            assert (code in proposals.codes_of(note)) == (best > 0)
+            assert scores[note, position] == pytest.approx(best, abs=1e-5)
+            assert (code in candidates.codes_of(note)) == (best > 0)
 
 
 def test_sparse_finds_names_synonyms_and_the_end_of_notes(code_set):
     retriever = SparseRetriever(code_set)
     notes = [FILLER + "aortocoronary bypass", FILLER + "a htn", "a fall. " + FILLER]
-    proposals = retriever.propose(notes, top_k=1)
-    assert [proposals.codes_of(note) for note in range(3)] == [["V45.81"], ["401.9"], ["E888.9"]]
+    candidates = retriever.propose(notes, top_k=1)
+    assert [candidates.codes_of(note) for note in range(3)] == [["V45.81"], ["401.9"], ["E888.9"]]
 
 
 def test_notes_tell_which_words_are_common():
@@ -113,9 +113,9 @@ def test_dense_scores_are_the_best_cosines(code_set, bert_tokenizer, pooling):
     scores = retriever.propose(NOTES, top_k=6).scores_matrix(fill=np.nan)
     for note, text in enumerate(NOTES):
         windows = [vector(window) for window in word_windows(text, 5, 3)]
-        for place, code in enumerate(code_set):
+        for position, code in enumerate(code_set):
             names = [vector(name) for name in (code_set.describe(code), *code_set.synonyms.get(code, ()))]
-            assert scores[note, place] == pytest.approx(max(float(w @ n) for w in windows for n in names), abs=1e-5)
+            assert scores[note, position] == pytest.approx(max(float(w @ n) for w in windows for n in names), abs=1e-5)
 
 
 def test_a_longformer_encodes_too(code_set, roberta_tokenizer, tiny_config):
@@ -196,11 +196,11 @@ def coded_notes(number=40, seed=0):
 
 def test_the_classifier_learns_codes(code_set):
     notes, codes = coded_notes()
-    proposer = TextClassifier(code_set).fit(notes, codes)
+    classifier = TextClassifier(code_set).fit(notes, codes)
     other_notes, gold = coded_notes(seed=1)
-    proposals = proposer.propose(other_notes, top_k=6)
-    assert proposals.mean_average_precision(gold) > 0.95
-    assert (proposals.num_candidates == 4).all(), "codes without a training note are no candidates"
+    candidates = classifier.propose(other_notes, top_k=6)
+    assert candidates.mean_average_precision(gold) > 0.95
+    assert (candidates.num_candidates == 4).all(), "codes without a training note are no candidates"
 
 
 def test_the_classifier_is_a_ridge_regression(code_set):
@@ -208,14 +208,14 @@ def test_the_classifier_is_a_ridge_regression(code_set):
     scores = TextClassifier(code_set, alpha=0.7).fit(notes, codes).propose(notes[:5], 6).scores_matrix(np.nan)
     vectorizer = TfidfVectorizer(sublinear_tf=True)
     features = vectorizer.fit_transform(notes).toarray()
-    for place, code in enumerate(code_set):
-        labels = np.array([code in of_note for of_note in codes], dtype=float)
+    for position, code in enumerate(code_set):
+        labels = np.array([code in note_codes for note_codes in codes], dtype=float)
         if not labels.any():
-            assert np.isnan(scores[:, place]).all()
+            assert np.isnan(scores[:, position]).all()
             continue
         gram = features.T @ features + 0.7 * np.eye(features.shape[1])
         weights = np.linalg.solve(gram, features.T @ (labels - labels.mean()))
-        assert np.allclose(scores[:, place], features[:5] @ weights + labels.mean(), atol=1e-4)
+        assert np.allclose(scores[:, position], features[:5] @ weights + labels.mean(), atol=1e-4)
 
 
 def test_a_code_listed_twice_and_a_single_code(code_set):
@@ -226,19 +226,19 @@ def test_a_code_listed_twice_and_a_single_code(code_set):
     assert once.codes_of(0) == twice.codes_of(0) == ["038.9"] and np.array_equal(once.scores, twice.scores)
 
 
-def test_what_cannot_be_learnt(code_set):
-    proposer = TextClassifier(code_set)
+def test_what_cannot_be_learned(code_set):
+    classifier = TextClassifier(code_set)
     with pytest.raises(RuntimeError, match=r"call fit\(notes, codes\) first"):
-        proposer.propose(["cough"], 3)
+        classifier.propose(["cough"], 3)
     with pytest.raises(ValueError, match="notes has 1 texts and codes 2 lists"):
-        proposer.fit(["cough"], [[], []])
+        classifier.fit(["cough"], [[], []])
     with pytest.raises(ValueError, match="empty for every note"):
-        proposer.fit(["cough"], [[]])
+        classifier.fit(["cough"], [[]])
     with pytest.raises(KeyError, match="Z99"):
-        proposer.fit(["cough"], [["Z99"]])
+        classifier.fit(["cough"], [["Z99"]])
 
 
-def test_notes_of_a_group_are_left_out_together(code_set):
+def test_notes_of_a_group_are_held_out_together(code_set):
     notes, codes = coded_notes(12)
     patients = ["a", "b", "c", "a", "b", "c", "d", "d", "d", "e", "f", "a"]
     seen = []
@@ -249,19 +249,21 @@ def test_notes_of_a_group_are_left_out_together(code_set):
             return super().propose(texts, top_k)
 
     def fit(texts, codes):
-        proposer = Remembers(code_set).fit(texts, codes)
-        proposer.known = tuple(texts)
-        return proposer
+        classifier = Remembers(code_set).fit(texts, codes)
+        classifier.known = tuple(texts)
+        return classifier
 
     patient_of = {note: [p for other, p in zip(notes, patients, strict=True) if other == note] for note in notes}
-    proposals = propose_out_of_fold(fit, notes, codes, 6, groups=patients, folds=4)
-    assert len(seen) == 4 and sorted(note for _, asked in seen for note in asked) == sorted(notes)
-    for known, asked in seen:
-        of_known, of_asked = ({p for note in part for p in patient_of[note]} for part in (known, asked))
-        assert not of_known & of_asked
+    candidates = propose_out_of_fold(fit, notes, codes, 6, groups=patients, folds=4)
+    assert len(seen) == 4 and sorted(note for _, held_out in seen for note in held_out) == sorted(notes)
+    for known, held_out in seen:
+        patients_known, patients_held_out = (
+            {p for note in part for p in patient_of[note]} for part in (known, held_out)
+        )
+        assert not patients_known & patients_held_out
         alone = TextClassifier(code_set).fit(known, [codes[notes.index(note)] for note in known])
-        for note, expected in zip(asked, alone.propose(asked, 6).indices, strict=True):
-            assert np.array_equal(proposals.indices[notes.index(note)][: len(expected)], expected), "in another order"
+        for note, expected in zip(held_out, alone.propose(held_out, 6).indices, strict=True):
+            assert np.array_equal(candidates.indices[notes.index(note)][: len(expected)], expected), "in another order"
     assert len(propose_out_of_fold(fit, notes, codes, 6, groups=patients, folds=50)) == 12, "a fold a patient"
     with pytest.raises(ValueError, match="12, 12 and 3"):
         propose_out_of_fold(fit, notes, codes, 6, groups=["a", "b", "c"])

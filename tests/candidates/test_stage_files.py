@@ -17,7 +17,7 @@ def test_what_was_made_with_these_settings_is_there(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["output.npz", "output.npz.settings.json"]
 
 
-def test_what_is_made_anew_and_stopped_does_not_look_complete(tmp_path):
+def test_what_is_made_again_and_stopped_does_not_look_complete(tmp_path):
     output = tmp_path / "output.npz"
     output.write_text("of a")
     keep_settings(output, {"a": 1})
@@ -27,7 +27,7 @@ def test_what_is_made_anew_and_stopped_does_not_look_complete(tmp_path):
 
 
 @pytest.mark.parametrize("left", ["", '{"a": '])
-def test_a_record_that_was_cut_counts_for_nothing(tmp_path, left):
+def test_a_truncated_record_counts_for_nothing(tmp_path, left):
     output = tmp_path / "output.npz"
     output.write_text("x")
     (tmp_path / "output.npz.settings.json").write_text(left)

@@ -1,4 +1,4 @@
-"""`examples/propose.py`: first stages by retrieval, and `kept-hf rerank`, which takes them by name."""
+"""`kept-hf propose`: first stages, and `kept-hf rerank`, which takes them by name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from datasets import DatasetDict
 
+from kept_hf.candidates import sparse, text_classifier
 from kept_hf.candidates.candidates import Candidates
 from kept_hf.candidates.fusion import fuse_weighted, tune_weights
 from kept_hf.candidates.sparse import SparseRetriever
@@ -40,13 +41,13 @@ def script(monkeypatch, corpus, tiny_checkpoint):
     return example
 
 
-def proposals_in(folder):
-    return {split: Candidates.load(folder / f"{split}_proposals.npz") for split in SPLITS}
+def candidates_in(folder):
+    return {split: Candidates.load(folder / f"{split}_candidates.npz") for split in SPLITS}
 
 
 def test_each_stage_writes_what_it_finds(script, corpus, tmp_path, capsys):
     script.run("--output_dir", tmp_path, "--folds", 3)
-    found = {name: proposals_in(tmp_path / name) for name in ("sparse", "dense", "classifier", "fused")}
+    found = {name: candidates_in(tmp_path / name) for name in ("sparse", "dense", "classifier", "fused")}
     notes = corpus.dataset["test"]
     assert all(stage["test"].note_ids == tuple(notes["note_id"]) for stage in found.values())
 
@@ -67,10 +68,10 @@ def test_each_stage_writes_what_it_finds(script, corpus, tmp_path, capsys):
     assert recall in printed
 
 
-def test_no_training_note_teaches_what_is_proposed_for_it(script, corpus, tmp_path):
+def test_candidates_of_a_training_note_are_not_learned_from_it(script, corpus, tmp_path):
     """A code that one training note alone has is known to those that are fitted to it: never for that note."""
     script.run("--output_dir", tmp_path, "--stages", "classifier")
-    train = proposals_in(tmp_path / "classifier")["train"]
+    train = candidates_in(tmp_path / "classifier")["train"]
     counts = Counter(code for codes in corpus.dataset["train"]["codes"] for code in codes)
     alone = [(note, code) for note, codes in enumerate(corpus.dataset["train"]["codes"]) for code in codes]
     alone = [(note, code) for note, code in alone if counts[code] == 1]
@@ -85,31 +86,31 @@ def test_what_is_there_is_not_made_again(script, corpus, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("made again")
 
-    monkeypatch.setattr(script.module, "SparseRetriever", refuse)
-    monkeypatch.setattr(script.module, "TextClassifier", refuse)
+    monkeypatch.setattr(sparse.SparseRetriever, "propose", refuse)
+    monkeypatch.setattr(text_classifier.TextClassifier, "propose", refuse)
     script.run(*stages)
     train = corpus.dataset["train"]
     script.corpus = replace(corpus, dataset=DatasetDict({**corpus.dataset, "train": train.select(range(29))}))
     with pytest.raises(AssertionError, match="made again"):
         script.run(*stages)
     script.corpus = corpus
-    (tmp_path / "sparse" / "validation_proposals.npz").unlink()
+    (tmp_path / "sparse" / "validation_candidates.npz").unlink()
     with pytest.raises(AssertionError, match="made again"):
         script.run(*stages)
 
 
-def test_rerank_makes_the_stages_that_it_is_asked_for(script, corpus, tmp_path, monkeypatch):
+def test_rerank_makes_the_stages_that_it_names(script, corpus, tmp_path, monkeypatch):
     """Up to the training, which is told where the candidates are."""
     from kept_hf.commands import rerank
 
     monkeypatch.setattr(rerank, "read_corpus", lambda arguments: corpus)
     monkeypatch.setattr(rerank.train, "main", lambda argv: (_ for _ in ()).throw(RuntimeError("training")))
     script.run("--output_dir", tmp_path / "given", "--stages", "sparse")
-    arguments = ["--proposals", "classifier", f"given={tmp_path / 'given' / 'sparse'}", "--top_k", "7"]
+    arguments = ["--first_stages", "classifier", f"given={tmp_path / 'given' / 'sparse'}", "--top_k", "7"]
     with pytest.raises(RuntimeError, match="training"):
         rerank.main([*arguments, "--output_dir", str(tmp_path / "out")])
-    made = proposals_in(tmp_path / "out" / "first-stages" / "classifier")
-    for split, proposals in made.items():
-        candidates = Candidates.load(tmp_path / "out" / "proposals" / f"{split}.npz")
-        assert np.array_equal(candidates.indices, proposals.top(7).indices)
+    made = candidates_in(tmp_path / "out" / "first-stages" / "classifier")
+    for split, stage in made.items():
+        candidates = Candidates.load(tmp_path / "out" / "candidates" / f"{split}.npz")
+        assert np.array_equal(candidates.indices, stage.top(7).indices)
     assert not (tmp_path / "out" / "first-stages" / "sparse").exists()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,12 +14,16 @@ from datasets import DatasetDict
 from launching import launch
 
 from kept_hf import KeptLongformerForICDPrompting, KeptProcessor, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
-from kept_hf.candidates.candidates import Candidates, write_handover_file
+from kept_hf.candidates.candidates import Candidates
+from kept_hf.candidates.first_stages import FirstStages
+from kept_hf.candidates.handover import write_handover_file
 from kept_hf.candidates.kept import KeptFirstStage
 from kept_hf.candidates.msmn import MSMNFirstStage
 from kept_hf.commands import rerank as rerank_command
 from kept_hf.corpora import load_corpus
+from kept_hf.corpora.arguments import CorpusArguments
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
+from kept_hf.reports.comparison import Evaluation
 from kept_hf.reranking import label_matrix, published_fill, rerank
 from kept_hf.training.conversion import convert_to_kept_longformer
 
@@ -65,7 +70,7 @@ def folders(small_corpus, tmp_path_factory):
         scores[3] = -np.inf  # a note without candidates
         order = generator.permutation(len(notes))
         best = Candidates.from_scores(scores, codes, 12, notes["note_id"][:])
-        best.take(order).save(named / f"{split}_proposals.npz")
+        best.take(order).save(named / f"{split}_candidates.npz")
         name = {"validation": "dev"}.get(split, split)
         random = Candidates.from_scores(generator.random((SPLITS[split], len(codes))), codes, 6)
         write_handover_file(published / f"demo_{name}_predtop50.txt", random)
@@ -110,24 +115,28 @@ def results_of(folder):
 
 
 def test_all_stages_from_one_command(script, folders, tiny_checkpoint, tmp_path, capsys, monkeypatch):
-    arguments = ["--proposals", f"named={folders['named']}", "--top_k", 10, "--group_size", 4]
+    arguments = ["--first_stages", f"named={folders['named']}", "--top_k", 10, "--group_size", 4]
     arguments += ["--output_dir", tmp_path, "--seeds", 1, 2]
     arguments += [*options(TRAINING), "--model_name_or_path", tiny_checkpoint]
     script.run(*arguments)
     results = results_of(tmp_path)
     assert [row["system"] for row in results["systems"]] == ["named", "KEPT on named", "named + KEPT"]
     assert [row["runs"] for row in results["systems"]] == [1, 2, 2]
-    assert "candidate_recall_at_50" not in results["candidates"][0], "twelve were proposed"
+    assert "candidate_recall_at_50" not in results["candidates"][0], "there are twelve"
     assert results["evaluated_on"] == "test" and results["thresholds_and_weights_tuned_on"] == "validation"
     for system in ("KEPT on named", "named + KEPT"):
         runs = [run["metrics"]["map"] for run in results["runs"][system]]
         (row,) = (row for row in results["systems"] if row["system"] == system)
         assert row["map"] == pytest.approx(np.mean(runs))
     trained = json.loads((tmp_path / "model-2" / "settings.json").read_text())
-    assert trained["codes_per_prompt"] == 4 and trained["seed"] == 2 and len(trained["proposals"]) == 3
+    assert (
+        trained["codes_per_prompt"] == 4
+        and trained["seed"] == 2
+        and len(trained[script.CANDIDATES_OPTION.strip("-")]) == 3
+    )
     evaluated = json.loads((tmp_path / "model-1" / "all_results.json").read_text())
     direct = next(run["metrics"] for run in results["runs"]["KEPT on named"])
-    assert evaluated["test_map"] == pytest.approx(direct["map"], abs=1e-4), "train.py evaluates on the same candidates"
+    assert evaluated["test_map"] == pytest.approx(direct["map"], abs=1e-4), "training evaluates on the same candidates"
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("precision_at_15", "train_notes", "ceiling of named", "test split"))
     assert (tmp_path / "f1_by_frequency.png").exists()
@@ -144,6 +153,26 @@ def test_all_stages_from_one_command(script, folders, tiny_checkpoint, tmp_path,
         (tmp_path / "reranked" / "reranked-1-test.npz").unlink()
         with pytest.raises(AssertionError, match="made again"):
             script.run(*arguments)
+
+
+def test_training_gets_all_options_of_the_corpus():
+    options = ["--corpus", "codiesp", "--corpus_options", "language=es", "codes=procedure", "--codes", "top50"]
+    options += [
+        "--data_dir",
+        "a folder",
+        "--cache_dir",
+        "another",
+        "--first_stages",
+        "sparse",
+        "--learning_rate",
+        "0.5",
+    ]
+    arguments, train_options = rerank_command.parse_arguments(options)
+    command = rerank_command.train_command(arguments, train_options, {"train": Path("a.npz")}, 7, Path("out"))
+    _, data, training = rerank_command.train.parse_arguments(command)
+    for field in fields(CorpusArguments):
+        assert getattr(data, field.name) == getattr(arguments, field.name)
+    assert (training.seed, training.learning_rate, training.output_dir) == (7, 0.5, "out")
 
 
 @pytest.mark.parametrize("change", ["option", "recipe", "notes", "weights"])
@@ -164,9 +193,9 @@ def test_a_model_is_trained_again_when_its_inputs_changed(
         (tmp_path / "out" / "model-42").mkdir(parents=True, exist_ok=True)
 
     monkeypatch.setattr(script.train, "main", train)
-    monkeypatch.setattr(script, "predict", lambda *_: {})
-    monkeypatch.setattr(script, "evaluate", lambda *_: None)
-    arguments = [recipe, "--proposals", f"named={folders['named']}", "--output_dir", tmp_path / "out"]
+    monkeypatch.setattr(script, "score_with_model", lambda *_: {})
+    monkeypatch.setattr(script, "write_comparison", lambda *_: None)
+    arguments = [recipe, "--first_stages", f"named={folders['named']}", "--output_dir", tmp_path / "out"]
     arguments += ["--model_name_or_path", weights]
     script.run(*arguments)
     script.run(*arguments)
@@ -188,7 +217,7 @@ def test_a_model_is_trained_again_when_its_inputs_changed(
 
 @pytest.mark.parametrize("layout", ["joint", "isolated"])
 def test_figures_of_a_trained_model(script, small_corpus, folders, models, tmp_path, layout):
-    arguments = ["--proposals", *(f"{name}={folder}" for name, folder in folders.items()), "--model", models[layout]]
+    arguments = ["--first_stages", *(f"{name}={folder}" for name, folder in folders.items()), "--model", models[layout]]
     arguments += ["--output_dir", tmp_path, "--group_size", 5] + ["--all_codes"] * (layout == "isolated")
     script.run(*arguments)
     results = results_of(tmp_path)
@@ -198,7 +227,7 @@ def test_figures_of_a_trained_model(script, small_corpus, folders, models, tmp_p
     model, processor = (kind.from_pretrained(models[layout]) for kind in (KeptLongformerForICDPrompting, KeptProcessor))
     for split in ("validation", "test"):
         notes = corpus.dataset[split]
-        first = Candidates.load(folders["named"] / f"{split}_proposals.npz").for_notes(notes["note_id"])
+        first = Candidates.load(folders["named"] / f"{split}_candidates.npz").for_notes(notes["note_id"])
         second = rerank(model, processor, notes["text"], first, 5)
         for name, stage in (("named", first), ("KEPT on named", second)):
             expected[name, split] = stage.scores_matrix(published_fill(stage.scores))
@@ -219,18 +248,18 @@ def test_figures_of_a_trained_model(script, small_corpus, folders, models, tmp_p
     )
 
 
-def test_without_a_test_split_each_half_is_judged_by_the_other(script, small_corpus, folders, models, tmp_path):
+def test_without_a_test_split_each_half_is_evaluated_with_the_other(script, small_corpus, folders, models, tmp_path):
     dataset = DatasetDict({split: small_corpus.small.dataset[split] for split in ("train", "validation")})
     script.read_corpus = lambda _: replace(small_corpus.small, dataset=dataset)
     named = folders["named"]
-    script.run("--proposals", f"named={named}", "--model", models["joint"], "--output_dir", tmp_path)
+    script.run("--first_stages", f"named={named}", "--model", models["joint"], "--output_dir", tmp_path)
     results = results_of(tmp_path)
     assert results["evaluated_on"] == "validation" and "other half" in results["thresholds_and_weights_tuned_on"]
     assert len(results["runs"]["named + KEPT"][0]["fusion_weights"]) == 2
     assert "auc_micro" not in results["runs"]["named"][0]["metrics"]
 
 
-def test_weights_are_tuned_on_validation(script, small_corpus):
+def test_weights_are_tuned_on_validation(small_corpus):
     """On validation the second stage knows all, on test the first: the weight has to be that of validation."""
     corpus, found = small_corpus.small, {"knows": {}, "guesses": {}}
     codes = corpus.code_set.codes
@@ -241,16 +270,16 @@ def test_weights_are_tuned_on_validation(script, small_corpus):
             found[name][split] = Candidates.from_scores(share * labels + noise, codes, len(codes))
     first = {"validation": found["guesses"]["validation"], "test": found["knows"]["test"]}
     second = {"validation": found["knows"]["validation"], "test": found["guesses"]["test"]}
-    judge_system = script.Judge(corpus, "map")
-    (weight,) = judge_system(first, second)["fusion_weights"]
+    evaluation = Evaluation(corpus, "map")
+    (weight,) = evaluation.evaluate(first, second)["fusion_weights"]
     assert weight > 0.6
-    (weight,) = judge_system(second, first)["fusion_weights"]
+    (weight,) = evaluation.evaluate(second, first)["fusion_weights"]
     assert weight < 0.4
 
 
 def test_what_changed_is_made_again(script, folders, models, tmp_path):
     model = shutil.copytree(models["joint"], tmp_path / "model")
-    arguments = ["--proposals", f"named={folders['named']}", "--model", model, "--output_dir", tmp_path / "out"]
+    arguments = ["--first_stages", f"named={folders['named']}", "--model", model, "--output_dir", tmp_path / "out"]
     file = tmp_path / "out" / "reranked" / "reranked-0-test.npz"
     times = []
     for change in ([], [], ["--top_k", 5], ["--group_size", 7]):
@@ -264,7 +293,7 @@ def test_what_changed_is_made_again(script, folders, models, tmp_path):
     assert file.stat().st_mtime_ns > times[3], "other weights"
 
 
-def test_a_first_stage_of_msmn_without_its_proposals(script, small_corpus, tmp_path):
+def test_a_first_stage_of_msmn_without_its_candidates(small_corpus, tmp_path):
     corpus = small_corpus.small
     tokenizer = MSMNTokenizer.from_texts(corpus.dataset["train"]["text"][:], min_count=1)
     config = MSMNConfig(
@@ -281,7 +310,7 @@ def test_a_first_stage_of_msmn_without_its_proposals(script, small_corpus, tmp_p
     model.set_label_terms(**tokenizer(names, padding=True, return_tensors="pt"))
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "msmn")
-    first_stages = script.FirstStages(corpus, tmp_path / "out", SimpleNamespace(top_k=20))
+    first_stages = FirstStages(corpus, tmp_path / "out", top_k=20)
     found = first_stages.make("msmn", str(tmp_path / "msmn"))["test"]
     expected = MSMNFirstStage(model, tokenizer).propose(corpus.dataset["test"]["text"][:], 300)
     assert np.array_equal(found.indices, expected.indices) and found.codes == corpus.code_set.codes
@@ -292,16 +321,16 @@ def test_bad_first_stages(script, small_corpus, folders, models, tmp_path, capsy
     (published / "demo_test_predtop50.txt").write_text("999.99\n" * SPLITS["test"])
     common = ["--model", models["joint"], "--output_dir", tmp_path / "out"]
     with pytest.raises(SystemExit, match=r"no candidate for test that is among the \d+ codes"):
-        script.run("--proposals", f"a={published}", *common)
+        script.run("--first_stages", f"a={published}", *common)
     (published / "other_train_predtop50.txt").write_text("\n")
     with pytest.raises(SystemExit, match=r"2 files for train: demo_train_.*, other_train_.*leave one"):
-        script.run("--proposals", f"a={published}", *common)
+        script.run("--first_stages", f"a={published}", *common)
     for names, message in (
         (["sparse", "sparse"], "sparse is there twice"),
         ([f"={published}"], "write one of sparse"),
     ):
         with pytest.raises(SystemExit):
-            script.run("--proposals", *names, *common)
+            script.run("--first_stages", *names, *common)
         assert message in capsys.readouterr().err
 
 
@@ -320,52 +349,54 @@ def test_bad_first_stages(script, small_corpus, folders, models, tmp_path, capsy
 def test_wrong_options_are_noticed_before_any_work(script, folders, options, message, capsys):
     script.read_corpus = None
     with pytest.raises(SystemExit):
-        script.run("--proposals", f"a={folders['named']}", *options)
+        script.run("--first_stages", f"a={folders['named']}", *options)
     assert message in capsys.readouterr().err
 
 
 def test_errors(script, folders, models, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        script.run("--proposals", "msmn")
-    assert "--proposals msmn: write one of sparse, dense, classifier, fused, or NAME=FOLDER" in capsys.readouterr().err
+        script.run("--first_stages", "msmn")
+    assert (
+        "--first_stages msmn: write one of sparse, dense, classifier, fused, or NAME=FOLDER" in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit):
-        script.run("--proposals", f"a={folders['named']}", "--model", models["joint"], "--learning_rate", "1")
-    assert "--learning_rate: leave one of them out" in capsys.readouterr().err
+        script.run("--first_stages", f"a={folders['named']}", "--model", models["joint"], "--learning_rate", "1")
+    assert "--learning_rate: omit one of them" in capsys.readouterr().err
     for unfinished in ("joint=", f"={models['joint']}"):
         with pytest.raises(SystemExit):
-            script.run("--proposals", f"a={folders['named']}", "--model", unfinished)
+            script.run("--first_stages", f"a={folders['named']}", "--model", unfinished)
         assert f"--model {unfinished}: write FOLDER, or NAME=FOLDER" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match=r"neither proposals, such as validation_proposals\.npz, nor a model"):
-        script.run("--proposals", f"a={tmp_path}", "--model", models["joint"])
-    shutil.copy(folders["named"] / "test_proposals.npz", tmp_path)
-    with pytest.raises(SystemExit, match=r"no proposals of validation: write validation_proposals\.npz there"):
-        script.run("--proposals", f"a={tmp_path}", "--model", models["joint"])
-    shutil.copy(folders["named"] / "validation_proposals.npz", tmp_path)
-    with pytest.raises(SystemExit, match="needs proposals of the train split"):
-        script.run("--proposals", f"a={tmp_path}", "--output_dir", tmp_path / "out")
-    proposals = Candidates.load(tmp_path / "test_proposals.npz")
-    replace(proposals, note_ids=None).save(tmp_path / "test_proposals.npz")
-    with pytest.raises(SystemExit, match=r"test_proposals\.npz has no note_ids"):
-        script.run("--proposals", f"a={tmp_path}", "--model", models["joint"])
+    with pytest.raises(SystemExit, match=r"neither candidates, such as validation_candidates\.npz, nor a model"):
+        script.run("--first_stages", f"a={tmp_path}", "--model", models["joint"])
+    shutil.copy(folders["named"] / "test_candidates.npz", tmp_path)
+    with pytest.raises(SystemExit, match=r"no candidates of validation: write validation_candidates\.npz there"):
+        script.run("--first_stages", f"a={tmp_path}", "--model", models["joint"])
+    shutil.copy(folders["named"] / "validation_candidates.npz", tmp_path)
+    with pytest.raises(SystemExit, match="needs candidates of the train split"):
+        script.run("--first_stages", f"a={tmp_path}", "--output_dir", tmp_path / "out")
+    candidates = Candidates.load(tmp_path / "test_candidates.npz")
+    replace(candidates, note_ids=None).save(tmp_path / "test_candidates.npz")
+    with pytest.raises(SystemExit, match=r"test_candidates\.npz has no note_ids"):
+        script.run("--first_stages", f"a={tmp_path}", "--model", models["joint"])
 
 
 def test_a_model_is_a_first_stage(script, small_corpus, folders, models, tmp_path):
-    asked = ["--proposals", f"named={folders['named']}", f"other={models['isolated']}", "--model", models["joint"]]
-    script.run(*asked, "--output_dir", tmp_path)
+    stages = ["--first_stages", f"named={folders['named']}", f"other={models['isolated']}", "--model", models["joint"]]
+    script.run(*stages, "--output_dir", tmp_path)
     results = results_of(tmp_path)
     assert [row["first stage"] for row in results["candidates"]] == ["named", "other"]
     notes = small_corpus.small.dataset["test"]
     expected = KeptFirstStage.from_pretrained(models["isolated"]).propose(notes["text"], 300)
-    found = Candidates.load(tmp_path / "first-stages" / "other" / "test_proposals.npz")
+    found = Candidates.load(tmp_path / "first-stages" / "other" / "test_candidates.npz")
     assert np.array_equal(found.indices, expected.indices) and found.note_ids == tuple(notes["note_id"])
     with pytest.raises(ValueError, match="prompt_layout='joint'"):
-        script.run("--proposals", f"other={models['joint']}", "--output_dir", tmp_path)
+        script.run("--first_stages", f"other={models['joint']}", "--output_dir", tmp_path)
 
 
 def test_named_models_are_rows_and_those_of_a_name_are_seeds(script, folders, models, tmp_path, caplog):
     shutil.copytree(models["isolated"], tmp_path / "other")
     named = [f"joint={models['joint']}", f"isolated={models['isolated']}", f"isolated={tmp_path / 'other'}"]
-    common = ["--proposals", f"named={folders['named']}", "--all_codes"]
+    common = ["--first_stages", f"named={folders['named']}", "--all_codes"]
     script.run(*common, "--model", *named, "--output_dir", tmp_path / "both")
     both = results_of(tmp_path / "both")
     assert {row["system"]: row["runs"] for row in both["systems"]} == {
@@ -376,7 +407,7 @@ def test_named_models_are_rows_and_those_of_a_name_are_seeds(script, folders, mo
         "named + isolated": 2,
         "isolated on all codes": 2,
     }
-    assert "joint" in caplog.text and "asked about the candidates only" in caplog.text
+    assert "joint" in caplog.text and "scores the candidates only" in caplog.text
     script.run(*common, "--model", models["isolated"], "--output_dir", tmp_path / "one")
     alone = results_of(tmp_path / "one")["runs"]
     assert [alone["KEPT on all codes"][0]] * 2 == both["runs"]["isolated on all codes"]
@@ -386,12 +417,12 @@ def test_named_models_are_rows_and_those_of_a_name_are_seeds(script, folders, mo
 
 
 def test_two_processes_train_and_predict(small_corpus, folders, tiny_checkpoint, tmp_path):
-    arguments = ["--proposals", f"named={folders['named']}", "--top_k", "4", "--cache_dir", str(small_corpus.cache)]
+    arguments = ["--first_stages", f"named={folders['named']}", "--top_k", "4", "--cache_dir", str(small_corpus.cache)]
     arguments += ["--output_dir", str(tmp_path), *options(TRAINING), "--model_name_or_path", str(tiny_checkpoint)]
     launch("-m", "kept_hf.commands.rerank", *arguments, processes=2)
     assert json.loads((tmp_path / "model-42" / "settings.json").read_text())["world_size"] == 2
     notes = small_corpus.all.dataset["test"]
-    first = Candidates.load(folders["named"] / "test_proposals.npz").for_notes(notes["note_id"]).top(4)
+    first = Candidates.load(folders["named"] / "test_candidates.npz").for_notes(notes["note_id"]).top(4)
     path = tmp_path / "model-42"
     model, processor = (kind.from_pretrained(path) for kind in (KeptLongformerForICDPrompting, KeptProcessor))
     expected = rerank(model, processor, notes["text"], first)

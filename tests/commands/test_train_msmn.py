@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from kept_hf import ICDCodeSet, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
-from kept_hf.candidates.candidates import Candidates, read_handover_file
+from kept_hf.candidates.candidates import Candidates
+from kept_hf.candidates.handover import read_handover_file
 from kept_hf.candidates.msmn import MSMNFirstStage
 from kept_hf.corpora import load_corpus
 from kept_hf.hub.model_card import make_model_card

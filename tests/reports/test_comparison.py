@@ -3,7 +3,7 @@ import pytest
 
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
 from kept_hf.reports.bands import f1_by_band
-from kept_hf.reports.comparison import compare_by_band, halves, judge, plot_by_band
+from kept_hf.reports.comparison import compare_by_band, evaluate_folds, halves, plot_by_band
 
 
 def random_split(seed, notes=30, codes=12):
@@ -13,18 +13,18 @@ def random_split(seed, notes=30, codes=12):
 
 
 def test_one_fold_is_a_threshold_of_validation():
-    tuned, judged = random_split(0), random_split(1)
-    metrics, per_code = judge([(*tuned, *judged)])
-    expected = icd_metrics(*judged, ks=(5, 8, 15), threshold=best_micro_f1_threshold(*tuned))
+    tuned, evaluated = random_split(0), random_split(1)
+    metrics, per_code = evaluate_folds([(*tuned, *evaluated)])
+    expected = icd_metrics(*evaluated, ks=(5, 8, 15), threshold=best_micro_f1_threshold(*tuned))
     assert metrics == pytest.approx(expected, abs=1e-6)
     assert per_code["f1"].shape == (12,)
 
 
-def test_no_note_is_judged_by_a_threshold_of_its_own():
+def test_no_note_is_evaluated_with_its_own_threshold():
     """One half has its scores moved: a common threshold, or one of its own, would give other decisions."""
     one, other = random_split(0), random_split(1)
     moved = other[0] + 10
-    metrics, _ = judge([(*one, moved, other[1]), (moved, other[1], *one)])
+    metrics, _ = evaluate_folds([(*one, moved, other[1]), (moved, other[1], *one)])
     decisions = np.concatenate(
         [moved > best_micro_f1_threshold(*one), one[0] > best_micro_f1_threshold(moved, other[1])]
     )

@@ -1,4 +1,4 @@
-"""A first stage without training: codes found by vectors of their names and of windows of the note."""
+"""A first stage without labels: codes whose names have vectors near those of windows of the note."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from transformers import AutoModel, AutoTokenizer
 
 from ..models.code_set import ICDCodeSet
-from ..pretraining.hsap.model import POOLINGS
 from .candidates import Candidates
+from .definition import NotesStage, StageInputs, default_device
+from .pooling import check_pooling, pool
+from .stage_files import digest_of_model
 from .windows import STEP, WINDOW, code_names, word_windows
 
 if TYPE_CHECKING:
@@ -26,15 +29,15 @@ class DenseRetriever:
 
     Args:
         code_set: the codes with their names. `ICDCodeSet.with_synonyms` gives them more.
-        model: any encoder that gives `last_hidden_state`: a sentence encoder, a model that HSAP was trained on. It is
-            put into evaluation mode.
+        model: any encoder with a `last_hidden_state`, such as a sentence encoder or one trained with HSAP. It is set to
+            evaluation mode.
         tokenizer: of the model.
         pooling: "mean" of the states of all tokens, or "cls", the state of the first; as the model was trained.
         window, step: see `word_windows`.
         batch_size: names or windows at a time.
-        max_length: tokens of a name or window; the rest is cut.
-        cache_file: where to keep the vectors of the names. They are read from there if it holds those of the same
-            names, weights and settings, else computed and written.
+        max_length: tokens of a name or window; longer ones are truncated.
+        cache_file: a file for the vectors of the names. They are read from it if it has those of the same names,
+            weights and settings; otherwise they are computed and written.
 
     Raises:
         ValueError: another pooling, or a `batch_size` below 1.
@@ -54,8 +57,7 @@ class DenseRetriever:
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} is less than 1; pass 1 or more.")
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling={pooling!r} is unknown; pass one of {', '.join(POOLINGS)}.")
+        check_pooling(pooling)
         self.code_set, self.model, self.tokenizer = code_set, model.eval(), tokenizer
         self.pooling, self.window, self.step = pooling, window, step
         self.batch_size, self.max_length = batch_size, max_length
@@ -67,7 +69,7 @@ class DenseRetriever:
 
         Args:
             notes: texts.
-            top_k: how many codes.
+            top_k: number of codes.
 
         Returns:
             Scores from -1 to 1.
@@ -77,20 +79,15 @@ class DenseRetriever:
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> torch.Tensor:
         """Unit vectors of some texts, `(texts, hidden_size)` float32, on the device of the model."""
-        # Texts of like length together, so that little padding is encoded.
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+        # Texts of similar length together, so that little padding is encoded.
+        order = sorted(range(len(texts)), key=lambda position: len(texts[position]))
         vectors = torch.empty(len(texts), self.model.config.hidden_size, device=self.model.device)
         for start in range(0, len(order), self.batch_size):
-            places = order[start : start + self.batch_size]
-            inputs = self._tokens([texts[place] for place in places], padding=True, return_tensors="pt")
+            positions = order[start : start + self.batch_size]
+            inputs = self._tokens([texts[position] for position in positions], padding=True, return_tensors="pt")
             inputs = inputs.to(self.model.device)
-            states = self.model(**inputs).last_hidden_state.float()
-            if self.pooling == "cls":
-                pooled = states[:, 0]
-            else:
-                weights = inputs["attention_mask"][:, :, None].float()
-                pooled = (states * weights).sum(dim=1) / weights.sum(dim=1)
-            vectors[places] = torch.nn.functional.normalize(pooled, dim=1)
+            pooled = pool(self.model(**inputs).last_hidden_state, inputs["attention_mask"], self.pooling)
+            vectors[positions] = torch.nn.functional.normalize(pooled, dim=1)
         return vectors
 
     def _tokens(self, texts: Sequence[str], **options: object):
@@ -98,8 +95,8 @@ class DenseRetriever:
 
     def _score(self, notes: Sequence[str]) -> np.ndarray:
         windows = [word_windows(note, self.window, self.step) for note in notes]
-        vectors = self.encode([text for of_note in windows for text in of_note])
-        best = [(part @ self._names.T).amax(dim=0) for part in vectors.split([len(of_note) for of_note in windows])]
+        vectors = self.encode([window for note_windows in windows for window in note_windows])
+        best = [(part @ self._names.T).amax(dim=0) for part in vectors.split(list(map(len, windows)))]
         return np.maximum.reduceat(torch.stack(best).cpu().numpy(), self._starts, axis=1)
 
     def _vectors_of_names(self, names: list[str], cache_file: str | os.PathLike | None) -> torch.Tensor:
@@ -121,10 +118,22 @@ class DenseRetriever:
         return vectors
 
     def _fingerprint(self, names: list[str]) -> str:
-        """Of all that the vectors depend on: tokens, pooling, settings and weights of the model."""
+        """Hash of all that the vectors depend on: tokens, pooling, settings and weights of the model."""
         digest = hashlib.sha256(repr((self._tokens(names)["input_ids"], self.pooling)).encode())
         digest.update(self.model.config.to_json_string().encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
+
+
+def _retriever(inputs: StageInputs) -> DenseRetriever:
+    model = AutoModel.from_pretrained(inputs.encoder).to(default_device())
+    return DenseRetriever(inputs.code_set, model, AutoTokenizer.from_pretrained(inputs.encoder))
+
+
+STAGE = NotesStage(
+    _retriever,
+    needs=frozenset({"encoder"}),
+    own_settings=lambda inputs: {"encoder": digest_of_model(str(inputs.encoder))},
+)

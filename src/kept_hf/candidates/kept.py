@@ -5,44 +5,59 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import numpy as np
+from tqdm.auto import tqdm
 from transformers import AutoModelForSequenceClassification
 
+from ..models.caches import CodeCache
 from ..models.code_set import ICDCodeSet
 from ..models.processing_kept import KeptProcessor
-from ..reranking import rerank_all
 from .candidates import Candidates
+from .definition import TrainedStage
+from .scoring import TruncationCount, check_notes, encoded_codes, evaluation, longest_first
 
 
 class KeptFirstStage:
-    """Proposes the codes that a model scores best when it is asked about all: a [`FirstStage`].
+    """Proposes the codes with the best scores among all codes: a [`kept_hf.candidates.candidates.FirstStage`].
 
-    It knows codes by their descriptions, so that it also proposes those that no training note has.
+    The model knows codes by their descriptions, so that it also proposes codes without a training note.
 
     Args:
         model: a `KeptLongformerForICDMatching`, or a `KeptLongformerForICDPrompting` of the isolated layout.
         processor: its processor, with the codes to propose from.
-        batch_size: notes read at a time.
+        batch_size: notes at a time.
+        code_cache: the encoded descriptions of at least all codes. By default they are encoded in each call of
+            `propose`: pass all notes at once.
+        progress: show a bar.
 
     Examples:
         ```python
-        proposer = KeptFirstStage.from_pretrained("outputs/codiesp-late-interaction")
-        proposals = proposer.propose(["Admitted with sepsis."], top_k=300)
+        stage = KeptFirstStage.from_pretrained("outputs/codiesp-late-interaction")
+        candidates = stage.propose(["Admitted with sepsis."], top_k=300)
         ```
     """
 
-    def __init__(self, model, processor: KeptProcessor, batch_size: int = 4):
+    def __init__(
+        self,
+        model,
+        processor: KeptProcessor,
+        batch_size: int = 4,
+        code_cache: CodeCache | None = None,
+        progress: bool = False,
+    ):
         self.model, self.processor, self.batch_size = model, processor, batch_size
+        self.code_cache, self.progress = code_cache, progress
 
     @classmethod
     def from_pretrained(
         cls, folder: str | os.PathLike, code_set: ICDCodeSet | None = None, batch_size: int = 4
     ) -> KeptFirstStage:
-        """The proposer of a folder, or model id, that holds model and processor.
+        """The first stage of a folder, or model id, with model and processor.
 
         Args:
-            folder: what `train.py` wrote.
+            folder: what `kept-hf train` wrote.
             code_set: the codes to propose from; by default those that the model was trained with.
-            batch_size: notes read at a time.
+            batch_size: notes at a time.
         """
         processor = KeptProcessor.from_pretrained(folder, code_set=code_set)
         return cls(AutoModelForSequenceClassification.from_pretrained(folder), processor, batch_size)
@@ -55,10 +70,32 @@ class KeptFirstStage:
     def propose(self, notes: Sequence[str], top_k: int) -> Candidates:
         """The `top_k` best codes of each note, in the order of the notes; all codes where there are fewer.
 
-        The descriptions are encoded at every call: pass all notes at once.
-
         Raises:
             TypeError: `notes` is one string.
-            ValueError: as [`kept_hf.reranking.rerank_all`], for the joint layout above all.
+            ValueError: the joint layout, `top_k` or `batch_size` below 1, a `code_cache` of other descriptions
+                (`StaleCacheError`).
         """
-        return rerank_all(self.model, self.processor, notes, top_k, self.batch_size)
+        if self.processor.prompt_layout != "isolated":
+            raise ValueError(
+                f"prompt_layout={self.processor.prompt_layout!r}: each group of codes would take a pass over each "
+                "note; pass proposals to rerank(...), or take a model of the isolated layout."
+            )
+        check_notes(notes, batch_size=self.batch_size)
+        order, parts = longest_first(notes), []
+        if not order:
+            return Candidates.from_scores(np.zeros((0, len(self.codes))), self.codes, top_k)
+        with evaluation(self.model), TruncationCount(self.processor.max_length) as truncated:
+            cache = encoded_codes(self.model, self.processor, self.codes, self.code_cache)
+            for start in tqdm(range(0, len(order), self.batch_size), "Notes", disable=not self.progress):
+                # The cache has all codes. Each row names only one, since its code indices are not used.
+                texts = [notes[note] for note in order[start : start + self.batch_size]]
+                codes = [self.codes[:1]] * len(texts)
+                batch = self.processor(texts, codes=codes, return_tensors="pt", return_cut=True)
+                truncated.add(batch["cut"].tolist())
+                inputs = {name: batch[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+                scores = self.model.score(self.model.encode_note(**inputs), cache, self.codes)
+                parts.append(Candidates.from_scores(scores.float().cpu().numpy(), self.codes, top_k))
+        return Candidates.concatenate(parts).take(np.argsort(order))
+
+
+STAGE = TrainedStage(KeptFirstStage.from_pretrained)

@@ -12,15 +12,16 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from ..models.modeling_msmn import MSMNForICDCoding
 from ..models.tokenization_msmn import MSMNTokenizer
 from .candidates import Candidates
+from .definition import TrainedStage
 
 
 class MSMNFirstStage:
-    """Proposes the codes that MSMN scores best : a [`FirstStage`].
+    """Proposes the codes that MSMN scores best: a [`kept_hf.candidates.candidates.FirstStage`].
 
     Args:
-        model: with the terms of its codes. It is set to evaluation mode whenever it is asked.
+        model: with the terms of its codes. It is set to evaluation mode before it scores.
         tokenizer: of the model.
-        batch_size: notes read at a time.
+        batch_size: notes at a time.
 
     Raises:
         ValueError: a tokenizer of another size than the model's, or a `batch_size` below 1.
@@ -31,8 +32,8 @@ class MSMNFirstStage:
         >>> config = MSMNConfig(vocab_size=len(tokenizer), num_synonyms=1, id2label={0: "I10", 1: "R50.9"})
         >>> model = MSMNForICDCoding(config)
         >>> model.set_label_terms(**tokenizer(["high blood pressure", "fever"], padding=True, return_tensors="pt"))
-        >>> proposals = MSMNFirstStage(model, tokenizer).propose(["Fever.", "No fever; high blood pressure"], top_k=1)
-        >>> len(proposals), proposals.top_k, proposals.codes
+        >>> candidates = MSMNFirstStage(model, tokenizer).propose(["Fever.", "No fever; high blood pressure"], top_k=1)
+        >>> len(candidates), candidates.top_k, candidates.codes
         (2, 1, ('I10', 'R50.9'))
     """
 
@@ -47,7 +48,7 @@ class MSMNFirstStage:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, batch_size: int = 16) -> MSMNFirstStage:
-        """The proposer of a folder, or model id, that holds model and tokenizer."""
+        """The first stage of a folder, or model id, with model and tokenizer."""
         model = AutoModelForSequenceClassification.from_pretrained(folder)
         return cls(model, AutoTokenizer.from_pretrained(folder), batch_size)
 
@@ -58,7 +59,7 @@ class MSMNFirstStage:
 
     @torch.no_grad()
     def scores(self, notes: Sequence[str]) -> np.ndarray:
-        """The logits of some notes, read together: `(notes, codes)`."""
+        """The logits of a batch of notes: `(notes, codes)`."""
         inputs = self.tokenizer(
             list(notes), padding=True, truncation=True, max_length=self.model.config.max_words, return_tensors="pt"
         )
@@ -73,8 +74,11 @@ class MSMNFirstStage:
         """
         if isinstance(notes, str):
             raise TypeError("notes is one string; pass a list of notes.")
-        # Neighbours of like length make full batches.
+        # Notes of similar length together, so that batches need little padding.
         order = np.argsort([len(note) for note in notes], kind="stable")
         sorted_notes = [notes[row] for row in order]
-        proposals = Candidates.from_scorer(self.scores, sorted_notes, self.codes, top_k, self.batch_size)
-        return proposals.take(np.argsort(order))
+        candidates = Candidates.from_scorer(self.scores, sorted_notes, self.codes, top_k, self.batch_size)
+        return candidates.take(np.argsort(order))
+
+
+STAGE = TrainedStage(lambda folder, code_set: MSMNFirstStage.from_pretrained(folder))

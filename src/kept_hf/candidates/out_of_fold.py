@@ -1,16 +1,12 @@
-"""Candidates for training notes from first stages that did not learn from them."""
+"""Candidates for training notes from first stages that were not fitted to these notes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .candidates import Candidates, FirstStage
-
-if TYPE_CHECKING:
-    pass
 
 
 def propose_out_of_fold(
@@ -21,19 +17,19 @@ def propose_out_of_fold(
     groups: Sequence[Hashable] | None = None,
     folds: int = 5,
 ) -> Candidates:
-    """Propose for training notes, each by a proposer that did not learn from it.
+    """Propose codes for training notes, each note by a first stage that was not fitted to it.
 
-    A proposer knows its own training notes by heart. What comes after it, a second stage or the weights of a fusion,
-    would learn to trust it more than new notes bear out.
+    A first stage is better on the notes that it was fitted to than on new ones. A second stage or the weights of a
+    fusion, trained on such candidates, would trust it too much.
 
     Args:
-        fit: notes and their codes → a fitted proposer.
+        fit: notes and their codes → a fitted first stage.
         notes: texts.
         codes: the codes of each note.
-        top_k: how many codes.
-        groups: of each note, such as its patient: notes of one group are left out together. By default each note is
-            one of its own.
-        folds: into how many parts the notes are cut; fewer where there are fewer groups.
+        top_k: number of codes.
+        groups: the group of each note, such as its patient. Notes of one group are held out together. By default each
+            note is a group of its own.
+        folds: number of parts of the notes; fewer where there are fewer groups.
 
     Returns:
         Candidates in the order of the notes.
@@ -49,11 +45,14 @@ def propose_out_of_fold(
         >>> code_set = ICDCodeSet(["I10", "R05"])
         >>> notes, codes = ["cough", "hypertension", "cough"], [["R05"], ["I10"], ["R05"]]
         >>> fit = lambda *known: TextClassifier(code_set).fit(*known)
-        >>> proposals = propose_out_of_fold(fit, notes, codes, top_k=2, folds=3)
-        >>> proposals.codes_of(1)  # no other note has I10
+        >>> candidates = propose_out_of_fold(fit, notes, codes, top_k=2, folds=3)
+        >>> candidates.codes_of(1)  # no other note has I10
         ['R05']
     """
-    from sklearn.model_selection import GroupKFold
+    try:
+        from sklearn.model_selection import GroupKFold
+    except ImportError as error:
+        raise ImportError("propose_out_of_fold needs scikit-learn: pip install 'kept-hf[retrieval]'.") from error
 
     groups = range(len(notes)) if groups is None else groups
     if not len(notes) == len(codes) == len(groups):
@@ -63,8 +62,8 @@ def propose_out_of_fold(
         raise ValueError(f"There are {folds} folds; pass folds=2 or more, and notes of at least two groups.")
     split = GroupKFold(folds, shuffle=True, random_state=0).split(notes, groups=list(groups))
     parts, order = [], []
-    for known, left_out in split:
-        proposer = fit([notes[row] for row in known], [codes[row] for row in known])
-        parts.append(proposer.propose([notes[row] for row in left_out], top_k))
-        order.extend(left_out)
+    for known, held_out in split:
+        stage = fit([notes[row] for row in known], [codes[row] for row in known])
+        parts.append(stage.propose([notes[row] for row in held_out], top_k))
+        order.extend(held_out)
     return Candidates.concatenate(parts).take(np.argsort(order))

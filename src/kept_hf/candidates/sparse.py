@@ -1,4 +1,4 @@
-"""A first stage without training: codes found by letters that their names share with windows of the note."""
+"""A first stage without labels: codes whose names share sequences of letters with windows of the note."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ..models.code_set import ICDCodeSet
 from .candidates import Candidates
+from .definition import NotesStage
 from .windows import STEP, WINDOW, code_names, word_windows
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 
 def tfidf_vectorizer(**options: object) -> TfidfVectorizer:
+    """A `TfidfVectorizer` of scikit-learn with sublinear term frequencies in float32.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+    """
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError as error:
@@ -24,15 +30,15 @@ def tfidf_vectorizer(**options: object) -> TfidfVectorizer:
 
 
 class SparseRetriever:
-    """Proposes codes by the tf-idf cosine of their names and windows of the note; the best pair of the two counts.
+    """Proposes codes by the tf-idf cosine of their names and windows of the note; the best pair counts.
 
-    Runs of four letters find inflected words and parts of compounds, in any language with spaces. Windows serve better
-    than the whole note, and BM25 with either was no better (`docs/retrieval.md`).
+    Sequences of four letters find inflected words and parts of compounds, in any language with spaces. Windows find
+    more than whole notes, and BM25 was not better with either (`docs/retrieval.md`).
 
     Args:
         code_set: the codes with their names. `ICDCodeSet.with_synonyms` gives them more.
-        texts: notes from which, with the names, the weights of the terms are counted; no codes needed. Without them a
-            word that is common in notes, such as "patient", but rare in names weighs too much.
+        texts: notes, which give the document frequencies together with the names. Without notes, a word that is
+            common in notes but rare in names, such as "patient", has too much weight.
         analyzer, ngram_range: of scikit-learn's `TfidfVectorizer`; ("word", (1, 1)) for words.
         window, step: see `word_windows`.
 
@@ -43,8 +49,8 @@ class SparseRetriever:
     Examples:
         >>> code_set = ICDCodeSet(["I10", "R05"], {"I10": "Essential (primary) hypertension", "R05": "Cough"})
         >>> retriever = SparseRetriever(code_set)
-        >>> proposals = retriever.propose(["Seen for coughing.", "Hypertensive, coughs", "well"], top_k=2)
-        >>> [proposals.codes_of(note) for note in range(3)]
+        >>> candidates = retriever.propose(["Seen for coughing.", "Hypertensive, coughs", "well"], top_k=2)
+        >>> [candidates.codes_of(note) for note in range(3)]
         [['R05'], ['I10', 'R05'], []]
     """
 
@@ -66,11 +72,11 @@ class SparseRetriever:
         self._names = self._vectorizer.transform(names).T.tocsr()
 
     def propose(self, notes: Sequence[str], top_k: int) -> Candidates:
-        """The best codes of each note; a code that shares no term with it is no candidate.
+        """The best codes of each note. A code that shares no term with it is no candidate.
 
         Args:
             notes: texts.
-            top_k: how many codes.
+            top_k: number of codes.
 
         Returns:
             Scores from 0 to 1.
@@ -84,3 +90,6 @@ class SparseRetriever:
             row[:] = np.maximum.reduceat((windows @ self._names).max(axis=0).toarray()[0], self._starts)
         scores[scores <= 0] = -np.inf
         return scores
+
+
+STAGE = NotesStage(lambda inputs: SparseRetriever(inputs.code_set, inputs.texts), needs=frozenset({"texts"}))

@@ -1,4 +1,4 @@
-"""Outputs of stages, kept beside the settings that they were made with, so that nothing is made twice."""
+"""The outputs of stages with the settings they were made with, so that nothing is made twice."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ MODEL_FILES = (
 
 
 def is_made(path: Path, settings: dict) -> bool:
-    """Whether an output is there that was made with these settings, by what `keep_settings` noted.
+    """Whether an output exists that was made with these settings, as `keep_settings` recorded them.
 
-    If not, the note is forgotten, for the output is about to be made again: whoever is stopped before `keep_settings`
+    If not, the record is deleted, since the output is about to be made again: a run that stops before `keep_settings`
     leaves nothing that looks complete.
 
     Args:
         path: the output, a file or a folder.
-        settings: whatever decides how it comes out, digests of its inputs among them; as JSON keeps it.
+        settings: all that the output depends on, with digests of its inputs; as JSON keeps it.
     """
     record = _record_of(path)
     try:
@@ -41,18 +41,18 @@ def is_made(path: Path, settings: dict) -> bool:
     except (FileNotFoundError, ValueError):  # ValueError: no JSON
         made = False
     if made:
-        logger.info("%s is there already.", path)
+        logger.info("%s exists already.", path)
     else:
         record.unlink(missing_ok=True)
     return made
 
 
 def keep_settings(path: Path, settings: dict) -> None:
-    """Note what an output was made with; once it is complete."""
+    """Record the settings that an output was made with, once it is complete."""
     record = _record_of(path)
-    written = record.with_name(record.name + ".part")
-    written.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    os.replace(written, record)
+    part = record.with_name(record.name + ".part")
+    part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    os.replace(part, record)
 
 
 def _record_of(path: Path) -> Path:
@@ -76,18 +76,18 @@ def digest(*parts: object) -> str:
 
 
 def digest_of_notes(splits: Mapping[str, Dataset]) -> str:
-    """Short hash of the texts, ids and codes of a corpus' notes."""
+    """Short hash of the texts, ids and codes of the notes of a corpus."""
     columns = [notes[name] for notes in splits.values() for name in ("text", "note_id", "codes")]
     return digest(*(value if isinstance(value, str) else ",".join(value) for column in columns for value in column))
 
 
-def digest_of_proposals(proposals: Candidates) -> str:
-    """Short hash of all that proposals hold."""
-    return digest(proposals.codes, proposals.note_ids, proposals.indices.tobytes(), proposals.scores.tobytes())
+def digest_of_candidates(candidates: Candidates) -> str:
+    """Short hash of candidates: their codes, scores and notes."""
+    return digest(candidates.codes, candidates.note_ids, candidates.indices.tobytes(), candidates.scores.tobytes())
 
 
 def digest_of_model(path: str) -> str:
-    """Short hash of a model's folder; the name of one on the Hub."""
+    """Short hash of the files of a model; for a model on the Hub its id."""
     if not Path(path).is_dir():
         return path
     files = sorted(file for pattern in MODEL_FILES for file in Path(path).glob(pattern))

@@ -1,39 +1,37 @@
-"""A first stage that learns from coded notes: a linear classifier on words. It knows no other codes."""
+"""A first stage that learns from coded notes: a linear classifier on words. It knows their codes only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..models.code_set import ICDCodeSet
 from .candidates import Candidates
+from .definition import NotesStage
 from .sparse import tfidf_vectorizer
-
-if TYPE_CHECKING:
-    pass
 
 
 class TextClassifier:
     """Proposes codes by a linear classifier on tf-idf of words, the usual strong baseline, fitted to coded notes.
 
-    A ridge regression of all codes at once: one decomposition serves all, seconds where a logistic regression for each
-    code takes minutes, and its candidates are better (`docs/retrieval.md`).
+    A ridge regression of all codes at once. One decomposition for all codes takes seconds, a logistic regression for
+    each code minutes, and the candidates of the ridge regression are better (`docs/retrieval.md`).
 
     Args:
         code_set: the codes.
         alpha: weight of the ridge penalty.
-        max_features: the most frequent words are kept. Weights take 4 bytes × words × codes with notes, labels 4 bytes
-            × notes × such codes, the decomposition 4 bytes × the square of the words, or of the notes if fewer.
+        max_features: number of words; the most frequent ones are kept. The weights take 4 bytes × words × codes with a
+            note, the labels 4 bytes × notes × these codes, the decomposition 4 bytes × the square of the number of
+            words, or of notes if these are fewer.
 
     Raises:
         ImportError: scikit-learn is not installed.
 
     Examples:
-        >>> proposer = TextClassifier(ICDCodeSet(["I10", "R05", "R50.9"]))
-        >>> proposer = proposer.fit(["dry cough", "high blood pressure", "cough"], [["R05"], ["I10"], ["R05"]])
-        >>> proposer.propose(["blood pressure raised"], top_k=3).codes_of(0)
+        >>> classifier = TextClassifier(ICDCodeSet(["I10", "R05", "R50.9"]))
+        >>> classifier = classifier.fit(["dry cough", "high blood pressure", "cough"], [["R05"], ["I10"], ["R05"]])
+        >>> classifier.propose(["blood pressure raised"], top_k=3).codes_of(0)
         ['I10', 'R05']
     """
 
@@ -50,7 +48,7 @@ class TextClassifier:
             codes: the codes of each note.
 
         Returns:
-            This proposer.
+            This classifier.
 
         Raises:
             KeyError: a code that is not in the code set.
@@ -60,41 +58,48 @@ class TextClassifier:
 
         if len(notes) != len(codes):
             raise ValueError(f"notes has {len(notes)} texts and codes {len(codes)} lists; pass one each.")
-        pairs = [(note, self.code_set.index(code)) for note, of_note in enumerate(codes) for code in of_note]
+        pairs = [(note, self.code_set.index(code)) for note, note_codes in enumerate(codes) for code in note_codes]
         if not pairs:
             raise ValueError("codes is empty for every note; pass notes with codes.")
         rows, columns = np.array(pairs).T
-        # Codes without a note are not learnt, and not proposed.
-        self._places, columns = np.unique(columns, return_inverse=True)
-        labels = np.zeros((len(notes), len(self._places)), dtype=np.float32)
+        # Codes without a note are not learned, and not proposed.
+        self._columns, columns = np.unique(columns, return_inverse=True)
+        labels = np.zeros((len(notes), len(self._columns)), dtype=np.float32)
         labels[rows, columns] = 1
-        # An intercept is not to be had with sparse features; the mean of the labels stands for it.
+        # Sparse features cannot be centred for an intercept; the mean of the labels takes its place.
         self._means = labels.mean(axis=0)
         labels -= self._means
-        # "cholesky" decomposes once; what scikit-learn would choose here solves for each code by itself.
+        # "cholesky" decomposes once for all codes; the solver that scikit-learn chooses does it for each code.
         self._ridge = Ridge(alpha=self.alpha, fit_intercept=False, solver="cholesky")
         self._ridge.fit(self._vectorizer.fit_transform(notes), labels)
         return self
 
     def propose(self, notes: Sequence[str], top_k: int) -> Candidates:
-        """The best codes of each note, of those that some note of the training had.
+        """The best codes of each note, among those with a training note.
 
         Args:
             notes: texts.
-            top_k: how many codes.
+            top_k: number of codes.
 
         Returns:
-            Scores around 0 and 1: least squares of these two.
+            Scores near 0 and 1: a least-squares fit to these two values.
 
         Raises:
-            RuntimeError: not fitted.
+            RuntimeError: `fit` was not called.
         """
         if self._ridge is None:
-            raise RuntimeError("TextClassifier has not learnt yet; call fit(notes, codes) first.")
+            raise RuntimeError("TextClassifier is not fitted; call fit(notes, codes) first.")
         return Candidates.from_scorer(self._score, notes, self.code_set.codes, top_k)
 
     def _score(self, notes: Sequence[str]) -> np.ndarray:
         scores = np.full((len(notes), len(self.code_set)), -np.inf, dtype=np.float32)
         predictions = self._ridge.predict(self._vectorizer.transform(notes))
-        scores[:, self._places] = predictions.reshape(len(notes), -1) + self._means
+        scores[:, self._columns] = predictions.reshape(len(notes), -1) + self._means
         return scores
+
+
+STAGE = NotesStage(
+    lambda inputs: TextClassifier(inputs.code_set).fit(inputs.texts, inputs.labels),
+    needs=frozenset({"labels"}),
+    out_of_fold=True,
+)

@@ -1,27 +1,22 @@
-"""Windows of notes and names of codes, which retrieval compares."""
+"""Windows of notes and names of codes, which the retrievers compare."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..models.code_set import ICDCodeSet
 
-if TYPE_CHECKING:
-    pass
-
 WINDOW, STEP = 12, 6
-"""Words of a window of a note, and from the start of one to that of the next."""
+"""Words of a window of a note, and words from the start of one window to the start of the next."""
 
 
 def word_windows(text: str, size: int = WINDOW, step: int = STEP) -> list[str]:
-    """Overlapping windows of a text; the last ends with it. One, of all there is, where the text is shorter.
+    """Overlapping windows of a text. The last ends with the text. A shorter text is one window.
 
     Args:
         text: a note.
         size: words of a window.
-        step: words from the start of one to the start of the next, `size` at most, so that no word is left out.
+        step: words from the start of one window to the start of the next; at most `size`, so that no word is omitted.
 
     Raises:
         ValueError: a `step` that is not between 1 and `size`.
@@ -39,7 +34,7 @@ def word_windows(text: str, size: int = WINDOW, step: int = STEP) -> list[str]:
 
 
 def code_names(code_set: ICDCodeSet) -> tuple[list[str], np.ndarray]:
-    """All names of all codes, and where those of each code begin."""
+    """All names of all codes, and the index of the first name of each code."""
     names = [[code_set.describe(code), *code_set.synonyms.get(code, ())] for code in code_set]
     starts = np.cumsum([0, *map(len, names[:-1])])
-    return [name for of_code in names for name in of_code], starts
+    return [name for code_names in names for name in code_names], starts

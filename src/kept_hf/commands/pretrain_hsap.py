@@ -19,13 +19,14 @@ from pathlib import Path
 
 from transformers import HfArgumentParser, PreTrainedTokenizerBase, Trainer
 
+from ..candidates.pooling import POOLINGS
 from ..hub.hsap_card import make_hsap_card, terms_license
 from ..knowledge import TermGraph
 from ..knowledge.arguments import TermSourceArguments, read_terms
 from ..pretraining.hsap.families import TermCollator, TermFamilies
 from ..pretraining.hsap.linking import LinkingTask, linking_table, plot_linking
 from ..pretraining.hsap.loss import MAX_DISTANCE
-from ..pretraining.hsap.model import POOLINGS, KeptLongformerForHSAP
+from ..pretraining.hsap.model import KeptLongformerForHSAP
 from ..pretraining.run import write_run
 from ..reports.tables import format_table
 from ..training.checkpoints import checkpoint_to_resume

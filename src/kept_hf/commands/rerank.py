@@ -1,24 +1,25 @@
-"""Two stages on a full code set: a first stage proposes codes, KEPT scores them anew, both are evaluated and fused.
+"""Two stages on a full code set: a first stage proposes codes, KEPT scores them again, both are evaluated and fused.
 
     kept-hf rerank --corpus codiesp --data_dir path/to/codiesp --output_dir outputs/two-stages \\
-        --proposals fused sparse dense msmn=outputs/msmn --seeds 42 43 44 --prompt_layout isolated
+        --first_stages fused sparse dense msmn=outputs/msmn --seeds 42 43 44 --prompt_layout isolated
 
-First stages are named as for `kept-hf propose`, which makes them; `outputs/msmn` is a folder of `train_msmn.py`.
-The first one named is scored anew; the others stand beside it in the table. Options that are not listed here go to
-`train.py`, a recipe file too. With `--model` nothing is trained: models are named, too, and those of one name are seeds
-of one row of the table.
+First stages are named as for `kept-hf propose`, which makes them; `outputs/msmn` is a folder of `kept-hf train-msmn`.
+KEPT scores the candidates of the first one; the others are rows of the table for comparison. A recipe, and options that
+are not listed here, are passed to `kept-hf train`. With `--model` nothing is trained. Models can be named: those of one
+name are seeds of one row of the table.
 
-The stages leave files in `output_dir`: `first-stages/…`, `proposals/{split}.npz`, `model-{seed}/`, `reranked/…`,
-`all_results.json`. What is there and was made with the same settings from the same files is not made again.
+The stages write files to `output_dir`: `first-stages/…`, `candidates/{split}.npz`, `model-{seed}/`, `reranked/…`,
+`all_results.json`. Files that were made from the same files with the same settings are not made again.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,54 +28,50 @@ from statistics import mean
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from transformers import AutoModelForSequenceClassification, HfArgumentParser
 
 from ..candidates.candidates import Candidates
-from ..candidates.stage_files import digest, digest_of_model, digest_of_proposals, is_made, keep_settings
+from ..candidates.processes import share_notes
+from ..candidates.registry import FIRST_STAGES
+from ..candidates.stage_files import digest, digest_of_candidates, digest_of_model, is_made, keep_settings
 from ..corpora import Corpus
 from ..corpora.arguments import CorpusArguments, read_corpus
-from ..corpora.selection import training_counts
-from ..metrics import per_code_metrics
 from ..models.processing_kept import KeptProcessor
-from ..reports.comparison import compare_by_band, halves, judge, plot_by_band
+from ..reports.comparison import Evaluation, plot_by_band
 from ..reports.tables import format_table
-from ..reranking import (
-    FUSION_METRICS,
-    GROUP_SIZE,
-    fuse,
-    label_matrix,
-    published_fill,
-    rerank,
-    rerank_all,
-    tune_fusion,
-)
+from ..reranking import FUSION_METRICS, GROUP_SIZE, rerank, rerank_all
 from ..training.weights import weights_path
 from . import train
-from .propose import FirstStages, add_retrieval_arguments, at_least, named_stages
+from .propose import add_first_stage_arguments, at_least, make_stages, named_stages
 from .recipe import recipe_path, split_recipe
 
 logger = logging.getLogger("rerank")
 KEPT = "KEPT"
 """The name of models that were given none."""
+CANDIDATES_OPTION = "--proposals"
+"""The option of `kept-hf train` with the files of candidates."""
 TABLE_METRICS = ("map", "f1_micro", "f1_macro", "f1_macro_per_code", "precision_at_8", "precision_at_15")
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments of this command, and those for `train.py`."""
+    """The arguments of this command, and those for `kept-hf train`."""
     parser = HfArgumentParser(
         CorpusArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    add_retrieval_arguments(parser)
+    add_first_stage_arguments(parser)
     parser.add_argument(
-        "--proposals", nargs="+", required=True, metavar="NAME[=FOLDER]", help="first stages; see above"
+        "--first_stages",
+        nargs="+",
+        required=True,
+        metavar="NAME[=FOLDER]",
+        help=f"{', '.join(FIRST_STAGES)}, or NAME=FOLDER; see above",
     )
     parser.add_argument(
         "--model",
         nargs="*",
         default=[],
         metavar="[NAME=]FOLDER",
-        help=f"trained models with their processors: train none; NAME is {KEPT} if none is given",
+        help=f"trained models with their processors; none is trained then. The default NAME is {KEPT}",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="train a model with each")
     parser.add_argument(
@@ -86,67 +83,77 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
         "--fusion_metric", choices=FUSION_METRICS, default=FUSION_METRICS[0], help="what the fusion's weight maximises"
     )
     parser.add_argument("--output_dir", default="outputs/rerank", help="where everything is written")
-    arguments, for_train = parser.parse_known_args(argv)
-    arguments.proposals = named_stages(parser, "--proposals", arguments.proposals)
+    arguments, train_options = parser.parse_known_args(argv)
+    arguments.first_stages = named_stages(parser, "--first_stages", arguments.first_stages)
     arguments.model = [named_model(parser, model) for model in arguments.model]
-    if arguments.model and for_train:
-        parser.error(f"--model was given, so nothing is trained, but there is {for_train[0]}: leave one of them out")
-    if any(option.partition("=")[0] == "--seed" for option in for_train):
+    if arguments.model and train_options:
+        parser.error(f"--model was given, so nothing is trained, but there is {train_options[0]}: omit one of them")
+    if any(option.partition("=")[0] == "--seed" for option in train_options):
         parser.error("--seed: pass --seeds, with which a model each is trained")
-    return arguments, for_train
+    return arguments, train_options
 
 
 def named_model(parser: argparse.ArgumentParser, model: str) -> tuple[str, str]:
-    """Name and folder; of a model on the Hub its id."""
-    name, given, folder = model.partition("=")
-    if not given or Path(model).is_dir():
+    """Name and folder, or model id on the Hub."""
+    name, separator, folder = model.partition("=")
+    if not separator or Path(model).is_dir():
         name, folder = KEPT, model
     if not name or not folder:
         parser.error(f"--model {model}: write FOLDER, or NAME=FOLDER, such as joint=outputs/joint")
     if not Path(folder).is_dir() and (folder.startswith((".", "/", "~")) or folder.count("/") != 1):
-        parser.error(f"--model {model}: there is no folder {folder}, and no model on the Hub is called so")
+        parser.error(f"--model {model}: there is no folder {folder}, and no model on the Hub has this name")
     return name, folder
 
 
-def propose(proposals: dict[str, Candidates], top_k: int, folder: Path) -> dict[str, Path]:
-    """Write the candidates that the next stages read."""
-    proposals = {split: of_split.top(top_k) for split, of_split in proposals.items()}
+def write_candidates(candidates: Mapping[str, Candidates], top_k: int, folder: Path) -> dict[str, Path]:
+    """Write the candidates that the next stages read; the files by split."""
+    best = {split: part.top(top_k) for split, part in candidates.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    files = {split: folder / f"{split}.npz" for split in proposals}
+    files = {split: folder / f"{split}.npz" for split in best}
     for split, path in files.items():
-        settings = {"proposals": digest_of_proposals(proposals[split])}
+        settings = {"candidates": digest_of_candidates(best[split])}
         if not is_made(path, settings):
-            proposals[split].save(path)
+            best[split].save(path)
             keep_settings(path, settings)
     return files
 
 
-def train_model(
-    arguments: argparse.Namespace, for_train: list[str], files: dict[str, Path], inputs: dict[str, str], seed: int
-) -> str:
-    """Train with `kept-hf train`, on prompts of the candidates; `inputs` are digests of the notes and codes."""
-    if "train" not in files:
-        raise SystemExit("Training needs proposals of the train split: write train_proposals.npz, or pass --model.")
-    folder = Path(arguments.output_dir, f"model-{seed}")
-    recipe, options = split_recipe(for_train)
+def train_command(
+    arguments: argparse.Namespace, train_options: Sequence[str], files: Mapping[str, Path], seed: int, folder: Path
+) -> list[str]:
+    """The command line of `kept-hf train` that trains on prompts of the candidates."""
+    recipe, options = split_recipe(train_options)
     command = [recipe] if recipe else []
-    command += ["--corpus", arguments.corpus, "--codes", arguments.codes]
-    for name in ("data_dir", "cache_dir"):
-        if getattr(arguments, name):
-            command += [f"--{name}", getattr(arguments, name)]
-    if arguments.corpus_options:
-        command += ["--corpus_options", *arguments.corpus_options]
-    command += ["--proposals", *(f"{split}={path}" for split, path in files.items())]
+    for field in dataclasses.fields(CorpusArguments):
+        value = getattr(arguments, field.name)
+        if value not in (None, []):
+            command += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
+    command += [CANDIDATES_OPTION, *(f"{split}={path}" for split, path in files.items())]
     command += ["--codes_per_prompt", str(arguments.group_size), *options]
-    command += ["--seed", str(seed), "--output_dir", str(folder)]
+    return [*command, "--seed", str(seed), "--output_dir", str(folder)]
+
+
+def train_model(
+    arguments: argparse.Namespace,
+    train_options: Sequence[str],
+    files: Mapping[str, Path],
+    digests: Mapping[str, str],
+    seed: int,
+) -> str:
+    """Train a model, or find one that was trained so; its folder. `digests` are those of the notes and codes."""
+    if "train" not in files:
+        raise SystemExit("Training needs candidates of the train split: write train_candidates.npz, or pass --model.")
+    folder = Path(arguments.output_dir, f"model-{seed}")
+    command = train_command(arguments, train_options, files, seed, folder)
+    recipe, _ = split_recipe(command)
     recipe = recipe_path(argparse.ArgumentParser(), recipe) if recipe else train.default_recipe(command)
     weights = weights_path(train.parse_arguments(command)[0].model_name_or_path)
     settings = {
         "command": command,
         "recipe": digest(recipe) if recipe else None,
         "weights": digest_of_model(str(weights)),
-        "proposals": {split: digest(path) for split, path in files.items()},
-        **inputs,
+        "candidates": {split: digest(path) for split, path in files.items()},
+        **digests,
     }
     made = is_made(folder, settings)
     PartialState().wait_for_everyone()
@@ -158,8 +165,11 @@ def train_model(
     return str(folder)
 
 
-def predict(arguments: argparse.Namespace, path: str, run: int, corpus: Corpus, files: dict[str, Path]) -> dict:
-    """Score the candidates, and all codes if asked and the layout lets it; the files by system and split."""
+def score_with_model(
+    arguments: argparse.Namespace, path: str, run: int, corpus: Corpus, files: Mapping[str, Path]
+) -> dict[str, dict[str, Path]]:
+    """Score the candidates, and all codes if `--all_codes` is given and the layout allows it; the files by system and
+    split. On all processes."""
     found: dict[str, dict[str, Path]] = {}
     state, model, weights = PartialState(), None, digest_of_model(path)
     processor = KeptProcessor.from_pretrained(path, code_set=corpus.code_set)
@@ -167,7 +177,7 @@ def predict(arguments: argparse.Namespace, path: str, run: int, corpus: Corpus, 
     if arguments.all_codes and processor.prompt_layout == "isolated":
         systems.append("all_codes")
     elif arguments.all_codes:
-        logger.warning("--all_codes: %s has the layout %r and is asked about the candidates only.", path, "joint")
+        logger.warning("--all_codes: %s has the layout %r and scores the candidates only.", path, "joint")
     for split in (split for split in files if split != "train"):
         notes = corpus.dataset[split]
         for system in systems:
@@ -178,7 +188,7 @@ def predict(arguments: argparse.Namespace, path: str, run: int, corpus: Corpus, 
                 "model": weights,
                 "notes": digest(*notes["text"]),
                 "codes": digest(corpus.code_set.to_dict()),
-                "proposals": digest(files[split]) if system == "reranked" else arguments.top_k,
+                "candidates": digest(files[split]) if system == "reranked" else arguments.top_k,
                 "group_size": arguments.group_size,
             }
             made = is_made(output, settings)
@@ -187,134 +197,119 @@ def predict(arguments: argparse.Namespace, path: str, run: int, corpus: Corpus, 
                 continue
             if model is None:
                 model = AutoModelForSequenceClassification.from_pretrained(path).to(state.device)
-            places = list(range(state.process_index, len(notes), state.num_processes))
-            texts, proposals = notes.select(places)["text"][:], Candidates.load(files[split])
-            common = {"batch_size": arguments.batch_size, "progress": state.is_main_process}
-            if system == "reranked":
-                part = rerank(model, processor, texts, proposals.take(places), arguments.group_size, **common)
-            else:
-                part = rerank_all(model, processor, texts, arguments.top_k, **common)
-            parts = gather_object([(places, part)])
+            candidates = Candidates.load(files[split]) if system == "reranked" else None
+            scored = score_notes(arguments, model, processor, notes["text"][:], candidates)
             if state.is_main_process:
-                order = np.argsort([place for of_one, _ in parts for place in of_one])
-                scored = Candidates.concatenate(part for _, part in parts).take(order)
                 output.parent.mkdir(parents=True, exist_ok=True)
                 replace(scored, note_ids=notes["note_id"][:]).save(output)
                 keep_settings(output, settings)
     return found
 
 
-def matrix_of(proposals: Candidates) -> np.ndarray:
-    """One matrix over all codes, with the published fill value."""
-    return proposals.scores_matrix(published_fill(proposals.scores))
+def score_notes(
+    arguments: argparse.Namespace,
+    model,
+    processor: KeptProcessor,
+    texts: Sequence[str],
+    candidates: Candidates | None,
+) -> Candidates:
+    """Score the candidates of the notes, all codes without them; a share of the notes on each process."""
+    common = {"batch_size": arguments.batch_size, "progress": PartialState().is_main_process}
+
+    def score(positions: list[int]) -> Candidates:
+        share = [texts[position] for position in positions]
+        if candidates is None:
+            return rerank_all(model, processor, share, arguments.top_k, **common)
+        return rerank(model, processor, share, candidates.take(positions), arguments.group_size, **common)
+
+    return share_notes(score, len(texts))
 
 
-class Judge:
-    """Judges systems on the test split by what was tuned on validation; without one, each half of validation by what
-    was tuned on the other."""
+def evaluate_systems(
+    evaluation: Evaluation,
+    first_stages: Mapping[str, Mapping[str, Candidates]],
+    models: Sequence[tuple[str, Mapping[str, Mapping[str, Path]]]],
+) -> dict[str, list[dict]]:
+    """System → the results of its runs, one for each seed.
 
-    def __init__(self, corpus: Corpus, fusion_metric: str):
-        self.split = "test" if "test" in corpus.dataset else "validation"
-        self.codes, self.fusion_metric = corpus.code_set.codes, fusion_metric
-        self.gold = {split: corpus.dataset[split]["codes"][:] for split in {"validation", self.split}}
-        whole = {split: (split, np.arange(len(codes))) for split, codes in self.gold.items()}
-        self.turns = [(whole["validation"], whole[self.split])]
-        self.tuned_on = "validation"
-        if self.split == "validation":
-            one, other = ((self.split, half) for half in halves(len(self.gold["validation"])))
-            self.turns = [(one, other), (other, one)]
-            self.tuned_on = "the other half of the validation notes, in turn"
-
-    def __call__(self, first: dict[str, Candidates], second: dict[str, Candidates] | None = None) -> dict:
-        """Metrics of one stage, or of two that are fused."""
-        folds, weights = [], []
-        for turn in self.turns:
-            gold = [[self.gold[split][row] for row in rows] for split, rows in turn]
-            stages = [first[split].take(rows) for split, rows in turn]
-            if second is not None:
-                anew = [second[split].take(rows) for split, rows in turn]
-                fusion = tune_fusion(stages[0], anew[0], gold[0], self.fusion_metric)
-                stages = [fuse(*both, fusion) for both in zip(stages, anew, strict=True)]
-                weights.append(round(fusion.weight, 4))
-            (tuned, judged), labels = map(matrix_of, stages), [label_matrix(codes, self.codes) for codes in gold]
-            folds.append((tuned, labels[0], judged, labels[1]))
-        metrics, per_code = judge(folds)
-        return {"metrics": metrics, "f1": per_code["f1"], "fusion_weights": weights}
-
-
-def bands_of(
-    judge_system: Judge, corpus: Corpus, results: dict[str, list[dict]], first: Candidates, name: str
-) -> list[dict]:
-    """F1 by code frequency of each system, and of an oracle that assigns exactly the proposed gold codes."""
-    labels = label_matrix(judge_system.gold[judge_system.split], corpus.code_set.codes)
-    ceiling = per_code_metrics(labels * (first.scores_matrix(-np.inf) > -np.inf), labels, 0.5)
-    f1 = {system: np.mean([run["f1"] for run in runs], axis=0) for system, runs in results.items()}
-    counts = list(training_counts(corpus).values())
-    bands = compare_by_band({**f1, f"ceiling of {name}": ceiling["f1"]}, counts, labels.sum(axis=0))
-    # JSON has no NaN.
-    return [{column: None if value != value else value for column, value in row.items()} for row in bands]
-
-
-def evaluate(
-    arguments, corpus: Corpus, first_stages: dict[str, dict[str, Candidates]], predicted: list[tuple[str, dict]]
-) -> None:
-    """Write `all_results.json`, the tables and the picture; `predicted` are names of models and their files."""
-    judge_system = Judge(corpus, arguments.fusion_metric)
-    split, gold = judge_system.split, judge_system.gold[judge_system.split]
-    candidates = [
-        {"first stage": name, **proposals[split].candidate_metrics(gold)} for name, proposals in first_stages.items()
-    ]
-    asked = {
-        name: {of_split: proposals.top(arguments.top_k) for of_split, proposals in stage.items()}
-        for name, stage in first_stages.items()
-    }
+    Args:
+        evaluation: evaluates them.
+        first_stages: name → split → candidates; the models scored those of the first one.
+        models: names, and files as `score_with_model` returns them.
+    """
     runs: dict[str, list[dict]] = {}
-    for model, of_run in predicted:
+    for name, systems in models:
         loaded = {
-            system: {split: Candidates.load(path) for split, path in files.items()} for system, files in of_run.items()
+            system: {split: Candidates.load(path) for split, path in files.items()} for system, files in systems.items()
         }
-        runs.setdefault(model, []).append(loaded)
-    (name, first), *_ = asked.items()
-    results = {stage: [judge_system(proposals)] for stage, proposals in asked.items()}
-    for model, of_model in runs.items():
-        results[f"{model} on {name}"] = [judge_system(run["reranked"]) for run in of_model]
-        results[f"{name} + {model}"] = [judge_system(first, run["reranked"]) for run in of_model]
-        if everything := [run["all_codes"] for run in of_model if "all_codes" in run]:
-            results[f"{model} on all codes"] = [judge_system(run) for run in everything]
-    bands = bands_of(judge_system, corpus, results, first[split], name)
-    table = [
+        runs.setdefault(name, []).append(loaded)
+    results = {name: [evaluation.evaluate(candidates)] for name, candidates in first_stages.items()}
+    name, first = next(iter(first_stages.items()))
+    for model, model_runs in runs.items():
+        results[f"{model} on {name}"] = [evaluation.evaluate(run["reranked"]) for run in model_runs]
+        results[f"{name} + {model}"] = [evaluation.evaluate(first, run["reranked"]) for run in model_runs]
+        if on_all_codes := [run["all_codes"] for run in model_runs if "all_codes" in run]:
+            results[f"{model} on all codes"] = [evaluation.evaluate(run) for run in on_all_codes]
+    return results
+
+
+def table_of_systems(results: Mapping[str, Sequence[Mapping]]) -> list[dict]:
+    """A row for each system: the means of its runs. Metrics that there are not, such as P@15 of ten codes, are
+    omitted."""
+    return [
         {
             "system": system,
-            "runs": len(of_system),
-            # A code set of ten has no P@15.
+            "runs": len(runs),
             **{
-                metric: mean(run["metrics"][metric] for run in of_system)
+                metric: mean(run["metrics"][metric] for run in runs)
                 for metric in TABLE_METRICS
-                if metric in of_system[0]["metrics"]
+                if metric in runs[0]["metrics"]
             },
         }
-        for system, of_system in results.items()
+        for system, runs in results.items()
     ]
+
+
+def write_comparison(
+    arguments: argparse.Namespace,
+    argv: Sequence[str],
+    corpus: Corpus,
+    first_stages: Mapping[str, Mapping[str, Candidates]],
+    models: Sequence[tuple[str, Mapping[str, Mapping[str, Path]]]],
+) -> None:
+    """Evaluate all systems; write the picture, `all_results.json` last, and print the tables."""
+    evaluation = Evaluation(corpus, arguments.fusion_metric)
+    split, gold = evaluation.split, evaluation.gold[evaluation.split]
+    candidates = [{"first stage": name, **stage[split].candidate_metrics(gold)} for name, stage in first_stages.items()]
+    best = {
+        name: {split: part.top(arguments.top_k) for split, part in stage.items()}
+        for name, stage in first_stages.items()
+    }
+    results = evaluate_systems(evaluation, best, models)
+    table = table_of_systems(results)
+    name, first = next(iter(best.items()))
+    f1 = {system: np.mean([run["f1"] for run in runs], axis=0) for system, runs in results.items()}
+    bands = evaluation.bands(f1, first, name)
     content = {
         "evaluated_on": split,
-        "thresholds_and_weights_tuned_on": judge_system.tuned_on,
+        "thresholds_and_weights_tuned_on": evaluation.tuned_on,
         "notes": {split: len(notes) for split, notes in corpus.dataset.items()},
         "codes": len(corpus.code_set),
         "candidates": candidates,
         "systems": table,
         "runs": {
-            system: [{key: run[key] for key in ("metrics", "fusion_weights")} for run in of_system]
-            for system, of_system in results.items()
+            system: [{key: run[key] for key in ("metrics", "fusion_weights")} for run in runs]
+            for system, runs in results.items()
         },
         "bands": bands,
         "settings": vars(arguments),
-        "command": " ".join(["kept-hf rerank", *sys.argv[1:]]),
+        "command": " ".join(["kept-hf rerank", *argv]),
         "versions": {package: version(package) for package in ("kept-hf", "torch", "transformers", "datasets")},
     }
     folder = Path(arguments.output_dir)
-    (folder / "all_results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     plot_by_band(folder / "f1_by_frequency.png", bands)
-    print(f"\n{split} split, {len(gold)} notes, {len(corpus.code_set)} codes; tuned on {judge_system.tuned_on}")
+    (folder / "all_results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{split} split, {len(gold)} notes, {len(corpus.code_set)} codes; tuned on {evaluation.tuned_on}")
     for rows in (candidates, table, bands):
         print("\n" + format_table(rows))
     print(f"\nWrote all_results.json and f1_by_frequency.png to {folder}.")
@@ -323,26 +318,26 @@ def evaluate(
 def main(argv: Sequence[str] | None = None) -> None:
     """Make what is missing."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    arguments, for_train = parse_arguments(argv)
+    arguments, train_options = parse_arguments(argv)
     state = PartialState(cpu=not torch.cuda.is_available())
     logging.basicConfig(format="%(message)s", level=logging.INFO if state.is_main_process else logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    output_dir = Path(arguments.output_dir)
     with state.main_process_first():
         corpus = read_corpus(arguments)
-        # The first to come here is the main process; the others find the files.
-        made_here = FirstStages(corpus, Path(arguments.output_dir, "first-stages"), arguments)
-        first_stages = {name: made_here.make(name, folder) for name, folder in arguments.proposals.items()}
+        # The main process is the first to make them; the others find the files.
+        maker, first_stages = make_stages(arguments, corpus, output_dir / "first-stages", arguments.first_stages)
         first = next(iter(first_stages.values()))
-        files = propose(first, arguments.top_k, Path(arguments.output_dir, "proposals"))
+        files = write_candidates(first, arguments.top_k, output_dir / "candidates")
     if arguments.model:
         models = [(name, run, folder) for run, (name, folder) in enumerate(arguments.model)]
     else:
         models = [
-            (KEPT, seed, train_model(arguments, for_train, files, made_here.inputs, seed)) for seed in arguments.seeds
+            (KEPT, seed, train_model(arguments, train_options, files, maker.digests, seed)) for seed in arguments.seeds
         ]
-    predicted = [(name, predict(arguments, path, run, corpus, files)) for name, run, path in models]
-    if PartialState().is_main_process:
-        evaluate(arguments, corpus, first_stages, predicted)
+    scored = [(name, score_with_model(arguments, path, run, corpus, files)) for name, run, path in models]
+    if state.is_main_process:
+        write_comparison(arguments, argv, corpus, first_stages, scored)
     PartialState().wait_for_everyone()
 
 

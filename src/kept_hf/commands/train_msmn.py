@@ -24,7 +24,8 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import HfArgumentParser, Trainer, TrainingArguments
 
-from ..candidates.candidates import Candidates, write_handover_file
+from ..candidates.candidates import Candidates
+from ..candidates.handover import write_handover_file
 from ..candidates.msmn import MSMNFirstStage
 from ..corpora import Corpus, load_unlabelled
 from ..corpora.arguments import CorpusArguments, corpus_options, read_corpus

@@ -7,19 +7,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..candidates.candidates import Candidates
+from ..corpora import Corpus
+from ..corpora.selection import training_counts
 from ..metrics import best_micro_f1_threshold, icd_metrics, per_code_metrics
+from ..reranking import fuse, label_matrix, published_fill, tune_fusion
 from .bands import f1_by_band
 from .figures import new_figure
 
+COLORS = ["#1f5a94", "#c8501e", "#2e8b57", "#8a5aa8", "#b8860b", "#7f7f7f", "#d4629b", "#17a2b8", "#6b4f3a", "#20262e"]
+"""Colours of the bars; with more systems than colours they are hatched, too."""
+
 Fold = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Scores and labels of the notes on which a threshold is tuned, then of those that are judged by it."""
+"""Scores and labels of the notes on which a threshold is tuned, then of those that are evaluated with it."""
 
 
 def halves(num_notes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Two halves of the notes, drawn at random: where there is no test split, each is judged by what the other tuned.
+    """Two random halves of the notes. Without a test split, each is evaluated with what the other tuned.
 
     Returns:
-        Places of the notes, ascending; the first half has one more of an odd number.
+        Positions of the notes, ascending; the first half has one more of an odd number.
 
     Examples:
         >>> [half.size for half in halves(5)]
@@ -29,33 +36,109 @@ def halves(num_notes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return np.sort(order[: (num_notes + 1) // 2]), np.sort(order[(num_notes + 1) // 2 :])
 
 
-def judge(folds: Sequence[Fold], ks: Sequence[int] = (5, 8, 15)) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Metrics of all judged notes, each at the threshold with the best micro-F1 on the other notes of its fold.
+def evaluate_folds(
+    folds: Sequence[Fold], ks: Sequence[int] = (5, 8, 15)
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Metrics of all evaluated notes, each at the threshold with the best micro-F1 on the other notes of its fold.
 
     Args:
-        folds: one, validation and test; or two, whose judged notes are together all notes.
+        folds: one, validation and test; or two, whose evaluated notes are together all notes.
         ks: see `icd_metrics`.
 
     Returns:
-        The metrics of [`kept_hf.metrics.icd_metrics`] (without the AUC of all pairs and codes where there are several
-        folds: it would compare scores across thresholds), and those of [`kept_hf.metrics.per_code_metrics`].
+        The metrics of [`kept_hf.metrics.icd_metrics`], and those of [`kept_hf.metrics.per_code_metrics`]. With several
+        folds there is no AUC: it would compare scores across thresholds.
 
     Examples:
-        >>> tuned, judged = np.array([[2.0, 0.0]]), np.array([[-0.5, 3.0]])
-        >>> judge([(tuned, np.array([[1, 0]]), judged, np.array([[0, 1]]))])[0]["f1_micro"]
+        >>> tuned, evaluated = np.array([[2.0, 0.0]]), np.array([[-0.5, 3.0]])
+        >>> evaluate_folds([(tuned, np.array([[1, 0]]), evaluated, np.array([[0, 1]]))])[0]["f1_micro"]
         0.99...
     """
     scores, labels = [], []
-    for tuned, tuned_labels, judged, judged_labels in folds:
+    for tuned, tuned_labels, evaluated, evaluated_labels in folds:
         threshold = best_micro_f1_threshold(tuned, tuned_labels)
-        # What is above its threshold is above 0, in whatever fold.
-        scores.append(judged - judged.dtype.type(threshold))
-        labels.append(judged_labels)
+        # Scores above their threshold are above 0, in each fold.
+        scores.append(evaluated - evaluated.dtype.type(threshold))
+        labels.append(evaluated_labels)
     scores, labels = np.concatenate(scores), np.concatenate(labels)
     metrics = icd_metrics(scores, labels, ks=ks)
     if len(folds) > 1:
         metrics = {name: value for name, value in metrics.items() if not name.startswith("auc")}
     return metrics, per_code_metrics(scores, labels)
+
+
+class Evaluation:
+    """Evaluates candidates of the notes of a corpus, with thresholds and weights of fusions that other notes tuned.
+
+    Those are tuned on the validation split, and the test split is evaluated. Without a test split, each half of the
+    validation notes is evaluated with what the other half tuned.
+
+    Args:
+        corpus: its notes and codes.
+        fusion_metric: what the weight of a fusion maximises: one of `kept_hf.reranking.FUSION_METRICS`.
+
+    Attributes:
+        split: the split that is evaluated.
+        tuned_on: which notes tune, in words.
+        gold: for the split and validation, the codes of each note.
+    """
+
+    def __init__(self, corpus: Corpus, fusion_metric: str = "f1_micro"):
+        self.corpus, self.fusion_metric = corpus, fusion_metric
+        self.split = "test" if "test" in corpus.dataset else "validation"
+        self.gold = {split: corpus.dataset[split]["codes"][:] for split in {"validation", self.split}}
+        rows = {split: (split, np.arange(len(codes))) for split, codes in self.gold.items()}
+        self._turns = [(rows["validation"], rows[self.split])]
+        self.tuned_on = "validation"
+        if self.split == "validation":
+            one, other = ((self.split, half) for half in halves(len(self.gold["validation"])))
+            self._turns = [(one, other), (other, one)]
+            self.tuned_on = "the other half of the validation notes, in turn"
+
+    def evaluate(self, first: Mapping[str, Candidates], second: Mapping[str, Candidates] | None = None) -> dict:
+        """Evaluate one stage, or the fusion of two.
+
+        Args:
+            first: split → candidates, in the order of the corpus.
+            second: the same candidates with the scores of another stage.
+
+        Returns:
+            `metrics` as [`evaluate_folds`], `f1` of each code, and `fusion_weights` of the second stage.
+        """
+        folds, weights = [], []
+        for turn in self._turns:
+            gold = [[self.gold[split][row] for row in rows] for split, rows in turn]
+            stages = [first[split].take(rows) for split, rows in turn]
+            if second is not None:
+                rescored = [second[split].take(rows) for split, rows in turn]
+                fusion = tune_fusion(stages[0], rescored[0], gold[0], self.fusion_metric)
+                stages = [fuse(*pair, fusion) for pair in zip(stages, rescored, strict=True)]
+                weights.append(round(fusion.weight, 4))
+            tuned, evaluated = (stage.scores_matrix(published_fill(stage.scores)) for stage in stages)
+            tuned_labels, evaluated_labels = (label_matrix(codes, self.corpus.code_set.codes) for codes in gold)
+            folds.append((tuned, tuned_labels, evaluated, evaluated_labels))
+        metrics, per_code = evaluate_folds(folds)
+        return {"metrics": metrics, "f1": per_code["f1"], "fusion_weights": weights}
+
+    def bands(
+        self, f1_per_code: Mapping[str, Sequence[float]], first: Mapping[str, Candidates], name: str
+    ) -> list[dict[str, str | int | float | None]]:
+        """The rows of [`compare_by_band`], with the oracle that assigns exactly the gold codes among the candidates.
+
+        Args:
+            f1_per_code: system → the F1 of each code.
+            first: the candidates.
+            name: of their first stage.
+
+        Returns:
+            JSON has no NaN: it is None.
+        """
+        labels = label_matrix(self.gold[self.split], self.corpus.code_set.codes)
+        is_candidate = first[self.split].scores_matrix(-np.inf) > -np.inf
+        oracle = per_code_metrics(labels * is_candidate, labels, 0.5)["f1"]
+        counts = list(training_counts(self.corpus).values())
+        rows = compare_by_band({**f1_per_code, f"ceiling of {name}": oracle}, counts, labels.sum(axis=0))
+        return [{column: None if value != value else value for column, value in row.items()} for row in rows]
 
 
 def compare_by_band(
@@ -83,20 +166,20 @@ def compare_by_band(
     bands = {system: f1_by_band(train_counts, support, f1) for system, f1 in f1_per_code.items()}
     return [
         {
-            **{name: of_systems[0][name] for name in ("train_notes", "codes", "gold_notes")},
-            **{system: row["f1"] for system, row in zip(bands, of_systems, strict=True)},
+            **{name: rows[0][name] for name in ("train_notes", "codes", "gold_notes")},
+            **{system: row["f1"] for system, row in zip(bands, rows, strict=True)},
         }
-        for of_systems in zip(*bands.values(), strict=True)
+        for rows in zip(*bands.values(), strict=True)
     ]
 
 
 def plot_by_band(path: str | os.PathLike, bands: Sequence[Mapping[str, object]]) -> None:
-    """Draw the rows of `compare_by_band`: a group of bars for each band, a bar for each system, an outline for what is
-    called "ceiling …".
+    """Draw the rows of `compare_by_band`: a group of bars for each band, a bar for each system, and an outline for a
+    system whose name begins with "ceiling".
 
     Args:
         path: the picture to write; its ending chooses the format (.png, .svg, .pdf).
-        bands: the rows; a band without gold notes is left out.
+        bands: the rows; a band without gold notes is omitted.
 
     Raises:
         ValueError: no band with gold notes.
@@ -107,22 +190,18 @@ def plot_by_band(path: str | os.PathLike, bands: Sequence[Mapping[str, object]])
     systems = [name for name in bands[0] if name not in ("train_notes", "codes", "gold_notes")]
     width = 0.8 / len(systems)
     figure, axes = new_figure(max(4.8, 1.2 + 0.35 * len(bands) * (len(systems) + 1)), 4.4)
-    colors = (
-        *("#1f5a94", "#c8501e", "#2e8b57", "#8a5aa8", "#b8860b"),
-        *("#7f7f7f", "#d4629b", "#17a2b8", "#6b4f3a", "#20262e"),
-    )
     for number, system in enumerate(systems):
-        places = np.arange(len(bands)) + (number - (len(systems) - 1) / 2) * width
+        positions = np.arange(len(bands)) + (number - (len(systems) - 1) / 2) * width
         values = [row[system] for row in bands]
-        if system.startswith("ceiling"):  # no system, but what bounds some
+        if system.startswith("ceiling"):  # an upper bound, not a system
             style = {"facecolor": "white", "edgecolor": "#7f7f7f", "linestyle": "--"}
         else:
-            style = {"facecolor": colors[number % len(colors)], "hatch": "//" * (number // len(colors))}
-        axes.bar(places, values, width * 0.92, label=system, zorder=3, **style)
-        for place, value in zip(places, values, strict=True):
+            style = {"facecolor": COLORS[number % len(COLORS)], "hatch": "//" * (number // len(COLORS))}
+        axes.bar(positions, values, width * 0.92, label=system, zorder=3, **style)
+        for position, value in zip(positions, values, strict=True):
             axes.annotate(
                 f"{100 * value:.0f}",
-                (place, value),
+                (position, value),
                 xytext=(0, 2),
                 textcoords="offset points",
                 ha="center",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
-from pytorch_metric_learning.losses import MultiSimilarityLoss
 from torch.nn.functional import normalize, softplus
 
 MAX_DISTANCE = 6
@@ -62,6 +60,7 @@ def hsap_loss(
 
     Raises:
         ValueError: a weight outside 0 to 1, a distance below 2 or shapes that do not fit.
+        ImportError: pytorch-metric-learning is not installed.
 
     Sources: Yang et al., Findings of EMNLP 2022, section 3.1 (arXiv 2210.03304); Wang et al., CVPR 2019, equation 16
     (arXiv 1904.06627); Liu et al., NAACL 2021, section 2 (arXiv 2010.11784).
@@ -89,9 +88,11 @@ def hsap_loss(
         distances = distances.clamp(max=max_distance)
         relatedness = (1 - distances / max_distance).to(embeddings.dtype)
         shift = (hierarchy_weight * margin * relatedness).masked_fill(is_same, 0.0)
+    library_distances, library_losses = _metric_learning()
     with torch.no_grad():
-        is_positive, is_negative = mined_pairs(LpDistance()(embeddings) + shift, is_same, margin)
-    loss = MultiSimilarityLoss(alpha=alpha, beta=beta, base=base, distance=_ShiftedCosine(shift))(
+        apart = library_distances.LpDistance()(embeddings)
+        is_positive, is_negative = mined_pairs(apart + shift, is_same, margin)
+    loss = library_losses.MultiSimilarityLoss(alpha=alpha, beta=beta, base=base, distance=_shifted_cosine(shift))(
         embeddings, concepts, (*torch.where(is_positive), *torch.where(is_negative))
     )
     if relatedness is None:
@@ -112,15 +113,24 @@ def check_hierarchy(hierarchy_weight: float, max_distance: int) -> None:
         )
 
 
-class _ShiftedCosine(CosineSimilarity):
+def _metric_learning() -> tuple:
+    """The modules `distances` and `losses` of pytorch-metric-learning, which no other module needs."""
+    try:
+        from pytorch_metric_learning import distances, losses
+    except ImportError as error:
+        raise ImportError("hsap_loss needs pytorch-metric-learning: pip install 'kept-hf[knowledge]'.") from error
+    return distances, losses
+
+
+def _shifted_cosine(shift: torch.Tensor):
     """Cosine similarity, less what relatives are forgiven."""
+    library_distances, _ = _metric_learning()
 
-    def __init__(self, shift: torch.Tensor):
-        super().__init__()
-        self.shift = shift
+    class ShiftedCosine(library_distances.CosineSimilarity):
+        def compute_mat(self, query_emb, ref_emb):
+            return super().compute_mat(query_emb, ref_emb) - shift
 
-    def compute_mat(self, query_emb, ref_emb):
-        return super().compute_mat(query_emb, ref_emb) - self.shift
+    return ShiftedCosine()
 
 
 def mined_pairs(apart: torch.Tensor, is_same: torch.Tensor, margin: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,6 +16,7 @@ import torch
 from torch import distributed
 from transformers.utils import ModelOutput
 
+from ...candidates.pooling import check_pooling, pool
 from ...models.configuration_kept_longformer import KeptLongformerConfig
 from ...models.modeling_kept_longformer import KeptLongformerForMaskedLM
 from .loss import MAX_DISTANCE, check_hierarchy, hsap_loss
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from ...knowledge import TermGraph
 
 logger = logging.getLogger(__name__)
-
-POOLINGS = ("cls", "mean")
-"""What stands for a name: the state of its first token (as published), or the mean of its tokens' states."""
 
 
 class _Gather(torch.autograd.Function):
@@ -124,8 +122,7 @@ class KeptLongformerForHSAP(KeptLongformerForMaskedLM):
         margin: float = 0.2,
         chunk_size: int | None = None,
     ):
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling={pooling!r} is unknown; pass one of {', '.join(POOLINGS)}.")
+        check_pooling(pooling)
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size={chunk_size} is less than 1; pass None to encode all names at once.")
         check_hierarchy(hierarchy_weight, max_distance)
@@ -186,10 +183,7 @@ class KeptLongformerForHSAP(KeptLongformerForMaskedLM):
         states = self.longformer(
             inputs_embeds=words, attention_mask=attention_mask, output_positions=first
         ).last_hidden_state
-        if self.pooling == "cls":
-            return states[:, 0].float()
-        weights = attention_mask[:, :, None].float()
-        return (states.float() * weights).sum(dim=1) / weights.sum(dim=1)
+        return pool(states, attention_mask, self.pooling)
 
     def loss(self, embeddings: torch.Tensor, concepts: torch.Tensor) -> torch.Tensor:
         """The loss of `(N, hidden_size)` and `(N,)`, in float32 whatever the precision of the encoder."""
