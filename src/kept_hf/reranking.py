@@ -6,7 +6,6 @@ isolated layout each note is read once for all its candidates, and each code des
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -297,8 +296,7 @@ def _score_joint(
     truncated: TruncationCount,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Note, position of the group's first code, scores of the group: for each group of each note."""
-    grouping = copy.copy(processor)
-    grouping.codes_per_prompt = group_size
+    grouping = processor.for_codes(processor.code_set, group_size)
     groups, rows = [], []
 
     def score_batch() -> Iterator[tuple[int, int, np.ndarray]]:

@@ -56,13 +56,14 @@ class TruncationCount:
         return self
 
     def add(self, truncations: Iterable[int]) -> None:
-        """Count the values of a batch's "cut"."""
+        """Count how the notes of a batch were truncated: 0 not, 1 to their main sections, 2 at the end."""
         for kind in truncations:
             self.counts[kind] += 1
 
     def __exit__(self, *error) -> None:
         if any(self.counts[1:]):
-            logger.warning(TRUNCATION_MESSAGE, sum(self.counts[1:]), sum(self.counts), self.max_length, *self.counts[1:])
+            truncated, total = sum(self.counts[1:]), sum(self.counts)
+            logger.warning(TRUNCATION_MESSAGE, truncated, total, self.max_length, *self.counts[1:])
 
 
 def encoded_codes(model, processor: KeptProcessor, codes: Sequence[str], cache: CodeCache | None) -> CodeCache:
