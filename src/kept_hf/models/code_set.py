@@ -126,12 +126,12 @@ class ICDCodeSet:
                 self.parents[code] = code = parents[code]
                 kept.add(code)
         self.descriptions = {
-            code: text.strip() for code, text in (descriptions or {}).items() if code in kept and _said(text)
+            code: text.strip() for code, text in (descriptions or {}).items() if code in kept and _has_text(text)
         }
         self.synonyms = {
-            code: tuple(dict.fromkeys(" ".join(name.split()) for name in names if _said(name)))
+            code: tuple(dict.fromkeys(" ".join(name.split()) for name in names if _has_text(name)))
             for code, names in (synonyms or {}).items()
-            if code in kept and any(map(_said, names))
+            if code in kept and any(map(_has_text, names))
         }
 
     def __len__(self) -> int:
@@ -391,7 +391,7 @@ class ICDCodeSet:
         return cls(codes, descriptions, synonyms, parents)
 
 
-def _said(text: str | None) -> bool:
+def _has_text(text: str | None) -> bool:
     return bool(text and text.strip())
 
 

@@ -137,8 +137,8 @@ class IsolatedScoring:
     ) -> torch.Tensor:
         """Encode notes and score all codes of a cache, in a loop over notes.
 
-        Unlike `score` it does not compare weights, which takes as long as some codes. Do that once before the loop:
-        `codes.check_weights(model.weights_fingerprint())`.
+        Unlike `score` it does not look whether the weights are still those of the cache, which takes time. Do that once
+        before the loop: `codes.check_weights(model.weights_fingerprint())`.
 
         Args:
             codes: from `encode_codes`.

@@ -158,8 +158,8 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         """What stands where, and the embeddings of packed tokens, `(1, num_tokens, hidden_size)`."""
         if torch.is_grad_enabled():
             self._known_fingerprint = None  # a step may follow, and a fused optimizer raises no version
-        shape = (input_ids if input_ids is not None else inputs_embeds).shape[:2]
-        device = (input_ids if input_ids is not None else inputs_embeds).device
+        inputs = input_ids if input_ids is not None else inputs_embeds
+        shape, device = inputs.shape[:2], inputs.device
         if input_ids is not None:
             self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
         kinds = torch.ones(shape, device=device) if attention_mask is None else attention_mask
