@@ -116,7 +116,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Make the stages, and print what they find."""
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = HfArgumentParser(
-        CorpusArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        CorpusArguments,
+        prog="kept-hf propose",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add_first_stage_arguments(parser)
     parser.add_argument(

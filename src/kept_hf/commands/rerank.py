@@ -56,7 +56,11 @@ TABLE_METRICS = ("map", "f1_micro", "f1_macro", "f1_macro_per_code", "precision_
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments of this command, and those for `kept-hf train`."""
     parser = HfArgumentParser(
-        CorpusArguments, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        CorpusArguments,
+        prog="kept-hf rerank",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add_first_stage_arguments(parser)
     parser.add_argument(
