@@ -18,6 +18,7 @@ from kept_hf import ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor, St
 from kept_hf.candidates.candidates import Candidates
 from kept_hf.candidates.kept import KeptFirstStage
 from kept_hf.metrics import icd_metrics
+from kept_hf.models import processing_kept
 from kept_hf.models.prompting import sample_codes
 from kept_hf.reranking import (
     Fusion,
@@ -186,8 +187,12 @@ def test_models_that_cannot_propose(tiny_model, processor, isolated):
 
 def test_a_note_is_tokenized_once(tiny_model, processor, proposals, monkeypatch):
     seen = []
-    real = KeptProcessor._note_ids
-    monkeypatch.setattr(KeptProcessor, "_note_ids", lambda self, text: seen.append(text) or real(self, text))
+    real = processing_kept.note_ids_behind_mask
+    monkeypatch.setattr(
+        processing_kept,
+        "note_ids_behind_mask",
+        lambda tokenizer, note, preset: seen.append(note) or real(tokenizer, note, preset),
+    )
     rerank(tiny_model, processor, NOTES, proposals, group_size=1)
     assert sorted(seen) == sorted([NOTES[0], NOTES[2], NOTES[3]]), "twelve prompts of three notes"
 

@@ -128,6 +128,7 @@ def load(
 
     Examples:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> notes = "text,codes\\n" + "".join(f"Note {number} of sepsis.,A41.9\\n" for number in range(20))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, "notes.csv")
