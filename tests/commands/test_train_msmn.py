@@ -167,7 +167,7 @@ def test_a_stopped_run_goes_on(run, trained, tmp_path):
     assert losses(folder, 4) == pytest.approx(losses(trained[0], 4), rel=1e-5)
     assert read(folder)["test_auc_micro"] == pytest.approx(read(trained[0])["test_auc_micro"], abs=1e-6)
     assert not (folder / "word_vectors.txt").exists()
-    with pytest.raises(SystemExit, match="learning_rate"):
+    with pytest.raises(ValueError, match="learning_rate"):
         run("--output_dir", folder, "--learning_rate", 0.5)
 
 

@@ -10,15 +10,14 @@ Without a recipe file `hsap` is taken; the command line changes its values. What
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from transformers import AutoTokenizer, HfArgumentParser, Trainer
+from transformers import AutoTokenizer, Trainer
 
 from ..hub.hsap_card import make_hsap_card, terms_license
 from ..knowledge import TermGraph
@@ -28,23 +27,22 @@ from ..pretraining.hsap.linking import LinkingTask, linking_table, plot_linking
 from ..pretraining.hsap.loss import MAX_DISTANCE
 from ..pretraining.hsap.model import POOLINGS, KeptLongformerForHSAP
 from ..reports.tables import format_table
-from ..training.checkpoints import checkpoint_to_resume
+from ..training.base import EncoderArguments, load_base
 from ..training.conversion import copy_local_to_global, has_own_global_projections
 from ..training.run import (
-    EncoderArguments,
     PretrainingArguments,
-    fit_to_time,
-    load_base,
+    checkpoint_to_resume,
     run_record,
     run_settings,
     set_up,
-    train_and_judge,
+    train_and_evaluate,
+    write_results,
 )
-from ..training.time_limit import TimeLimit
-from .recipe import parse_recipe
+from ..training.time_limit import TimeLimit, fit_to_time
+from .recipe import argument_errors, command_parser, parse_recipe
 
 logger = logging.getLogger("pretrain_hsap")
-RECIPE = "hsap"
+COMMAND, RECIPE = "pretrain hsap", "hsap"
 
 
 @dataclass
@@ -105,11 +103,13 @@ class HSAPTrainingArguments(PretrainingArguments):
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TermArguments, HSAPTrainingArguments]:
     """Recipe file and command line; the latter wins."""
-    parser = HfArgumentParser((ModelArguments, TermArguments, HSAPTrainingArguments))
+    parser = command_parser(COMMAND, (ModelArguments, TermArguments, HSAPTrainingArguments), __doc__)
     model, terms, training = parse_recipe(parser, argv, RECIPE)
-    training.label_names = ["concepts"]  # so that evaluation keeps the rows of the names
-    terms.max_minutes = fit_to_time(parser, terms.max_minutes, training)
-    return model, terms, training
+    with argument_errors(COMMAND):
+        training = fit_to_time(training, terms.max_minutes)
+    # So that evaluation keeps the rows of the names.
+    training = replace(training, label_names=["concepts"])
+    return model, replace(terms, max_minutes=terms.max_minutes or None), training
 
 
 def load_model(
@@ -119,6 +119,7 @@ def load_model(
     model, tokenizer = load_base(
         KeptLongformerForHSAP,
         arguments,
+        arguments.model_max_length,
         graph=graph,
         pooling=arguments.pooling,
         hierarchy_weight=arguments.hierarchy_weight,
@@ -136,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     model_arguments, terms, training = parse_arguments(argv)
-    set_up(training, "docs/hsap.md")
+    set_up(training)
     settings = run_settings(training, model_arguments, terms)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
 
@@ -172,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         compute_metrics=task.compute_metrics,
         callbacks=[] if terms.max_minutes is None else [TimeLimit(terms.max_minutes)],
     )
-    measured, seconds = train_and_judge(trainer, settings, checkpoint, judged)
+    measured, seconds = train_and_evaluate(trainer, settings, checkpoint, judged)
     if not trainer.is_world_process_zero():
         return
 
@@ -199,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "command": " ".join(["kept-hf pretrain hsap", *argv]),
         "settings": settings,
     }
-    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_results(folder, results)
     plot_linking(folder / "linking.png", measured)
     make_hsap_card(folder).save(folder / "README.md")
     print(

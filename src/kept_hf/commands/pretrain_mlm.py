@@ -10,16 +10,15 @@ Without a recipe file `mlm` is taken; the command line changes its values. What 
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from transformers import HfArgumentParser, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer
 
 from ..hub.masked_lm_card import make_masked_lm_card
 from ..knowledge import SOURCES
@@ -45,24 +44,23 @@ from ..pretraining.notes import (
     term_sources,
 )
 from ..reports.tables import format_table
-from ..training.checkpoints import checkpoint_to_resume
+from ..training.base import EncoderArguments, load_base
 from ..training.collators import DataCollatorForICDPrompting
 from ..training.conversion import copy_local_to_global, has_own_global_projections, resize_positions
 from ..training.run import (
-    EncoderArguments,
     PretrainingArguments,
-    fit_to_time,
-    load_base,
+    checkpoint_to_resume,
     run_record,
     run_settings,
     set_up,
-    train_and_judge,
+    train_and_evaluate,
+    write_results,
 )
-from ..training.time_limit import TimeLimit
-from .recipe import parse_recipe
+from ..training.time_limit import TimeLimit, fit_to_time
+from .recipe import argument_errors, command_parser, parse_recipe
 
 logger = logging.getLogger("pretrain_mlm")
-RECIPE = "mlm"
+COMMAND, RECIPE = "pretrain mlm", "mlm"
 
 
 @dataclass
@@ -129,17 +127,18 @@ class MLMTrainingArguments(PretrainingArguments):
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TextArguments, MLMTrainingArguments]:
     """Recipe file and command line; the latter wins."""
-    parser = HfArgumentParser((ModelArguments, TextArguments, MLMTrainingArguments))
+    parser = command_parser(COMMAND, (ModelArguments, TextArguments, MLMTrainingArguments), __doc__)
     model, texts, training = parse_recipe(parser, argv, RECIPE)
-    texts.max_minutes = fit_to_time(parser, texts.max_minutes, training)
+    with argument_errors(COMMAND):
+        training = fit_to_time(training, texts.max_minutes)
     if texts.withheld_notes < 1:
         parser.error(f"withheld_notes={texts.withheld_notes} leaves nothing to evaluate on; pass 1 or more")
     if texts.max_descriptions is not None and texts.max_descriptions < 1:
         parser.error(f"max_descriptions={texts.max_descriptions} is no concept; leave --descriptions out for none")
     # As the guard of publication knows it.
     known = {name: license for license, name in RESTRICTED.items()}
-    texts.data_license = known.get(texts.data_license, texts.data_license)
-    return model, texts, training
+    license = known.get(texts.data_license, texts.data_license)
+    return model, replace(texts, data_license=license, max_minutes=texts.max_minutes or None), training
 
 
 def read_text(arguments: TextArguments) -> tuple[list[str], list[str], list[str], list[TextSource]]:
@@ -180,7 +179,7 @@ def make_blocks(
 
 def load_model(arguments: ModelArguments) -> tuple[KeptLongformerForBlocks, PreTrainedTokenizerBase]:
     """The model to start from, with the positions that are asked for, and its tokenizer."""
-    model, tokenizer = load_base(KeptLongformerForBlocks, arguments)
+    model, tokenizer = load_base(KeptLongformerForBlocks, arguments, arguments.model_max_length)
     if arguments.model_max_length not in (None, model.config.max_sequence_length):
         resize_positions(model, arguments.model_max_length, arguments.position_period)
         tokenizer.model_max_length = arguments.model_max_length
@@ -200,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     model_arguments, texts, training = parse_arguments(argv)
-    set_up(training, "docs/mlm.md")
+    set_up(training)
     with training.main_process_first(desc="reading the text"):
         notes, withheld, lines, sources = read_text(texts)
     settings, command = name_text_files(run_settings(training, model_arguments, texts), argv, notes + withheld)
@@ -228,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         compute_metrics=task.compute_metrics,
         callbacks=[] if texts.max_minutes is None else [TimeLimit(texts.max_minutes)],
     )
-    measured, seconds = train_and_judge(trainer, settings, checkpoint, judged)
+    measured, seconds = train_and_evaluate(trainer, settings, checkpoint, judged)
     if not trainer.is_world_process_zero():
         return
 
@@ -260,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "command": f"kept-hf pretrain mlm {command}".rstrip(),
         "settings": settings,
     }
-    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_results(folder, results)
     make_masked_lm_card(folder).save(folder / "README.md")
     print(
         f"\n{len(withheld)} withheld notes; {results['steps']} steps of {results['rows_per_step']} blocks "

@@ -10,7 +10,6 @@ to `output_dir` is an ordinary checkpoint, for `--model_name_or_path` of `kept-h
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from transformers import HfArgumentParser, Trainer
+from transformers import Trainer
 
 from ..corpora import Corpus, load_corpus
 from ..corpora.arguments import corpus_options
@@ -36,20 +35,20 @@ from ..pretraining.notes import NoteArguments, name_text_files, read_notes, term
 from ..pretraining.zero_shot.evaluation import MatchingTask, matching_table
 from ..pretraining.zero_shot.prompts import DataCollatorForMatching, MatchingPrompts, MatchingSource
 from ..reports.tables import format_table
-from ..training.checkpoints import checkpoint_to_resume
+from ..training.base import EncoderArguments, load_base
 from ..training.run import (
-    EncoderArguments,
     PretrainingArguments,
-    load_base,
+    checkpoint_to_resume,
     run_record,
     run_settings,
     set_up,
-    train_and_judge,
+    train_and_evaluate,
+    write_results,
 )
-from .recipe import parse_recipe
+from .recipe import command_parser, parse_recipe
 
 logger = logging.getLogger("pretrain_matching")
-RECIPE = "matching"
+COMMAND, RECIPE = "pretrain zero-shot", "matching"
 WITHHELD_NOTES = 250
 """Of the validation split: none of its texts is trained on, should the train split have a copy."""
 
@@ -126,7 +125,9 @@ def parse_arguments(
     argv: list[str],
 ) -> tuple[ModelArguments, TermArguments, PromptArguments, MatchingTrainingArguments]:
     """Recipe file and command line; the latter wins."""
-    parser = HfArgumentParser((ModelArguments, TermArguments, PromptArguments, MatchingTrainingArguments))
+    parser = command_parser(
+        COMMAND, (ModelArguments, TermArguments, PromptArguments, MatchingTrainingArguments), __doc__
+    )
     model, terms, prompts, training = parse_recipe(parser, argv, RECIPE)
     training.label_names = ["labels"]
     if training.max_steps < 1:
@@ -184,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     model_arguments, terms, prompts, training = parse_arguments(argv)
-    set_up(training, "docs/matching.md")
+    set_up(training)
     with training.main_process_first(desc="reading the notes"):
         notes, _, sources = read_notes(prompts, most_withheld=WITHHELD_NOTES)
         corpus = zero_shot_corpus(prompts)
@@ -195,7 +196,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     logger.info("%s", graph)
     sources += term_sources(graph)
     model, tokenizer = load_base(
-        KeptLongformerForICDPrompting, model_arguments, similarity_prior=model_arguments.similarity_prior
+        KeptLongformerForICDPrompting,
+        model_arguments,
+        model_arguments.model_max_length,
+        similarity_prior=model_arguments.similarity_prior,
     )
     processor = KeptProcessor(
         tokenizer,
@@ -240,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         eval_dataset=task,
         compute_metrics=task.compute_metrics,
     )
-    measured, seconds = train_and_judge(
+    measured, seconds = train_and_evaluate(
         trainer, settings, checkpoint, lambda metrics: {name: metrics[name] for name in task.titles}
     )
     if not trainer.is_world_process_zero():
@@ -266,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "command": f"kept-hf pretrain zero-shot {command}".rstrip(),
         "settings": settings,
     }
-    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_results(folder, results)
     make_matching_card(folder).save(folder / "README.md")
     print(f"\n{results['steps']} steps of {prompts.tokens_per_item:,} tokens in {seconds:.0f} s")
     print(format_table(table, digits=3))

@@ -19,10 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import HfArgumentParser, Trainer, TrainingArguments
+from transformers import Trainer
 
 from ..candidates.candidates import Candidates, write_handover_file
 from ..candidates.msmn import MSMNFirstStage
@@ -38,16 +37,15 @@ from ..models.tokenization_msmn import MSMNTokenizer
 from ..reports.run import write_report
 from ..reports.tables import format_table
 from ..training.callbacks import KeepEvaluationOrder
-from ..training.checkpoints import checkpoint_to_resume
 from ..training.collators import DataCollatorForMSMN
 from ..training.evaluation import ICDMetrics, validation_threshold
 from ..training.msmn_start import start_as_matcher
-from ..training.run import run_settings, set_up, write_settings
+from ..training.run import RunArguments, checkpoint_to_resume, run_settings, set_up, write_settings
 from ..training.word_vectors import fill_word_embedding, read_word_vectors, train_word_vectors, write_word_vectors
-from .recipe import parse_recipe
+from .recipe import command_parser, parse_recipe
 
 logger = logging.getLogger("train_msmn")
-RECIPE = "msmn_demo"
+COMMAND, RECIPE = "train-msmn", "msmn_demo"
 CANDIDATES = (50, 100, 300)
 PUBLISHED_SPLITS = {"validation": "dev"}
 NOT_OF_THE_MODEL = ("start_as_matcher", "threshold_metric")
@@ -114,7 +112,7 @@ class DataArguments(CorpusArguments, TermFolderArguments):
 
 
 @dataclass
-class MSMNTrainingArguments(TrainingArguments):
+class MSMNTrainingArguments(RunArguments):
     """The Trainer's own arguments, with the published settings."""
 
     output_dir: str | None = field(default="outputs/msmn", metadata={"help": "Where everything is written."})
@@ -125,19 +123,16 @@ class MSMNTrainingArguments(TrainingArguments):
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "See transformers."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on the validation split."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept beside the best."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best epoch."})
     metric_for_best_model: str | None = field(default="precision_at_8", metadata={"help": "Makes an epoch the best."})
     train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "See transformers."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See transformers."})
     logging_steps: float = field(default=10, metadata={"help": "See transformers."})
-    report_to: str = field(default="none", metadata={"help": "See transformers."})
-    use_cpu: bool = field(default=not torch.cuda.is_available(), metadata={"help": "Train on the CPU."})
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MSMNTrainingArguments]:
     """Recipe file and command line; the latter wins."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, MSMNTrainingArguments))
+    parser = command_parser(COMMAND, (ModelArguments, DataArguments, MSMNTrainingArguments), __doc__)
     model, data, training = parse_recipe(parser, argv, RECIPE)
     for name in ("propose", "handover"):
         if getattr(data, name) < 0:
@@ -246,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     arguments, data, training = parse_arguments(argv)
-    set_up(training, "docs/msmn.md")
+    set_up(training)
     logging.getLogger("gensim").setLevel(logging.WARNING)
     settings = run_settings(training, arguments, data)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
