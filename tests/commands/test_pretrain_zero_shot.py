@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from kept_hf import ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor
-from kept_hf.hub.zero_shot_card import make_matching_card
+from kept_hf.hub.zero_shot_card import make_zero_shot_card
 from kept_hf.models.publication import UMLS, UNSTATED
 
 REPORT = (
@@ -132,11 +132,11 @@ def test_card_of_open_notes_and_of_umls(trained, tmp_path):
     results = read(trained[0])
     for license, restricted in (("cc-by-4.0", False), (UMLS, True)):
         (tmp_path / "all_results.json").write_text(json.dumps({**results, "data_license": license}))
-        card = make_matching_card(tmp_path, "me/matching")
+        card = make_zero_shot_card(tmp_path, "me/matching")
         assert ("Not to be passed on freely" in card.text) == restricted
         assert 'from_pretrained("me/matching")' in card.text and "terms.csv" not in card.content
     with pytest.raises(FileNotFoundError, match="kept-hf pretrain zero-shot"):
-        make_matching_card(tmp_path / "none")
+        make_zero_shot_card(tmp_path / "none")
 
 
 def test_it_resumes_as_if_it_had_not_stopped(trained, run, tmp_path):

@@ -279,7 +279,7 @@ def test_the_card_of_given_word_vectors(trained, tmp_path):
     (folder / "all_results.json").write_text(json.dumps(results))
     card = make_model_card(folder, "me/msmn")
     text = " ".join(card.text.split())
-    assert "Its word vectors were given: vectors.txt." in text and "jane" not in str(card)
+    assert "Its initial word vectors: vectors.txt." in text and "jane" not in str(card)
     assert card.data.license == "unknown", "nobody said what the vectors may be used for"
     del results["settings"]["lstm_size"]
     (folder / "all_results.json").write_text(json.dumps(results))

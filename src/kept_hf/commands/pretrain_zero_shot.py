@@ -23,7 +23,7 @@ from transformers import Trainer
 from ..corpora import Corpus, load_corpus
 from ..corpora.arguments import corpus_options
 from ..corpora.selection import RULES, select_codes
-from ..hub.zero_shot_card import make_matching_card
+from ..hub.zero_shot_card import make_zero_shot_card
 from ..knowledge import TermGraph
 from ..knowledge.arguments import TermSourceArguments, read_terms
 from ..knowledge.mentions import below
@@ -271,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "settings": settings,
     }
     write_results(folder, results)
-    make_matching_card(folder).save(folder / "README.md")
+    make_zero_shot_card(folder).save(folder / "README.md")
     print(f"\n{results['steps']} steps of {prompts.tokens_per_item:,} tokens in {seconds:.0f} s")
     print(format_table(table, digits=3))
     print(f"Wrote the model, its card and the report to {folder}.")

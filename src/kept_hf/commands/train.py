@@ -33,7 +33,6 @@ from transformers import AutoTokenizer, Trainer
 from ..candidates.candidates import Candidates
 from ..corpora import Corpus
 from ..corpora.arguments import CorpusArguments, read_corpus
-from ..corpora.selection import training_counts
 from ..models.code_set import ICDCodeSet
 from ..models.modeling_kept_longformer import KeptLongformerForICDPrompting, KeptLongformerPreTrainedModel
 from ..models.modeling_kept_matching import KeptLongformerForICDMatching
@@ -41,7 +40,7 @@ from ..models.processing_kept import KeptProcessor
 from ..models.prompting import PRESETS
 from ..models.publication import joint_license
 from ..pretraining.zero_shot.synthetic import carrier_sentences, matching_curriculum
-from ..reports.run import write_report
+from ..reports.run import EvaluatedSplit, write_report
 from ..training.adapters import PEFT_METHODS, adapter_config, add_adapter, loads_by_name, merged_model
 from ..training.base import BaseArguments, load_base
 from ..training.callbacks import KeepEvaluationOrder
@@ -346,7 +345,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"corpus={data.corpus} with codes={data.codes} has the splits {', '.join(corpus.dataset)}; training also "
             f"needs {' and '.join(missing)}: add the folder, or choose other codes."
         )
-    counts = training_counts(corpus)
     logger.info(
         "%s: %d codes; notes: %s",
         data.corpus,
@@ -415,7 +413,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if training.should_save:
         write_settings(training, settings)
     trainer.train(resume_from_checkpoint=checkpoint)
-    report(trainer, processor, corpus, notes, rows, candidates, counts, settings, trainable, started, argv)
+    report(trainer, processor, corpus, notes, rows, candidates, settings, trainable, started, argv)
 
 
 def save_model(trainer: Trainer, folder: Path) -> None:
@@ -430,9 +428,7 @@ def save_model(trainer: Trainer, folder: Path) -> None:
         whole.save_pretrained(folder)
 
 
-def report(
-    trainer, processor, corpus: Corpus, notes, rows, candidates, counts, settings, trainable, started, argv
-) -> None:
+def report(trainer, processor, corpus: Corpus, notes, rows, candidates, settings, trainable, started, argv) -> None:
     """Evaluate, write the model and the report, print the closing table."""
     split = "test" if "test" in rows else "validation"
     threshold = validation_threshold(trainer)
@@ -454,22 +450,13 @@ def report(
     processor.save_pretrained(folder)
     order = {note_id: row for row, note_id in enumerate(notes[split]["note_id"])}
     given = [order[note_id] for note_id in corpus.dataset[split]["note_id"]]
-    write_report(
-        trainer.args,
-        corpus,
-        counts,
-        split,
-        scores[given],
-        labels[given],
-        threshold,
-        judge.find_threshold,
-        {
-            "trainable_parameters": trainable,
-            "command": " ".join(["kept-hf train", *argv]),
-            "settings": settings,
-        },
-        started,
-    )
+    record = {
+        "trainable_parameters": trainable,
+        "command": " ".join(["kept-hf train", *argv]),
+        "settings": settings,
+    }
+    evaluated = EvaluatedSplit(split, scores[given], labels[given], threshold, judge.find_threshold)
+    write_report(trainer.args, corpus, evaluated, record, started)
 
 
 if __name__ == "__main__":

@@ -27,14 +27,13 @@ from ..candidates.candidates import Candidates, write_handover_file
 from ..candidates.msmn import MSMNFirstStage
 from ..corpora import Corpus, load_unlabelled
 from ..corpora.arguments import CorpusArguments, corpus_options, read_corpus
-from ..corpora.selection import training_counts
 from ..knowledge import SOURCES
 from ..knowledge.arguments import TermFolderArguments, read_terms
 from ..models.code_set import ICDCodeSet
 from ..models.configuration_msmn import MSMNConfig
 from ..models.modeling_msmn import MSMNForICDCoding
 from ..models.tokenization_msmn import MSMNTokenizer
-from ..reports.run import write_report
+from ..reports.run import EvaluatedSplit, write_report
 from ..reports.tables import format_table
 from ..training.callbacks import KeepEvaluationOrder
 from ..training.collators import DataCollatorForMSMN
@@ -296,12 +295,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "command": " ".join(["kept-hf train-msmn", *argv]),
         "settings": settings,
     }
-    counts, find_threshold = training_counts(corpus), judge.find_threshold
-    write_report(
-        *(training, corpus, counts, split, scores, labels, threshold, find_threshold, record, started),
-        max_codes=50,
-        by_frequency=True,
-    )
+    evaluated = EvaluatedSplit(split, scores, labels, threshold, judge.find_threshold)
+    write_report(training, corpus, evaluated, record, started, by_frequency=True)
     if candidates:
         print("Candidates")
         print(format_table([{"split": name, **metrics} for name, metrics in candidates.items()]))
