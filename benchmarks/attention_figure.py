@@ -5,18 +5,17 @@ python benchmarks/attention_figure.py
 
 from __future__ import annotations
 
+import itertools
 import json
 from statistics import median
 
-import matplotlib
 from results_table import RESULTS, ROOT
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from kept_hf.reports.figures import COLORS, new_figure
 
 NAMES = {"stock": "transformers", "kept_hf": "kept-hf"}
-STYLES = {("stock", "float32"): "C1-o", ("kept_hf", "float32"): "C0-o"}
-STYLES |= {("stock", "bfloat16"): "C1--s", ("kept_hf", "bfloat16"): "C0--s"}
+SIDE_COLORS = {"stock": COLORS[1], "kept_hf": COLORS[0]}
+LINES = {"float32": "-o", "bfloat16": "--s"}
 
 
 def main() -> None:
@@ -24,18 +23,18 @@ def main() -> None:
     path = max(RESULTS.glob("attention_*.json"), key=lambda path: path.stat().st_mtime)
     report = json.loads(path.read_text(encoding="utf-8"))
     runs = [run for run in report["lengths"] if run["mode"] == "forward+backward" and run["allocator"] != "shipped"]
-    figure, (time, memory) = pyplot.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for (side, dtype), style in STYLES.items():
+    figure, (time, memory) = new_figure(10, 3.8, panels=(1, 1))
+    for dtype, side in itertools.product(LINES, NAMES):
         chosen = sorted((run for run in runs if run["dtype"] == dtype), key=lambda run: run["length"])
         lengths = [run["length"] for run in chosen]
-        label = f"{NAMES[side]}, {dtype}"
-        time.plot(lengths, [1000 * median(r["seconds"][side]) / r["length"] for r in chosen], style, label=label)
-        memory.plot(lengths, [run["peak_gb"][side] for run in chosen], style, label=label)
+        style = {"color": SIDE_COLORS[side], "label": f"{NAMES[side]}, {dtype}"}
+        milliseconds = [1000 * median(run["seconds"][side]) / run["length"] for run in chosen]
+        time.plot(lengths, milliseconds, LINES[dtype], **style)
+        memory.plot(lengths, [run["peak_gb"][side] for run in chosen], LINES[dtype], **style)
     for axes, title in ((time, "training step, ms a token"), (memory, "peak memory of the step, GB")):
         axes.set(title=title, xlabel="tokens of the note", xscale="log", ylim=(0, None))
         axes.set_xticks(lengths, [f"{length:,}" for length in lengths], minor=False)
         axes.minorticks_off()
-        axes.spines[["top", "right"]].set_visible(False)
     time.legend(frameon=False)
     figure.suptitle(f"{runs[0]['layers']} layers of base width, {runs[0]['globals']} global tokens, {report['device']}")
     figure.savefig(ROOT / "docs" / "attention.png", dpi=110)

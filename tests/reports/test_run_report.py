@@ -12,7 +12,8 @@ from transformers import TrainingArguments
 from kept_hf import ICDCodeSet
 from kept_hf.corpora import Corpus, CorpusCard
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
-from kept_hf.reports.run import write_report
+from kept_hf.reports import run as report
+from kept_hf.reports.run import EvaluatedSplit, write_report
 
 CODES = ["038.9", "401.9", "486"]
 GOLD = {
@@ -20,7 +21,6 @@ GOLD = {
     "validation": [["401.9"], ["486"]],
     "test": [["038.9", "401.9"], ["401.9"], [], ["486"]],
 }
-COUNTS = {"038.9": 0, "401.9": 3, "486": 1}
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def write(corpus, tmp_path):
         labels = np.array([[code in of_note for code in CODES] for of_note in GOLD[split]], dtype=int)
         scores = np.random.default_rng(seed).normal(size=labels.shape).astype(np.float32) + labels
         training = TrainingArguments(tmp_path, use_cpu=True, report_to="none")
-        given = (training, corpus, COUNTS, split, scores, labels, 0.5, best_micro_f1_threshold, record or {})
-        return write_report(*given, time.time(), **options), scores, labels
+        evaluated = EvaluatedSplit(split, scores, labels, 0.5, best_micro_f1_threshold)
+        return write_report(training, corpus, evaluated, record or {}, time.time(), **options), scores, labels
 
     return run
 
@@ -74,7 +74,7 @@ def test_the_files_say_what_the_scores_are(write, tmp_path, capsys):
     assert "training frequency" in printed and "this model" in printed and "optimistic" not in printed
 
 
-def test_frequency_alone_is_judged_by_a_threshold_of_validation(write):
+def test_frequency_alone_is_evaluated_by_a_threshold_of_validation(write):
     """401.9 is in three training notes: whoever assigns it to all validation notes has their best micro-F1."""
     results, _, labels = write()
     guess = np.tile([0.0, 3.0, 1.0], (4, 1))
@@ -89,6 +89,38 @@ def test_validation_in_place_of_test_is_called_optimistic(write, capsys):
     printed = capsys.readouterr().out
     assert "optimistic" in printed and "F1 by how often a code occurs in training" in printed
     assert results["evaluated_on"] == "validation" and "validation_f1_micro" in results
+
+
+@pytest.mark.parametrize("step", ["plot_precision_recall", "plot_f1_by_frequency", "write_per_code"])
+def test_a_run_that_breaks_off_has_no_results(write, tmp_path, monkeypatch, step):
+    def broken(*arguments, **options):
+        raise RuntimeError("no space left")
+
+    write()
+    assert (tmp_path / "all_results.json").exists()
+    monkeypatch.setattr(report, step, broken)
+    with pytest.raises(RuntimeError, match="no space left"):
+        write()
+    assert not (tmp_path / "all_results.json").exists(), "neither of this run nor of the one before"
+
+
+def test_the_best_50_codes_of_a_note_are_kept_beside_those_that_count(tmp_path):
+    codes = [f"A{number:02}.{digit}" for number in range(20) for digit in range(10)]
+    gold = [[codes[number], codes[-1]] for number in range(4)]
+    notes = Dataset.from_dict({"note_id": list("abcd"), "text": list("efgh"), "codes": gold})
+    card = CorpusCard("Toy", "Made up.", "nowhere", "cc0-1.0", "en", {})
+    corpus = Corpus(DatasetDict(train=notes, validation=notes), ICDCodeSet(codes), card)
+    labels = np.array([corpus.code_set.multi_hot(of_note) for of_note in gold])
+    scores = np.random.default_rng(0).normal(size=labels.shape) - labels
+    scores[0, :60] = 9
+    evaluated = EvaluatedSplit("validation", scores, labels, 5.0, best_micro_f1_threshold)
+    write_report(TrainingArguments(tmp_path, use_cpu=True, report_to="none"), corpus, evaluated, {}, time.time())
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    for row, (line, of_note) in enumerate(zip(lines, gold, strict=True)):
+        best = np.argsort(-scores[row], kind="stable")[: 60 if row == 0 else 50]
+        assert {code["code"] for code in line["codes"]} == {*np.array(codes)[best], *of_note}
+    with open(tmp_path / "per_code.csv", encoding="utf-8") as file:
+        assert [row["code"] for row in csv.DictReader(file)] == sorted(codes), "the table per code has all"
 
 
 def test_few_codes_of_a_note_are_kept_beside_those_that_count(write, tmp_path):

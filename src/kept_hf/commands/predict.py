@@ -3,6 +3,8 @@
 kept-hf predict --model outputs/demo --input notes.jsonl     # a JSON object per line: note_id, text
 kept-hf predict --model outputs/demo --input note.txt        # one note
 cat note.txt | kept-hf predict --model outputs/demo          # one note
+
+It prints the assigned codes and writes them, together with the 50 best-scored ones of each note.
 """
 
 from __future__ import annotations
@@ -17,7 +19,12 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import pipeline
 
+from ..models.code_set import ICDCodeSet
+from ..models.pipeline_icd_coding import ICDCodingPipeline
 from ..reports.files import write_predictions
+
+KEPT_CODES = 50
+"""How many of the best-scored codes of a note are written, beside the assigned ones; more if `--top_k` is more."""
 
 
 def read_notes(source: str) -> tuple[list[str], list[str]]:
@@ -56,16 +63,18 @@ def read_notes(source: str) -> tuple[list[str], list[str]]:
     return note_ids, texts
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Read, predict, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str], list[str]]:
+    """The options, and the ids and texts of the notes; wrong usage ends the program with status 2."""
+    parser = argparse.ArgumentParser(
+        "kept-hf predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True, help="folder or model id of a fine-tuned model with its processor")
     parser.add_argument("--input", default="-", help="notes.jsonl, a text file, or - for standard input")
     parser.add_argument("--output", default="predictions.jsonl", help="JSON lines to write")
     parser.add_argument(
         "--threshold", type=float, help="assign above this score, a logit (default: the model's tuned one)"
     )
-    parser.add_argument("--top_k", type=int, default=5, help="also print this many best codes that are not assigned")
+    parser.add_argument("--top_k", type=int, default=5, help="print at least this many of the best codes of a note")
     parser.add_argument("--batch_size", type=int, default=4, help="notes at a time")
     arguments = parser.parse_args(argv)
     try:
@@ -78,22 +87,43 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--output {arguments.output}: the file exists; pass another one, or delete it")
     if arguments.batch_size < 1:
         parser.error(f"--batch_size {arguments.batch_size} is less than 1")
+    if arguments.top_k < 0:
+        parser.error(f"--top_k {arguments.top_k} is less than 0")
+    return arguments, note_ids, texts
+
+
+def score_notes(coder: ICDCodingPipeline, texts: Sequence[str], batch_size: int) -> np.ndarray:
+    """Scores of shape (notes, codes), in the order of the code set."""
+    results = tqdm(coder(text for text in texts), "Notes", len(texts), disable=len(texts) <= batch_size)
+    by_code = [{entry["code"]: entry["score"] for entry in result} for result in results]
+    return np.array([[note[code] for code in coder.processor.code_set] for note in by_code], dtype=np.float32)
+
+
+def print_codes(note_id: str, scores: np.ndarray, code_set: ICDCodeSet, threshold: float, top_k: int) -> None:
+    """Print a note's assigned codes, marked with a star, and as many more as make up `top_k`."""
+    assigned = int((scores > threshold).sum())
+    print(f"\n{note_id}: {assigned} code{'' if assigned == 1 else 's'} assigned")
+    for index in np.argsort(-scores, kind="stable")[: max(assigned, top_k)]:
+        mark = "*" if scores[index] > threshold else " "
+        code = code_set.codes[index]
+        print(f" {mark} {code:<8} {1 / (1 + np.exp(-scores[index])):6.1%}  {code_set.describe(code)}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read, predict, print, write."""
+    arguments, note_ids, texts = parse_arguments(argv)
     coder = pipeline("icd-coding", model=arguments.model, batch_size=arguments.batch_size)
     threshold = coder.model.config.threshold if arguments.threshold is None else arguments.threshold
     code_set = coder.processor.code_set
-
-    results = tqdm(coder(text for text in texts), "Notes", len(texts), disable=len(texts) <= arguments.batch_size)
-    by_code = [{row["code"]: row["score"] for row in result} for result in results]
-    scores = np.array([[row[code] for code in code_set] for row in by_code], dtype=np.float32)
-    for note_id, row in zip(note_ids, scores, strict=True):
-        assigned = int((row > threshold).sum())
-        print(f"\n{note_id}: {assigned} code{'' if assigned == 1 else 's'} assigned")
-        for index in np.argsort(-row, kind="stable")[: max(assigned, arguments.top_k)]:
-            mark = "*" if row[index] > threshold else " "
-            code = code_set.codes[index]
-            print(f" {mark} {code:<8} {1 / (1 + np.exp(-row[index])):6.1%}  {code_set.describe(code)}")
-    write_predictions(arguments.output, note_ids, scores, None, code_set, threshold, max_codes=None)
-    print(f"\n* assigned: above {1 / (1 + np.exp(-threshold)):.1%}. All scores are in {arguments.output}.")
+    scores = score_notes(coder, texts, arguments.batch_size)
+    for note_id, note_scores in zip(note_ids, scores, strict=True):
+        print_codes(note_id, note_scores, code_set, threshold, arguments.top_k)
+    kept = max(KEPT_CODES, arguments.top_k)
+    write_predictions(arguments.output, note_ids, scores, None, code_set, threshold, max_codes=kept)
+    print(
+        f"\n* assigned: above {1 / (1 + np.exp(-threshold)):.1%}. The scores of the assigned and of the {kept} best "
+        f"codes of each note are in {arguments.output}."
+    )
     print("Not for clinical use.")
 
 

@@ -17,7 +17,6 @@ use without the weights that it was trained beside.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import sys
@@ -27,62 +26,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftConfig, PeftModel
-from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, Trainer, TrainingArguments, set_seed
+from transformers import AutoTokenizer, Trainer
 
 from ..candidates.candidates import Candidates
 from ..corpora import Corpus
 from ..corpora.arguments import CorpusArguments, read_corpus
-from ..corpora.selection import training_counts
 from ..models.code_set import ICDCodeSet
 from ..models.modeling_kept_longformer import KeptLongformerForICDPrompting, KeptLongformerPreTrainedModel
 from ..models.modeling_kept_matching import KeptLongformerForICDMatching
 from ..models.processing_kept import KeptProcessor
 from ..models.prompting import PRESETS
-from ..models.publication import RESTRICTED
+from ..models.publication import joint_license
 from ..pretraining.zero_shot.sentences import background_sentences
 from ..pretraining.zero_shot.synthetic import synthetic_curriculum
-from ..reports.run import write_report
+from ..reports.run import EvaluatedSplit, write_report
 from ..training.adapters import PEFT_METHODS, adapter_config, add_adapter, loads_by_name, merged_model
+from ..training.base import BaseArguments, load_base
 from ..training.callbacks import KeepEvaluationOrder
-from ..training.checkpoints import checkpoint_to_resume
 from ..training.collators import DataCollatorForICDPrompting
-from ..training.conversion import BERT_LIKE, convert_to_kept_longformer, converted_to
 from ..training.evaluation import ICDMetrics, validation_threshold
-from ..training.hardware import keep_freed_memory, use_all_cores
 from ..training.rows import CandidatePrompts, prompt_rows
-from ..training.weights import PACKAGED_WEIGHTS, fit_similarity_threshold, train_only, weights_path
-from .recipe import RECIPES, given_option, parse_recipe
+from ..training.run import RunArguments, checkpoint_to_resume, run_settings, set_up, write_settings
+from ..training.weights import fit_similarity_threshold, train_only, weights_path
+from .recipe import RECIPES, command_parser, given_option, parse_recipe
 
 logger = logging.getLogger("train")
 SCORERS = {"prompting": KeptLongformerForICDPrompting, "matching": KeptLongformerForICDMatching}
-TRAINER_SETTINGS = (
-    "num_train_epochs",
-    "max_steps",
-    "learning_rate",
-    "warmup_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "world_size",
-    "seed",
-    "bf16",
-    "fp16",
-)
+COMMAND = "train"
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(BaseArguments):
     """The model and its prompts."""
 
-    model_name_or_path: str = field(
-        default=PACKAGED_WEIGHTS,
-        metadata={
-            "help": "Folder or model id: a KEPT or Longformer checkpoint (whaleloops/keptlongformer), or a BERT or "
-            f"RoBERTa, which is converted. {PACKAGED_WEIGHTS} stands for the weights of that Python package."
-        },
-    )
     preset: str = field(default="kept-50", metadata={"help": f"Prompt preset: {', '.join(PRESETS)}."})
     max_length: int = field(default=8192, metadata={"help": "Tokens of prompt and note together."})
     global_attention_stride: int = field(default=1, metadata={"help": "Global attention on every n-th prompt token."})
@@ -99,12 +77,6 @@ class ModelArguments:
     similarity_prior: bool = field(
         default=False, metadata={"help": "Add late interaction to the masks' scores, in the isolated layout."}
     )
-    attention_window: int = field(default=512, metadata={"help": "Local attention of a converted model."})
-    position_period: int | None = field(
-        default=None, metadata={"help": "Repeat the first n positions of a converted model."}
-    )
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
-    attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
     threshold_metric: str = field(
         default="f1_micro", metadata={"help": "What the threshold maximises on validation: f1_micro or f1_macro."}
     )
@@ -160,19 +132,16 @@ class DataArguments(CorpusArguments):
 
 
 @dataclass
-class KeptTrainingArguments(TrainingArguments):
+class KeptTrainingArguments(RunArguments):
     """The Trainer's own arguments, with this task's defaults."""
 
     output_dir: str | None = field(default="outputs/run", metadata={"help": "Where everything is written."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on the validation split."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept beside the best."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best epoch."})
     metric_for_best_model: str | None = field(default="f1_macro", metadata={"help": "What makes an epoch the best."})
     train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "See transformers."})
     logging_steps: float = field(default=10, metadata={"help": "See transformers."})
-    report_to: str = field(default="none", metadata={"help": "See transformers."})
-    use_cpu: bool = field(default=not torch.cuda.is_available(), metadata={"help": "Train on the CPU."})
     global_batch_size: int | None = field(
         default=None,
         metadata={
@@ -190,7 +159,7 @@ def default_recipe(argv: Sequence[str]) -> Path | None:
 
 def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, KeptTrainingArguments]:
     """Recipe and command line; the latter wins."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, KeptTrainingArguments))
+    parser = command_parser(COMMAND, (ModelArguments, DataArguments, KeptTrainingArguments), __doc__)
     return parse_recipe(parser, argv, default_recipe(argv))
 
 
@@ -287,36 +256,21 @@ def check_scorer(arguments: ModelArguments) -> None:
         raise SystemExit(f"peft={arguments.peft!r} is not supported with scorer='matching'; leave one of them out.")
 
 
-def load_base(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLongformerPreTrainedModel, KeptProcessor]:
+def load_model(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLongformerPreTrainedModel, KeptProcessor]:
     """The model to start from, and the processor of this task."""
-    path = weights_path(arguments.model_name_or_path)
-    model_class = SCORERS[arguments.scorer]
-    settings = {
-        name: getattr(arguments, name)
-        for name in ("prompt_loss", "similarity_prior", "hidden_dropout_prob", "attention_probs_dropout_prob")
-        if getattr(arguments, name) is not None
-    }
-
-    def processor_of(tokenizer) -> KeptProcessor:
-        return KeptProcessor(
-            tokenizer,
-            code_set,
-            preset=arguments.preset,
-            max_length=arguments.max_length,
-            global_attention_stride=arguments.global_attention_stride,
-            codes_per_prompt=None if arguments.prompt_layout == "isolated" else arguments.codes_per_prompt,
-            prompt_layout=arguments.prompt_layout,
-        )
-
-    if AutoConfig.from_pretrained(path).model_type not in BERT_LIKE:
-        processor = processor_of(AutoTokenizer.from_pretrained(path))
-        model = model_class.from_pretrained(path, **processor.config_overrides(), **settings)
-    else:
-        converted, tokenizer = convert_to_kept_longformer(
-            path, arguments.max_length, arguments.attention_window, arguments.position_period
-        )
-        processor = processor_of(tokenizer)
-        model = converted_to(model_class, converted, **processor.config_overrides(), **settings)
+    settings = {"prompt_loss": arguments.prompt_loss, "similarity_prior": arguments.similarity_prior}
+    processor = KeptProcessor(
+        AutoTokenizer.from_pretrained(weights_path(arguments.model_name_or_path)),
+        code_set,
+        preset=arguments.preset,
+        max_length=arguments.max_length,
+        global_attention_stride=arguments.global_attention_stride,
+        codes_per_prompt=None if arguments.prompt_layout == "isolated" else arguments.codes_per_prompt,
+        prompt_layout=arguments.prompt_layout,
+    )
+    model, processor.tokenizer = load_base(
+        SCORERS[arguments.scorer], arguments, arguments.max_length, **processor.config_overrides(), **settings
+    )
     if arguments.max_length > model.config.max_sequence_length:
         raise SystemExit(
             f"max_length={arguments.max_length} is more than the {model.config.max_sequence_length} positions of "
@@ -377,19 +331,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     model_arguments, data, training = parse_arguments(argv)
     keep_global_batch(training, data)
     sharded = check_sharding(training, model_arguments)
-    logging.basicConfig(format="%(message)s", level=logging.INFO if training.should_log else logging.ERROR)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    if training.use_cpu:
-        use_all_cores()
-        keep_freed_memory()
-    if training.push_to_hub:
-        raise SystemExit("push_to_hub=True: publish the finished run with kept-hf push, which adds a card.")
-    set_seed(training.seed)
-    settings = {
-        **dataclasses.asdict(model_arguments),
-        **dataclasses.asdict(data),
-        **{name: getattr(training, name) for name in TRAINER_SETTINGS},
-    }
+    set_up(training)
+    settings = run_settings(training, model_arguments, data)
     check_scorer(model_arguments)
     lora = check_peft(model_arguments)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
@@ -403,7 +346,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"corpus={data.corpus} with codes={data.codes} has the splits {', '.join(corpus.dataset)}; training also "
             f"needs {' and '.join(missing)}: add the folder, or choose other codes."
         )
-    counts = training_counts(corpus)
     logger.info(
         "%s: %d codes; notes: %s",
         data.corpus,
@@ -415,10 +357,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if checkpoint is not None:
             base = PeftConfig.from_pretrained(checkpoint).base_model_name_or_path
             model_arguments = dataclasses.replace(model_arguments, model_name_or_path=base)
-    model, processor = load_base(model_arguments, corpus.code_set)
+    model, processor = load_model(model_arguments, corpus.code_set)
     # Weights keep what they were made of.
-    if model.config.data_license not in RESTRICTED or corpus.card.license in RESTRICTED:
-        model.config.data_license = corpus.card.license
+    model.config.data_license = joint_license(model.config.data_license, corpus.card.license)
     # Neighbours of like length make full batches; the report restores the order.
     notes = {
         split: d if split == "train" else d.select(np.argsort([len(text) for text in d["text"]], kind="stable"))
@@ -471,10 +412,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         callbacks=[KeepEvaluationOrder()],
     )
     if training.should_save:
-        os.makedirs(training.output_dir, exist_ok=True)
-        Path(training.output_dir, "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        write_settings(training, settings)
     trainer.train(resume_from_checkpoint=checkpoint)
-    report(trainer, processor, corpus, notes, rows, candidates, counts, settings, trainable, started, argv)
+    report(trainer, processor, corpus, notes, rows, candidates, settings, trainable, started, argv)
 
 
 def save_model(trainer: Trainer, folder: Path) -> None:
@@ -489,9 +429,7 @@ def save_model(trainer: Trainer, folder: Path) -> None:
         whole.save_pretrained(folder)
 
 
-def report(
-    trainer, processor, corpus: Corpus, notes, rows, candidates, counts, settings, trainable, started, argv
-) -> None:
+def report(trainer, processor, corpus: Corpus, notes, rows, candidates, settings, trainable, started, argv) -> None:
     """Evaluate, write the model and the report, print the closing table."""
     split = "test" if "test" in rows else "validation"
     threshold = validation_threshold(trainer)
@@ -513,22 +451,13 @@ def report(
     processor.save_pretrained(folder)
     order = {note_id: row for row, note_id in enumerate(notes[split]["note_id"])}
     given = [order[note_id] for note_id in corpus.dataset[split]["note_id"]]
-    write_report(
-        trainer.args,
-        corpus,
-        counts,
-        split,
-        scores[given],
-        labels[given],
-        threshold,
-        judge.find_threshold,
-        {
-            "trainable_parameters": trainable,
-            "command": " ".join(["kept-hf train", *argv]),
-            "settings": settings,
-        },
-        started,
-    )
+    record = {
+        "trainable_parameters": trainable,
+        "command": " ".join(["kept-hf train", *argv]),
+        "settings": settings,
+    }
+    evaluated = EvaluatedSplit(split, scores[given], labels[given], threshold, judge.find_threshold)
+    write_report(trainer.args, corpus, evaluated, record, started)
 
 
 if __name__ == "__main__":

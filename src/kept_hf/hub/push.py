@@ -10,14 +10,24 @@ from huggingface_hub import DatasetCard, HfApi
 
 from ..metrics import ICD_METRIC_PATH
 from ..models.publication import CREDENTIALED, check_publication, license_metadata
-from .model_card import make_model_card
+from .cards import make_card
+from .run_files import RESULTS_FILE
 
 _MODEL_FILES = (
-    *("config.json", "*.safetensors", "*.safetensors.index.json", "processor_config.json"),
-    *("code_set.json", "tokenizer*.json", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json"),
-    *("README.md", "*.py"),
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "processor_config.json",
+    "code_set.json",
+    "tokenizer*.json",
+    "vocab.*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "README.md",
+    "*.py",
 )
-_PICTURES = ("f1_by_frequency.png", "precision_recall.png")
+_PICTURES = ("f1_by_frequency.png", "precision_recall.png", "linking.png")
 
 
 def push_model(
@@ -29,8 +39,8 @@ def push_model(
     base_model: str | None = None,
     base_license: str | None = None,
 ) -> str:
-    """Publish the folder of a run of `kept-hf train` or `train_msmn.py`: weights, configuration, processor, code
-    and a card.
+    """Publish the folder of a run of `kept-hf train`, `train-msmn` or `pretrain`: weights, configuration, processor or
+    tokenizer, code and a card.
 
     The card is written to the folder's README.md. Predictions, checkpoints and settings stay where they are. A push
     that was interrupted goes on where it stopped when it is started again: files that arrived are not sent twice.
@@ -48,14 +58,12 @@ def push_model(
 
     Raises:
         FileNotFoundError: `folder` is no folder, or holds no finished run.
-        PermissionError: the notes are credentialed and the repository is public; or it is, and `private` was asked for.
+        PermissionError: the weights, the notes or the terms come from data under a licence that restricts publication,
+            and the repository is public; or it is public, and `private` was asked for.
     """
     folder = _existing(folder)
-    card = make_model_card(folder, repo_id, base_model, base_license)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    results = json.loads((folder / "all_results.json").read_text(encoding="utf-8"))
-    licenses = {config.get("data_license"), results["corpus"]["license"]}
-    for license in licenses:
+    card = make_card(folder, repo_id, base_model, base_license)
+    for license in _licenses(folder):
         check_publication("this model", license, repo_id, "model", private, token, permitted_by)
     (folder / "README.md").write_text(str(card), encoding="utf-8")
     pictures = [name for name in _PICTURES if f"({name})" in card.text]
@@ -69,10 +77,10 @@ def push_dataset(
     token: str | bool | None = None,
     permitted_by: str | None = None,
 ) -> str:
-    """Publish a folder that `dataset_scripts/*.py` wrote: parquet files, code sets and the card.
+    """Publish a folder that `kept-hf export` wrote: parquet files, code sets and the card.
 
     Args:
-        folder: what the script wrote.
+        folder: what the command wrote.
         repo_id, private, token, permitted_by: see [`push_model`].
 
     Returns:
@@ -84,7 +92,7 @@ def push_dataset(
     """
     folder = _existing(folder)
     if not (folder / "README.md").is_file():
-        raise FileNotFoundError(f"folder={os.fspath(folder)!r} has no README.md; dataset_scripts/*.py write one.")
+        raise FileNotFoundError(f"folder={os.fspath(folder)!r} has no README.md; kept-hf export writes one.")
     header = DatasetCard.load(folder / "README.md").data.to_dict()
     is_credentialed = license_metadata(CREDENTIALED).items() <= header.items()
     license = CREDENTIALED if is_credentialed else None
@@ -111,6 +119,17 @@ def push_metric(repo_id: str, private: bool | None = None, token: str | bool | N
     if repo_id.rpartition("/")[2] != "icd_coding":
         raise ValueError(f"repo_id={repo_id!r}: the Space must be called icd_coding, like the module that it holds.")
     return _upload(Path(ICD_METRIC_PATH), ("README.md", "*.py"), repo_id, "space", private, token)
+
+
+def _licenses(folder: Path) -> set[str | None]:
+    """Of the data that a model was made of: those that its configuration and its run's results name."""
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"folder={os.fspath(folder)!r} has no config.json, so it holds no finished model.")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    results = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    corpus = results.get("corpus") or {}
+    named = [config.get("data_license"), results.get("data_license"), results.get("base_data_license")]
+    return {*named, corpus.get("license")}
 
 
 def _existing(folder: str | os.PathLike) -> Path:

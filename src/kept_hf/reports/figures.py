@@ -1,4 +1,4 @@
-"""The pictures of a run's report."""
+"""The pictures of a run's report, and the style of all pictures of this project."""
 
 from __future__ import annotations
 
@@ -16,7 +16,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-_COLOR, _MARK_COLOR, _LIGHT = "#1f5a94", "#c8501e", "#b5b5b5"
+COLORS = (
+    "#1f5a94",
+    "#c8501e",
+    "#2e8b57",
+    "#8a5aa8",
+    "#b8860b",
+    "#7f7f7f",
+    "#d4629b",
+    "#17a2b8",
+    "#6b4f3a",
+    "#20262e",
+)
+"""The palette: the main colour, the one that stands out, then those of further series."""
+
+LIGHT = "#b5b5b5"
+"""For what other things are compared with: the state before training, lines of equal F1."""
 
 
 def plot_precision_recall(
@@ -41,7 +56,7 @@ def plot_precision_recall(
         # Recall at which precision is 1, up to 1.
         x = np.linspace(f1 / (2 - f1), 1, 200)
         y = f1 * x / (2 * x - f1)
-        axes.plot(x, y, color=_LIGHT, linewidth=0.8, zorder=1)
+        axes.plot(x, y, color=LIGHT, linewidth=0.8, zorder=1)
         axes.annotate(
             f"F1 = {f1}",
             (1, y[-1]),
@@ -51,12 +66,12 @@ def plot_precision_recall(
             color="#777777",
             va="center",
         )
-    axes.plot(recall, precision, color=_COLOR, linewidth=1.8, zorder=2, label="all pairs of note and code")
+    axes.plot(recall, precision, color=COLORS[0], linewidth=1.8, zorder=2, label="all pairs of note and code")
     axes.plot(
         hit / max(gold, 1),
         hit / max(assigned, 1),
         "o",
-        color=_MARK_COLOR,
+        color=COLORS[1],
         markersize=8,
         zorder=3,
         clip_on=False,
@@ -105,7 +120,7 @@ def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train
             place + shifts,
             values,
             s=max(7, min(18, 3000 / f1_per_code.size)),
-            color=_COLOR,
+            color=COLORS[0],
             alpha=0.35,
             linewidths=0,
             clip_on=False,
@@ -115,7 +130,7 @@ def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train
         axes.plot(
             [place - 0.36, place + 0.36],
             [values.mean()] * 2,
-            color=_MARK_COLOR,
+            color=COLORS[1],
             linewidth=2.5,
             solid_capstyle="butt",
             label="mean of the band" if place == 0 else None,
@@ -126,7 +141,7 @@ def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train
             xytext=(0, 4),
             textcoords="offset points",
             fontsize=9,
-            color=_MARK_COLOR,
+            color=COLORS[1],
             ha="center",
             va="bottom",
             fontweight="bold",
@@ -141,14 +156,31 @@ def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train
     figure.savefig(path, dpi=150)
 
 
-def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty picture of that many inches, in the style of this project."""
+def new_figure(
+    width: float, height: float, panels: Sequence[float] | None = None
+) -> tuple[Figure, Axes] | tuple[Figure, tuple[Axes, ...]]:
+    """An empty picture in the style of this project.
+
+    Args:
+        width, height: in inches.
+        panels: the relative widths of several panels side by side. By default there is one.
+
+    Returns:
+        The figure and its axes; the axes of all panels, from left to right, where `panels` is passed.
+
+    Examples:
+        >>> figure, (left, right) = new_figure(9, 4, panels=(3, 2))
+        >>> left.plot([1, 2], [0.5, 0.7], color=COLORS[0])[0].get_color()
+        '#1f5a94'
+    """
     # Importing matplotlib takes a second, and pyplot would choose a window system and keep every figure alive.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.grid(color="#e8e8e8", linewidth=0.6, zorder=0)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    ratios = (1,) if panels is None else tuple(panels)
+    all_axes = tuple(figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0])
+    for axes in all_axes:
+        axes.grid(color="#e8e8e8", linewidth=0.6, zorder=0)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, all_axes[0] if panels is None else all_axes

@@ -42,7 +42,7 @@ def write_predictions(
     threshold: float = 0.0,
     max_codes: int | None = 50,
 ) -> None:
-    """Write the scored codes of every note as JSON lines.
+    """Write the best-scored, the assigned and the gold codes of every note as JSON lines.
 
     A line is `{"note_id": ..., "codes": [...]}`, a code `{"code", "description", "score", "probability", "assigned",
     "gold"}`, from the best score to the worst. `probability` is sigmoid(score), `assigned` is score > threshold; `gold`
@@ -56,7 +56,7 @@ def write_predictions(
         code_set: the codes, in the order of the columns.
         threshold: a code is assigned where its score is above it.
         max_codes: how many of the best-scored codes of a note to write; assigned and gold ones are always written.
-            None writes all, which for a full code set makes a file of gigabytes.
+            None writes all: gigabytes for a full code set.
 
     Raises:
         ValueError: shapes, number of ids or number of codes that do not fit; NaN among the scores; a `max_codes` below
@@ -89,31 +89,44 @@ def write_predictions(
     descriptions = [code_set.describe(code) for code in code_set.codes]
     with open(path, "w", encoding="utf-8") as file:
         for row, note_id in enumerate(note_ids):
-            note_scores = scores[row]
-            # Stable, so that equal scores keep the order of the code set.
-            order = np.argsort(-note_scores, kind="stable")
-            assigned = note_scores > threshold
-            if max_codes is not None:
-                wanted = assigned.copy() if gold is None else assigned | gold[row]
-                wanted[order[:max_codes]] = True
-                order = order[wanted[order]]
-            codes = []
-            for index in order:
-                score = float(note_scores[index])
-                entry = {
-                    "code": code_set.codes[index],
-                    "description": descriptions[index],
-                    "score": round(score, 6) if math.isfinite(score) else None,
-                    # The form with tanh does not overflow.
-                    "probability": round(0.5 * (1 + math.tanh(score / 2)), 6),
-                    "assigned": bool(assigned[index]),
-                }
-                if gold is not None:
-                    entry["gold"] = bool(gold[row, index])
-                codes.append(entry)
             if isinstance(note_id, np.generic):
                 note_id = note_id.item()
+            note_gold = None if gold is None else gold[row]
+            codes = _scored_codes(scores[row], note_gold, code_set.codes, descriptions, threshold, max_codes)
             file.write(json.dumps({"note_id": note_id, "codes": codes}, ensure_ascii=False) + "\n")
+
+
+def _scored_codes(
+    scores: np.ndarray,
+    gold: np.ndarray | None,
+    codes: Sequence[str],
+    descriptions: Sequence[str],
+    threshold: float,
+    max_codes: int | None,
+) -> list[dict[str, object]]:
+    """The entries of one note's codes, from the best score to the worst; `scores` and `gold` are of shape (codes,)."""
+    # Stable, so that equal scores keep the order of the code set.
+    order = np.argsort(-scores, kind="stable")
+    assigned = scores > threshold
+    if max_codes is not None:
+        kept = assigned.copy() if gold is None else assigned | gold
+        kept[order[:max_codes]] = True
+        order = order[kept[order]]
+    entries = []
+    for index in order:
+        score = float(scores[index])
+        entry = {
+            "code": codes[index],
+            "description": descriptions[index],
+            "score": round(score, 6) if math.isfinite(score) else None,
+            # The form with tanh does not overflow.
+            "probability": round(0.5 * (1 + math.tanh(score / 2)), 6),
+            "assigned": bool(assigned[index]),
+        }
+        if gold is not None:
+            entry["gold"] = bool(gold[index])
+        entries.append(entry)
+    return entries
 
 
 def write_per_code(

@@ -1,10 +1,11 @@
-"""The report that the training commands end with: `all_results.json`, files, pictures, the table."""
+"""The report that the training commands end with: files, pictures, the table, and `all_results.json`."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 from transformers import TrainingArguments
 
 from ..corpora import Corpus
+from ..corpora.selection import training_counts
 from ..metrics import icd_metrics, per_code_metrics
 from ..training.hardware import allowed_cores, peak_memory_gb
 from .bands import f1_by_band
@@ -19,60 +21,132 @@ from .figures import plot_f1_by_frequency, plot_precision_recall
 from .files import write_per_code, write_predictions
 from .tables import format_table
 
+RESULTS_FILE = "all_results.json"
 TABLE_METRICS = ("f1_macro", "f1_macro_per_code", "f1_micro", "auc_macro", "auc_micro", "map", "precision_at_5")
+
+
+@dataclass
+class EvaluatedSplit:
+    """A model's scores for the notes of a split, and the threshold that turns them into codes.
+
+    Args:
+        name: of the split.
+        scores: (notes, codes) logits, in the order of the split's notes and of the code set.
+        labels: (notes, codes) of 0 and 1.
+        threshold: found on the validation split; a code is assigned where its score is above it.
+        find_threshold: (notes, codes) scores and labels → threshold; how this one was found.
+    """
+
+    name: str
+    scores: np.ndarray
+    labels: np.ndarray
+    threshold: float
+    find_threshold: Callable[[np.ndarray, np.ndarray], float]
 
 
 def write_report(
     training: TrainingArguments,
     corpus: Corpus,
-    train_counts: Mapping[str, int],
-    split: str,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    threshold: float,
-    find_threshold: Callable[[np.ndarray, np.ndarray], float],
+    evaluated: EvaluatedSplit,
     record: Mapping[str, object],
     started: float,
-    max_codes: int | None = None,
+    max_codes: int | None = 50,
     by_frequency: bool = False,
 ) -> dict[str, object]:
-    """Judge the scores of a split, write the report into `training.output_dir` and print its table.
+    """Evaluate the scores of a split, write the report into `training.output_dir` and print its table.
 
-    Beside the model stands what the codes' frequencies in training alone would reach.
+    The report also has what the codes' frequencies in training reach alone. `all_results.json` is written last: a
+    folder that has it holds a finished run.
 
     Args:
         training: of the run.
-        corpus: with the split's notes.
-        train_counts: code → number of training notes.
-        split: that is judged.
-        scores, labels: `(notes, codes)`, in the order of the split and of the code set.
-        threshold: found on the validation split.
-        find_threshold: of scores and labels, for the frequencies.
+        corpus: with the training notes, the validation notes and those of the evaluated split.
+        evaluated: the scores of that split.
         record: further entries of `all_results.json`.
         started: `time.time()` when the run began.
-        max_codes: of a note in `predictions.jsonl`, beside those assigned and gold; all by default.
+        max_codes: how many of the best-scored codes of a note `predictions.jsonl` has, beside the assigned and the
+            gold ones; see [`kept_hf.reports.files.write_predictions`].
         by_frequency: also print F1 by how often a code occurs in training.
 
     Returns:
         The content of `all_results.json`.
     """
-    folder, code_set = Path(training.output_dir), corpus.code_set
-    metrics = icd_metrics(scores, labels, threshold=threshold)
-    frequency = np.array([train_counts[code] for code in code_set], dtype=np.float32)
-    validation_labels = np.array([code_set.multi_hot(codes) for codes in corpus.dataset["validation"]["codes"]])
-    guess = icd_metrics(
-        np.tile(frequency, (len(scores), 1)),
-        labels,
-        threshold=find_threshold(np.tile(frequency, (len(validation_labels), 1)), validation_labels),
-    )
+    folder = Path(training.output_dir)
+    (folder / RESULTS_FILE).unlink(missing_ok=True)  # of an earlier run in this folder
+    counts = training_counts(corpus)
+    frequency = np.array([counts[code] for code in corpus.code_set], dtype=np.float32)
+    metrics = icd_metrics(evaluated.scores, evaluated.labels, threshold=evaluated.threshold)
+    frequency_metrics = _frequency_metrics(corpus, evaluated, frequency)
+    per_code = per_code_metrics(evaluated.scores, evaluated.labels, evaluated.threshold)
+
+    _write_files(folder, corpus, evaluated, counts, max_codes)
+    _draw_pictures(folder, evaluated, per_code, frequency.astype(int))
+    _print_tables(corpus, evaluated, {"training frequency": frequency_metrics, "this model": metrics})
+    if by_frequency:
+        print("\nF1 by how often a code occurs in training")
+        print(format_table(f1_by_band(frequency.astype(int), per_code["support"], per_code["f1"])))
+
     results = {
-        **{f"{split}_{name}": value for name, value in metrics.items()},
-        **{f"frequency_{name}": value for name, value in guess.items()},
-        "threshold": threshold,
-        "evaluated_on": split,
+        **{f"{evaluated.name}_{name}": value for name, value in metrics.items()},
+        **{f"frequency_{name}": value for name, value in frequency_metrics.items()},
+        **_circumstances(training, corpus, evaluated, started),
+        **record,
+    }
+    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"Wrote the model, its predictions and the report to {folder} in {time.time() - started:.0f} s.")
+    return results
+
+
+def _frequency_metrics(corpus: Corpus, evaluated: EvaluatedSplit, frequency: np.ndarray) -> dict[str, float]:
+    """Metrics where every note gets the same scores: how often each code occurs in training, of shape (codes,)."""
+    validation_labels = np.array([corpus.code_set.multi_hot(codes) for codes in corpus.dataset["validation"]["codes"]])
+    threshold = evaluated.find_threshold(np.tile(frequency, (len(validation_labels), 1)), validation_labels)
+    return icd_metrics(np.tile(frequency, (len(evaluated.scores), 1)), evaluated.labels, threshold=threshold)
+
+
+def _write_files(
+    folder: Path, corpus: Corpus, evaluated: EvaluatedSplit, counts: Mapping[str, int], max_codes: int | None
+) -> None:
+    note_ids = corpus.dataset[evaluated.name]["note_id"]
+    scored = (evaluated.scores, evaluated.labels, corpus.code_set)
+    write_predictions(folder / "predictions.jsonl", note_ids, *scored, evaluated.threshold, max_codes)
+    write_per_code(folder / "per_code.csv", *scored, counts, evaluated.threshold)
+
+
+def _draw_pictures(
+    folder: Path, evaluated: EvaluatedSplit, per_code: Mapping[str, np.ndarray], train_counts: np.ndarray
+) -> None:
+    plot_precision_recall(
+        folder / "precision_recall.png", evaluated.scores, evaluated.labels, threshold=evaluated.threshold
+    )
+    f1 = np.where(per_code["support"] > 0, per_code["f1"], np.nan)
+    plot_f1_by_frequency(folder / "f1_by_frequency.png", f1, train_counts)
+
+
+def _print_tables(corpus: Corpus, evaluated: EvaluatedSplit, systems: Mapping[str, Mapping[str, float]]) -> None:
+    print(
+        f"\n{evaluated.name} split, {len(evaluated.scores)} notes, {len(corpus.code_set)} codes, "
+        f"threshold {evaluated.threshold:.3f} (validation)"
+    )
+    if evaluated.name == "validation":
+        print("No test split: threshold and epoch were chosen on the notes evaluated here, so this is optimistic.")
+    rows = [
+        {"system": name, **{key: metrics[key] for key in TABLE_METRICS if key in metrics}}
+        for name, metrics in systems.items()
+    ]
+    print(format_table(rows))
+
+
+def _circumstances(
+    training: TrainingArguments, corpus: Corpus, evaluated: EvaluatedSplit, started: float
+) -> dict[str, object]:
+    """What was evaluated, how and on which machine: for `all_results.json`."""
+    return {
+        "threshold": evaluated.threshold,
+        "evaluated_on": evaluated.name,
         "threshold_and_epoch_chosen_on": "validation",
-        "notes": {name: len(d) for name, d in corpus.dataset.items()},
-        "codes": len(code_set),
+        "notes": {name: len(notes) for name, notes in corpus.dataset.items()},
+        "codes": len(corpus.code_set),
         "corpus": {name: getattr(corpus.card, name) for name in ("title", "summary", "source", "license", "language")},
         "world_size": training.world_size,
         "seconds": round(time.time() - started, 1),
@@ -80,26 +154,4 @@ def write_report(
         "cores": allowed_cores(),
         "device": str(training.device),
         "versions": {package: version(package) for package in ("kept-hf", "torch", "transformers", "datasets")},
-        **record,
     }
-    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    note_ids = corpus.dataset[split]["note_id"]
-    write_predictions(folder / "predictions.jsonl", note_ids, scores, labels, code_set, threshold, max_codes)
-    write_per_code(folder / "per_code.csv", scores, labels, code_set, train_counts, threshold)
-    plot_precision_recall(folder / "precision_recall.png", scores, labels, threshold)
-    per_code = per_code_metrics(scores, labels, threshold)
-    f1 = np.where(per_code["support"] > 0, per_code["f1"], np.nan)
-    plot_f1_by_frequency(folder / "f1_by_frequency.png", f1, frequency.astype(int))
-    table = [
-        {"system": name, **{key: values[key] for key in TABLE_METRICS if key in values}}
-        for name, values in (("training frequency", guess), ("this model", metrics))
-    ]
-    print(f"\n{split} split, {len(scores)} notes, {len(code_set)} codes, threshold {threshold:.3f} (validation)")
-    if split == "validation":
-        print("No test split: threshold and epoch were chosen on the notes they are judged on, so this is optimistic.")
-    print(format_table(table))
-    if by_frequency:
-        print("\nF1 by how often a code occurs in training")
-        print(format_table(f1_by_band(frequency.astype(int), per_code["support"], per_code["f1"])))
-    print(f"Wrote the model, its predictions and the report to {folder} in {time.time() - started:.0f} s.")
-    return results

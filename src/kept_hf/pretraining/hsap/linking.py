@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from ...knowledge import NAME_KINDS
 from ...knowledge.names import normalise_names, text_numbers
+from ...reports.figures import COLORS, LIGHT, new_figure
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -323,15 +324,12 @@ def plot_linking(path: str | os.PathLike, results: Mapping[str, Mapping[str, flo
         path: a file that ends in .png, .svg or .pdf.
         results: name ("before", "after") → what `LinkingTask.metrics` gave.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    bars, lines = figure.subplots(1, 2, width_ratios=(3, 2))
+    figure, (bars, lines) = new_figure(9, 3.6, panels=(3, 2))
     keys = [(kind, top) for kind in QUERY_KINDS for top in TOP]
     keys = [key for key in keys if any(f"{key[0]}_accuracy_at_{key[1]}" in metrics for metrics in results.values())]
     width = 0.8 / len(results)
     for number, (name, metrics) in enumerate(results.items()):
-        color = ("#b5b5b5", "#1f5a94", "#c8501e", "#4d8f4d")[number % 4]
+        color = (LIGHT, *COLORS)[number % (1 + len(COLORS))]
         heights = [100 * metrics.get(f"{kind}_accuracy_at_{top}", np.nan) for kind, top in keys]
         drawn = bars.bar(np.arange(len(keys)) + (number + 0.5) * width - 0.4, heights, width, color=color, label=name)
         bars.bar_label(drawn, fmt="%.0f", fontsize=8)
@@ -343,8 +341,4 @@ def plot_linking(path: str | os.PathLike, results: Mapping[str, Mapping[str, flo
     bars.legend(frameon=False, fontsize=8)
     lines.set_xlabel(f"edges between the concepts ({FARTHEST}: or more)")
     lines.set_ylabel("mean cosine similarity")
-    for axes in (bars, lines):
-        axes.grid(color="#e8e8e8", linewidth=0.6, axis="y")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
