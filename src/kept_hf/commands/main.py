@@ -14,6 +14,7 @@ COMMANDS = {
     "pretrain hsap": "teach an encoder the names of medical concepts and their hierarchy",
     "pretrain mlm": "train a masked language model on notes",
     "pretrain zero-shot": "teach a model to answer prompts from texts, without a coded note",
+    "evaluate": "evaluate a trained model on a split of a corpus, and write the report",
     "train-msmn": "train MSMN, a first stage for full code sets",
     "propose": "candidates of first stages for the notes of a corpus",
     "rerank": "two stages: candidates of a first stage, scored by KEPT",
