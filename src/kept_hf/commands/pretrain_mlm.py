@@ -47,6 +47,7 @@ from ..training.base import EncoderArguments, load_base
 from ..training.collators import DataCollatorForICDPrompting
 from ..training.conversion import copy_local_to_global, has_own_global_projections
 from ..training.run import (
+    PACKAGES,
     PretrainingArguments,
     checkpoint_to_resume,
     run_record,
@@ -60,8 +61,6 @@ from .recipe import argument_errors, command_parser, parse_recipe
 logger = logging.getLogger("pretrain_mlm")
 STAGE = RECIPE = "mlm"
 COMMAND = f"pretrain {STAGE}"
-PACKAGES = ("kept-hf", "torch", "transformers", "datasets")
-"""Whose versions are in the results."""
 
 
 @dataclass

@@ -39,6 +39,7 @@ from ..pretraining.zero_shot.prompts import DataCollatorForZeroShot, ZeroShotPro
 from ..reports.tables import format_table
 from ..training.base import EncoderArguments, load_base
 from ..training.run import (
+    PACKAGES,
     PretrainingArguments,
     checkpoint_to_resume,
     run_record,
@@ -51,8 +52,6 @@ from .recipe import argument_errors, command_parser, parse_recipe
 logger = logging.getLogger("pretrain_zero_shot")
 STAGE, RECIPE = "zero-shot", "zero_shot"
 COMMAND = f"pretrain {STAGE}"
-PACKAGES = ("kept-hf", "torch", "transformers", "datasets")
-"""Whose versions are in the results."""
 HELD_OUT_NOTES = 250
 """Of the validation split: none of its texts is trained on, should the train split have a copy."""
 

@@ -34,19 +34,22 @@ def command_parser(command: str, dataclasses: Sequence[type], description: str |
         dataclasses: of its options.
         description: for `--help`.
     """
-    parser = HfArgumentParser(
-        dataclasses,
-        prog=f"kept-hf {command}",
-        usage="%(prog)s [RECIPE] [--option value ...]",
-        description=description,
-        formatter_class=HelpFormatter,
-    )
+    parser = plain_parser(command, dataclasses, description, "%(prog)s [RECIPE] [--option value ...]")
     for action in parser._actions:
         if action.dest in UNUSED_OPTIONS:
             # `type` also sees a value that is left out: --do_train.
             action.type, action.const = partial(_refuse_unused, action.dest, action.default), ""
             action.choices, action.help = None, argparse.SUPPRESS
     return parser
+
+
+def plain_parser(
+    command: str, dataclasses: type | Sequence[type], description: str | None, usage: str
+) -> HfArgumentParser:
+    """The parser of a command without a recipe; see [`command_parser`]."""
+    return HfArgumentParser(
+        dataclasses, prog=f"kept-hf {command}", usage=usage, description=description, formatter_class=HelpFormatter
+    )
 
 
 def _refuse_unused(name: str, default: object, value: str) -> object:

@@ -136,7 +136,7 @@ def train_model(
             command += [f"--{name}", getattr(arguments, name)]
     if arguments.corpus_options:
         command += ["--corpus_options", *arguments.corpus_options]
-    command += ["--proposals", *(f"{split}={path}" for split, path in files.items())]
+    command += ["--candidates", *(f"{split}={path}" for split, path in files.items())]
     command += ["--codes_per_prompt", str(arguments.group_size), *options]
     command += ["--seed", str(seed), "--output_dir", str(folder)]
     recipe = recipe_path(argparse.ArgumentParser(), recipe) if recipe else train.default_recipe(command)

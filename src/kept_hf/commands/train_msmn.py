@@ -34,7 +34,15 @@ from ..training.callbacks import KeepEvaluationOrder
 from ..training.collators import DataCollatorForMSMN
 from ..training.evaluation import ICDMetrics, validation_threshold
 from ..training.msmn import new_msmn, note_rows, set_initial_state, write_candidates
-from ..training.run import RunArguments, checkpoint_to_resume, run_settings, set_up, timed_training, write_settings
+from ..training.run import (
+    RunArguments,
+    checkpoint_to_resume,
+    require_splits,
+    run_settings,
+    set_up,
+    timed_training,
+    write_settings,
+)
 from ..training.word_vectors import fill_word_embedding, read_word_vectors, train_word_vectors, write_word_vectors
 from .recipe import argument_errors, command_parser, parse_recipe
 
@@ -142,12 +150,7 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MSM
 def read_texts(data: DataArguments) -> tuple[Corpus, list[str]]:
     """The corpus with the codes that the arguments choose, and the texts that tell the words."""
     corpus = read_corpus(data)
-    missing = [split for split in ("train", "validation") if split not in corpus.dataset]
-    if missing:
-        raise ValueError(
-            f"corpus={data.corpus} with codes={data.codes} has the splits {', '.join(corpus.dataset)}; training also "
-            f"needs {' and '.join(missing)}: add the folder, or choose other codes."
-        )
+    require_splits(corpus.dataset, data.corpus, data.codes)
     texts = list(corpus.dataset["train"]["text"])
     if data.use_unlabelled:
         texts += load_unlabelled(data.corpus, data.data_dir, **corpus_options(data.corpus_options))

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib.metadata import version
@@ -42,6 +42,9 @@ TRAINER_SETTINGS = (
     "fp16",
 )
 """What of the Trainer's arguments makes a run another one."""
+
+PACKAGES = ("kept-hf", "torch", "transformers", "datasets")
+"""Whose versions the record of a run has."""
 
 NO_RESUME = "a run resumes from its last checkpoint when it is started again with the same --output_dir"
 NO_PUSH = "publish the finished run with kept-hf push, which adds a card"
@@ -82,6 +85,23 @@ class PretrainingArguments(RunArguments):
     restore_callback_states_from_checkpoint: bool = field(default=True, metadata={"help": "See transformers."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See transformers."})
     logging_steps: float = field(default=50, metadata={"help": "See transformers."})
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run left.
+
+    Attributes:
+        folder: with the model and the report.
+        split: that was evaluated.
+        threshold: at which codes are assigned.
+        results: content of `all_results.json`; None on all processes but the first.
+    """
+
+    folder: Path
+    split: str
+    threshold: float
+    results: dict[str, object] | None
 
 
 def set_up(training: TrainingArguments) -> None:
@@ -135,6 +155,24 @@ def checkpoint_to_resume(output_dir: str | os.PathLike, settings: Mapping[str, o
         )
     logger.info("Resuming from %s.", checkpoint)
     return checkpoint
+
+
+def require_splits(splits: Collection[str], corpus: str, codes: str) -> None:
+    """Check that there are notes to train on, and to choose an epoch and a threshold on.
+
+    Args:
+        splits: that the corpus has with these codes.
+        corpus, codes: for the message.
+
+    Raises:
+        ValueError: train or validation is missing.
+    """
+    missing = [split for split in ("train", "validation") if split not in splits]
+    if missing:
+        raise ValueError(
+            f"corpus={corpus} with codes={codes} has the splits {', '.join(splits)}; training also needs "
+            f"{' and '.join(missing)}: add the folder, or choose other codes."
+        )
 
 
 def train_and_evaluate(
