@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 
 @contextlib.contextmanager
 def script(name: str) -> Iterator[ModuleType]:
@@ -25,6 +27,16 @@ def runner(module: ModuleType, recipe: str) -> Callable[..., str]:
         return printed.getvalue()
 
     return run
+
+
+def refusal(run: Callable[..., str], capsys: pytest.CaptureFixture, *arguments) -> str:
+    """The line with which a command ends that does not take its arguments."""
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments)
+    if isinstance(stopped.value.code, str):  # which Python prints
+        return stopped.value.code
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
 
 
 def read(folder: str | Path) -> dict:

@@ -5,6 +5,8 @@ import re
 
 import numpy as np
 import pytest
+from launching import CODES
+from train_runs import lines_of
 from transformers import pipeline
 
 from kept_hf import ICDCodeSet, KeptProcessor
@@ -85,3 +87,65 @@ def test_wrong_options(folder, capsys):
     with pytest.raises(SystemExit) as stop:
         run(folder, "--top_k", "-1")
     assert stop.value.code == 2 and "--top_k -1 is less than 0" in capsys.readouterr().err
+
+
+def predicted(model, source, output) -> list[dict]:
+    """What the command writes for a file of notes."""
+    predict.main(["--model", str(model), "--input", str(source), "--output", str(output)])
+    return lines_of(output)
+
+
+def test_the_scores_of_training(trained, demo_notes, tmp_path, capsys):
+    expected = lines_of(trained / "predictions.jsonl")[:3]
+    notes = [{"note_id": line["note_id"], "text": demo_notes[line["note_id"]]["text"]} for line in expected]
+    (tmp_path / "notes.jsonl").write_text("\n".join(map(json.dumps, notes)) + "\n")
+    found = predicted(trained, tmp_path / "notes.jsonl", tmp_path / "out.jsonl")
+    printed = capsys.readouterr().out
+    assert all(line["note_id"] in printed for line in expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one["note_id"] == other["note_id"]
+        scores = {entry["code"]: entry["score"] for entry in one["codes"]}
+        assert scores == pytest.approx({entry["code"]: entry["score"] for entry in other["codes"]}, abs=1e-4)
+
+
+def test_late_interaction(late_interaction, tmp_path):
+    (tmp_path / "note.txt").write_text("Fever and sepsis.")
+    (line,) = predicted(late_interaction, tmp_path / "note.txt", tmp_path / "out.jsonl")
+    assert {entry["code"] for entry in line["codes"]} <= set(CODES)
+
+
+def test_the_merged_model_of_an_adapter(adapted, demo_notes, tmp_path):
+    expected = lines_of(adapted / "predictions.jsonl")[0]
+    (tmp_path / "note.txt").write_text(demo_notes[expected["note_id"]]["text"])
+    (found,) = predicted(adapted, tmp_path / "note.txt", tmp_path / "out.jsonl")
+    scores = {entry["code"]: entry["score"] for entry in found["codes"]}
+    assert scores == pytest.approx({entry["code"]: entry["score"] for entry in expected["codes"]}, abs=1e-4)
+    assert [entry["assigned"] for entry in found["codes"]] == [entry["assigned"] for entry in expected["codes"]]
+
+
+@pytest.mark.parametrize("content", ['{"text": "a"}\n{"text": 3}\n', "no json\n", ""])
+def test_the_bad_line_is_named(tmp_path, capsys, content):
+    (tmp_path / "notes.jsonl").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        predict.main(["--model", "nowhere", "--input", str(tmp_path / "notes.jsonl")])
+    assert stop.value.code == 2
+    expected = "holds no notes" if not content else f"line {len(content.splitlines())}"
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "expected"),
+    [
+        ("notes.csv", "a,b", [], "has no column text"),
+        ("note.txt", " \n", [], "the note is empty"),
+        ("notes.jsonl", '{"note_id": 7, "text": "a"}\n{"note_id": "7", "text": "b"}\n', [], "line 2: the note_id has"),
+        ("note.txt", "Fever", ["--output", "nowhere/out.jsonl"], "there is no such folder"),
+        ("note.txt", "Fever", ["--output", __file__], "the file exists; pass another one, or delete it"),
+        ("note.txt", "Fever", ["--batch_size", "0"], "--batch_size 0 is less than 1"),
+    ],
+)
+def test_it_refuses_before_it_loads_the_model(tmp_path, capsys, name, content, options, expected):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(SystemExit):
+        predict.main(["--model", "nowhere", "--input", str(tmp_path / name), *options])
+    assert expected in capsys.readouterr().err

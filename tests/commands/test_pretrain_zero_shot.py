@@ -2,13 +2,14 @@
 
 import csv
 import json
+import re
 import shutil
 
 import pytest
 import torch
 import yaml
 from launching import launch
-from pretraining_runs import losses, read, runner, script
+from pretraining_runs import losses, read, refusal, runner, script
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
@@ -200,25 +201,11 @@ def test_the_isolated_layout(run, tmp_path):
         (("--max_steps", 0), "max_steps=0"),
         (("--num_codes", 5), r"num_codes=\[5\]"),
         (("--zero_shot_codes", "rare50"), "zero_shot_codes=rare50"),
-    ],
-)
-def test_it_refuses(run, tmp_path, capsys, arguments, message):
-    import re
-
-    with pytest.raises(SystemExit):
-        run("--output_dir", tmp_path, *arguments)
-    assert re.search(message, capsys.readouterr().err)
-
-
-@pytest.mark.parametrize(
-    "arguments,message",
-    [
         (("--excluded_concepts", "c999"), "'c999'"),
         (("--num_codes", 9, 3), r"num_codes=\(9, 3\)"),
         (("--text_files", "nowhere"), "nowhere"),
         (("--sources", "nothing"), "nothing"),
     ],
 )
-def test_it_names_what_is_wrong(run, tmp_path, arguments, message):
-    with pytest.raises((KeyError, ValueError, FileNotFoundError), match=message):
-        run("--output_dir", tmp_path, *arguments)
+def test_it_refuses(run, tmp_path, capsys, arguments, message):
+    assert re.search(message, refusal(run, capsys, "--output_dir", tmp_path, *arguments))

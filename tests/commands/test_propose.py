@@ -104,7 +104,7 @@ def test_rerank_makes_the_stages_that_it_names(script, corpus, tmp_path, monkeyp
     from kept_hf.commands import rerank
 
     monkeypatch.setattr(rerank, "read_corpus", lambda arguments: corpus)
-    monkeypatch.setattr(rerank.train, "main", lambda argv: (_ for _ in ()).throw(RuntimeError("training")))
+    monkeypatch.setattr(rerank.train, "prepare", lambda *_: (_ for _ in ()).throw(RuntimeError("training")))
     script.run("--output_dir", tmp_path / "given", "--stages", "sparse")
     arguments = ["--first_stages", "classifier", f"given={tmp_path / 'given' / 'sparse'}", "--top_k", "7"]
     with pytest.raises(RuntimeError, match="training"):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +28,7 @@ from safetensors.torch import load_file
 
 from kept_hf import KeptLongformerForICDPrompting
 from kept_hf.models.longformer_layers import KeptLongformerLayer
+from kept_hf.training.checks import check_sharding, keep_global_batch
 
 CONFIGS = {path.stem: path for path in sorted((ROOT / "examples" / "accelerate").glob("*.yaml"))}
 SHARD_ON_CPU = '''
@@ -157,23 +159,25 @@ def test_the_model_names_the_layers_to_wrap(tiny_model):
 
 
 def arguments_of(world_size, per_device, global_batch, matching=0):
-    """Training and data arguments, as `keep_global_batch` reads and writes them."""
-    training = SimpleNamespace(
-        global_batch_size=global_batch,
-        world_size=world_size,
-        per_device_train_batch_size=per_device,
-        train_batch_size=per_device,
-        gradient_accumulation_steps=7,
-    )
-    return training, SimpleNamespace(matching_examples=matching, matching_batch_size=8)
+    """Training and data arguments, as `keep_global_batch` reads and copies them."""
+    values = {
+        "global_batch_size": global_batch,
+        "world_size": world_size,
+        "per_device_train_batch_size": per_device,
+        "train_batch_size": per_device,
+        "gradient_accumulation_steps": 7,
+    }
+    data = {"matching_examples": matching, "matching_batch_size": 8}
+    return tuple(make_dataclass("Arguments", fields)(**fields) for fields in (values, data))
 
 
 @pytest.mark.parametrize(
     ("world_size", "per_device", "global_batch", "steps"), [(1, 1, 2, 2), (2, 1, 2, 1), (4, 2, 32, 4), (2, 1, None, 7)]
 )
-def test_global_batch_sets_the_accumulation(train, world_size, per_device, global_batch, steps):
-    training, data = arguments_of(world_size, per_device, global_batch, matching=100)
-    train.keep_global_batch(training, data)
+def test_global_batch_sets_the_accumulation(world_size, per_device, global_batch, steps):
+    given = arguments_of(world_size, per_device, global_batch, matching=100)
+    training, data = keep_global_batch(*given)
+    assert (given[0].gradient_accumulation_steps, given[1].matching_batch_size) == (7, 8)
     assert training.gradient_accumulation_steps == steps
     assert data.matching_batch_size == (8 if global_batch is None else 8 // world_size)
 
@@ -195,9 +199,9 @@ def test_global_batch_sets_the_accumulation(train, world_size, per_device, globa
         (16, 1, 16, 9, "matching_batch_size=8 cannot be divided among 16 processes"),
     ],
 )
-def test_global_batch_that_does_not_divide(train, world_size, per_device, global_batch, matching, expected):
-    with pytest.raises(SystemExit, match=expected):
-        train.keep_global_batch(*arguments_of(world_size, per_device, global_batch, matching))
+def test_global_batch_that_does_not_divide(world_size, per_device, global_batch, matching, expected):
+    with pytest.raises(ValueError, match=expected):
+        keep_global_batch(*arguments_of(world_size, per_device, global_batch, matching))
 
 
 @pytest.mark.parametrize(
@@ -208,14 +212,14 @@ def test_global_batch_that_does_not_divide(train, world_size, per_device, global
         ("MULTI_GPU", None, "isolated", "prompt_layout='isolated' is not supported"),
     ],
 )
-def test_sharding_that_would_not_happen(train, monkeypatch, distributed_type, peft, layout, expected):
+def test_sharding_that_would_not_happen(monkeypatch, distributed_type, peft, layout, expected):
     training = SimpleNamespace(fsdp=None, distributed_state=SimpleNamespace(distributed_type=distributed_type))
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
     arguments = SimpleNamespace(peft=peft, prompt_layout=layout)
-    assert train.check_sharding(training, arguments) is False
+    assert check_sharding(training, arguments) is False
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(SystemExit, match=expected):
-        train.check_sharding(training, arguments)
+    with pytest.raises(ValueError, match=expected):
+        check_sharding(training, arguments)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from ..version import __version__
 COMMANDS = {
     "train": "fine-tune a model on coded notes, evaluate it, write its report",
     **{f"pretrain {stage}": summary for stage, summary in STAGES.items()},
+    "evaluate": "evaluate a trained model on a split of a corpus, and write the report",
     "train-msmn": "train MSMN, a first stage for full code sets",
     "propose": "candidates of first stages for the notes of a corpus",
     "rerank": "two stages: candidates of a first stage, scored by KEPT",

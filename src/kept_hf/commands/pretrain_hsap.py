@@ -14,10 +14,10 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from transformers import HfArgumentParser, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer
 
 from ..candidates.pooling import POOLINGS
 from ..hub.hsap_card import make_hsap_card, terms_license
@@ -29,23 +29,22 @@ from ..pretraining.hsap.loss import MAX_DISTANCE
 from ..pretraining.hsap.model import KeptLongformerForHSAP
 from ..pretraining.run import write_run
 from ..reports.tables import format_table
-from ..training.checkpoints import checkpoint_to_resume
+from ..training.base import EncoderArguments, load_base
 from ..training.conversion import copy_local_to_global, has_own_global_projections
 from ..training.run import (
-    EncoderArguments,
     PretrainingArguments,
-    fit_to_time,
-    load_base,
+    checkpoint_to_resume,
     run_record,
     run_settings,
     set_up,
-    train_and_judge,
+    train_and_evaluate,
 )
-from ..training.time_limit import TimeLimit
-from .recipe import parse_recipe
+from ..training.time_limit import TimeLimit, fit_to_time
+from .recipe import argument_errors, command_parser, parse_recipe
 
 logger = logging.getLogger("pretrain_hsap")
 STAGE = RECIPE = "hsap"
+COMMAND = f"pretrain {STAGE}"
 PACKAGES = ("kept-hf", "torch", "transformers", "pytorch-metric-learning")
 """Whose versions are in the results."""
 
@@ -108,11 +107,13 @@ class HSAPTrainingArguments(PretrainingArguments):
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TermArguments, HSAPTrainingArguments]:
     """Recipe file and command line; the latter wins."""
-    parser = HfArgumentParser((ModelArguments, TermArguments, HSAPTrainingArguments))
+    parser = command_parser(COMMAND, (ModelArguments, TermArguments, HSAPTrainingArguments), __doc__)
     model, terms, training = parse_recipe(parser, argv, RECIPE)
-    training.label_names = ["concepts"]  # so that evaluation keeps the rows of the names
-    terms.max_minutes = fit_to_time(parser, terms.max_minutes, training)
-    return model, terms, training
+    with argument_errors(COMMAND):
+        training = fit_to_time(training, terms.max_minutes)
+    # So that evaluation keeps the rows of the names.
+    training = replace(training, label_names=["concepts"])
+    return model, replace(terms, max_minutes=terms.max_minutes or None), training
 
 
 def load_model(
@@ -122,6 +123,7 @@ def load_model(
     model, tokenizer = load_base(
         KeptLongformerForHSAP,
         arguments,
+        arguments.model_max_length,
         graph=graph,
         pooling=arguments.pooling,
         hierarchy_weight=arguments.hierarchy_weight,
@@ -139,25 +141,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     model_arguments, terms, training = parse_arguments(argv)
-    set_up(training, "docs/hsap.md")
+    set_up(training)
     settings = run_settings(training, model_arguments, terms)
-    checkpoint = checkpoint_to_resume(training.output_dir, settings)
-    graph = read_terms(terms.sources, terms)
-    logger.info("%s", graph.describe())
-    families, task = term_data(graph, terms, training.seed)
-    model, tokenizer = load_model(model_arguments, graph, training.use_cpu)
+    with argument_errors(COMMAND):
+        checkpoint = checkpoint_to_resume(training.output_dir, settings)
+        graph = read_terms(terms.sources, terms)
+        logger.info("%s", graph.describe())
+        families, task = term_data(graph, terms, training.seed)
+        model, tokenizer = load_model(model_arguments, graph, training.use_cpu)
+        collator = TermCollator(tokenizer, model_arguments.max_length)
+        limits = [] if terms.max_minutes is None else [TimeLimit(terms.max_minutes)]
     model.config.data_license = terms_license(graph.sources, model.config.data_license)
     has_own_global = has_own_global_projections(model)
     trainer = Trainer(
         model,
         training,
-        data_collator=TermCollator(tokenizer, model_arguments.max_length),
+        data_collator=collator,
         train_dataset=families,
         eval_dataset=task.dataset(),
         compute_metrics=task.compute_metrics,
-        callbacks=[] if terms.max_minutes is None else [TimeLimit(terms.max_minutes)],
+        callbacks=limits,
     )
-    measured, seconds = train_and_judge(trainer, settings, checkpoint, chosen_metrics)
+    measured, seconds = train_and_evaluate(trainer, settings, checkpoint, chosen_metrics)
     if not trainer.is_world_process_zero():
         return
     result = model.as_masked_lm()
@@ -175,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "data_license": model.config.data_license,
         **record,
         "names_per_step": terms.names_per_family * record["rows_per_step"],
-        "command": " ".join([f"kept-hf pretrain {STAGE}", *argv]),
+        "command": " ".join([f"kept-hf {COMMAND}", *argv]),
         "settings": settings,
     }
     folder = Path(training.output_dir)

@@ -14,10 +14,10 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from transformers import HfArgumentParser, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer
 
 from ..hub.masked_lm_card import make_masked_lm_card
 from ..knowledge import SOURCES
@@ -43,26 +43,24 @@ from ..pretraining.notes import (
 )
 from ..pretraining.run import write_run
 from ..reports.tables import format_table
-from ..training.checkpoints import checkpoint_to_resume
+from ..training.base import EncoderArguments, load_base
 from ..training.collators import DataCollatorForICDPrompting
 from ..training.conversion import copy_local_to_global, has_own_global_projections
 from ..training.run import (
-    EncoderArguments,
+    PACKAGES,
     PretrainingArguments,
-    fit_to_time,
-    load_base,
+    checkpoint_to_resume,
     run_record,
     run_settings,
     set_up,
-    train_and_judge,
+    train_and_evaluate,
 )
-from ..training.time_limit import TimeLimit
-from .recipe import parse_recipe
+from ..training.time_limit import TimeLimit, fit_to_time
+from .recipe import argument_errors, command_parser, parse_recipe
 
 logger = logging.getLogger("pretrain_mlm")
 STAGE = RECIPE = "mlm"
-PACKAGES = ("kept-hf", "torch", "transformers", "datasets")
-"""Whose versions are in the results."""
+COMMAND = f"pretrain {STAGE}"
 
 
 @dataclass
@@ -129,17 +127,18 @@ class MLMTrainingArguments(PretrainingArguments):
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TextArguments, MLMTrainingArguments]:
     """Recipe file and command line; the latter wins."""
-    parser = HfArgumentParser((ModelArguments, TextArguments, MLMTrainingArguments))
+    parser = command_parser(COMMAND, (ModelArguments, TextArguments, MLMTrainingArguments), __doc__)
     model, texts, training = parse_recipe(parser, argv, RECIPE)
-    texts.max_minutes = fit_to_time(parser, texts.max_minutes, training)
+    with argument_errors(COMMAND):
+        training = fit_to_time(training, texts.max_minutes)
     if texts.held_out_notes < 1:
         parser.error(f"held_out_notes={texts.held_out_notes} leaves nothing to evaluate on; pass 1 or more")
     if texts.max_descriptions is not None and texts.max_descriptions < 1:
         parser.error(f"max_descriptions={texts.max_descriptions} is no concept; leave --descriptions out for none")
     # As the guard of publication knows it.
     known = {name: license for license, name in RESTRICTED.items()}
-    texts.data_license = known.get(texts.data_license, texts.data_license)
-    return model, texts, training
+    license = known.get(texts.data_license, texts.data_license)
+    return model, replace(texts, data_license=license, max_minutes=texts.max_minutes or None), training
 
 
 @dataclass
@@ -177,7 +176,7 @@ def read_text(arguments: TextArguments) -> Text:
 
 def load_model(arguments: ModelArguments) -> tuple[KeptLongformerForBlocks, PreTrainedTokenizerBase]:
     """The model to start from, with the positions that the options name, and its tokenizer."""
-    model, tokenizer = load_base(KeptLongformerForBlocks, arguments)
+    model, tokenizer = load_base(KeptLongformerForBlocks, arguments, arguments.model_max_length)
     fit_to_blocks(
         model,
         tokenizer,
@@ -194,32 +193,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     model_arguments, text_arguments, training = parse_arguments(argv)
-    set_up(training, "docs/mlm.md")
-    with training.main_process_first(desc="reading the text"):
-        text = read_text(text_arguments)
-    settings = run_settings(training, model_arguments, text_arguments)
-    settings, command = hide_text_files(settings, argv, text.notes + text.held_out)
-    checkpoint = checkpoint_to_resume(training.output_dir, settings)
-    model, tokenizer = load_model(model_arguments)
-    blocks, task = masked_lm_data(
-        text.notes,
-        text.held_out,
-        text.lines,
-        tokenizer,
-        model_arguments.block_size,
-        model_arguments.mlm_probability,
-        model_arguments.global_masks,
-        training.seed,
-    )
-    logger.info(
-        "%d notes and %d descriptions in %d blocks, %d tokens; %d notes held out, %d tokens masked in them",
-        len(text.notes),
-        len(text.lines),
-        len(blocks),
-        sum(map(len, blocks.blocks)),
-        len(text.held_out),
-        len(task.labels),
-    )
+    set_up(training)
+    with argument_errors(COMMAND):
+        with training.main_process_first(desc="reading the text"):
+            text = read_text(text_arguments)
+        settings = run_settings(training, model_arguments, text_arguments)
+        settings, command = hide_text_files(settings, argv, text.notes + text.held_out)
+        checkpoint = checkpoint_to_resume(training.output_dir, settings)
+        model, tokenizer = load_model(model_arguments)
+        blocks, task = masked_lm_data(
+            text.notes,
+            text.held_out,
+            text.lines,
+            tokenizer,
+            model_arguments.block_size,
+            model_arguments.mlm_probability,
+            model_arguments.global_masks,
+            training.seed,
+        )
+        limits = [] if text_arguments.max_minutes is None else [TimeLimit(text_arguments.max_minutes)]
+    log_sizes(text, blocks, task)
     base_license = model.config.data_license
     model.config.data_license = joint_license(base_license, *(source.license for source in text.sources))
     has_own_global = has_own_global_projections(model)
@@ -230,9 +223,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         train_dataset=blocks,
         eval_dataset=task.rows,
         compute_metrics=task.compute_metrics,
-        callbacks=[] if text_arguments.max_minutes is None else [TimeLimit(text_arguments.max_minutes)],
+        callbacks=limits,
     )
-    measured, seconds = train_and_judge(trainer, settings, checkpoint, chosen_metrics)
+    measured, seconds = train_and_evaluate(trainer, settings, checkpoint, chosen_metrics)
     if not trainer.is_world_process_zero():
         return
     result, global_projections = to_publish(model, model_arguments, has_own_global)
@@ -244,12 +237,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         "data_license": model.config.data_license,
         "global_projections": global_projections,
         **run_record(trainer, seconds, started, PACKAGES),
-        "command": f"kept-hf pretrain {STAGE} {command}".rstrip(),
+        "command": f"kept-hf {COMMAND} {command}".rstrip(),
         "settings": settings,
     }
     write_run(Path(training.output_dir), result, tokenizer, results, make_masked_lm_card)
     print_summary(results)
     print(f"Wrote the model, its card and the report to {training.output_dir}.")
+
+
+def log_sizes(text: Text, blocks: MaskedBlocks, task: MaskedLMTask) -> None:
+    """How much text there is."""
+    logger.info(
+        "%d notes and %d descriptions in %d blocks, %d tokens; %d notes held out, %d tokens masked in them",
+        len(text.notes),
+        len(text.lines),
+        len(blocks),
+        sum(map(len, blocks.blocks)),
+        len(text.held_out),
+        len(task.labels),
+    )
 
 
 def chosen_metrics(metrics: dict[str, float]) -> dict[str, float]:

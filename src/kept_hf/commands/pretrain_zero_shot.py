@@ -14,11 +14,11 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from transformers import HfArgumentParser, PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer
 
 from ..corpora import Corpus, load_corpus
 from ..corpora.arguments import corpus_options
@@ -37,22 +37,21 @@ from ..pretraining.zero_shot.evaluation import ZeroShotTask, zero_shot_table, ze
 from ..pretraining.zero_shot.passages import PassageSource, held_out_concepts
 from ..pretraining.zero_shot.prompts import DataCollatorForZeroShot, ZeroShotPrompts
 from ..reports.tables import format_table
-from ..training.checkpoints import checkpoint_to_resume
+from ..training.base import EncoderArguments, load_base
 from ..training.run import (
-    EncoderArguments,
+    PACKAGES,
     PretrainingArguments,
-    load_base,
+    checkpoint_to_resume,
     run_record,
     run_settings,
     set_up,
-    train_and_judge,
+    train_and_evaluate,
 )
-from .recipe import parse_recipe
+from .recipe import argument_errors, command_parser, parse_recipe
 
 logger = logging.getLogger("pretrain_zero_shot")
 STAGE, RECIPE = "zero-shot", "zero_shot"
-PACKAGES = ("kept-hf", "torch", "transformers", "datasets")
-"""Whose versions are in the results."""
+COMMAND = f"pretrain {STAGE}"
 HELD_OUT_NOTES = 250
 """Of the validation split: none of its texts is trained on, should the train split have a copy."""
 
@@ -132,9 +131,10 @@ def parse_arguments(
     argv: list[str],
 ) -> tuple[ModelArguments, TermArguments, PromptArguments, ZeroShotTrainingArguments]:
     """Recipe file and command line; the latter wins."""
-    parser = HfArgumentParser((ModelArguments, TermArguments, PromptArguments, ZeroShotTrainingArguments))
+    parser = command_parser(
+        COMMAND, (ModelArguments, TermArguments, PromptArguments, ZeroShotTrainingArguments), __doc__
+    )
     model, terms, prompts, training = parse_recipe(parser, argv, RECIPE)
-    training.label_names = ["labels"]
     if training.max_steps < 1:
         parser.error(f"max_steps={training.max_steps}: the prompts grow with the steps; pass how many")
     for name in ("num_codes", "num_sentences"):
@@ -142,7 +142,7 @@ def parse_arguments(
             parser.error(f"{name}={getattr(prompts, name)} is no range; pass two numbers, at first and at last")
     if prompts.zero_shot_codes and prompts.corpus is None:
         parser.error(f"zero_shot_codes={prompts.zero_shot_codes} are codes of a corpus; pass --corpus")
-    return model, terms, prompts, training
+    return model, terms, prompts, replace(training, label_names=["labels"])
 
 
 def zero_shot_corpus(arguments: PromptArguments) -> Corpus | None:
@@ -163,7 +163,12 @@ def load_model(
     arguments: ModelArguments, corpus: Corpus | None
 ) -> tuple[KeptLongformerForICDPrompting, PreTrainedTokenizerBase, KeptProcessor]:
     """The model to start from, its tokenizer, and the processor that writes the prompts."""
-    model, tokenizer = load_base(KeptLongformerForICDPrompting, arguments, similarity_prior=arguments.similarity_prior)
+    model, tokenizer = load_base(
+        KeptLongformerForICDPrompting,
+        arguments,
+        arguments.model_max_length,
+        similarity_prior=arguments.similarity_prior,
+    )
     processor = KeptProcessor(
         tokenizer,
         None if corpus is None else corpus.code_set,
@@ -206,6 +211,9 @@ def make_data(
     training: ZeroShotTrainingArguments,
 ) -> Data:
     """Hold out concepts, and make prompts of the others."""
+    unknown = [concept for concept in terms.excluded_concepts if concept not in graph]
+    if unknown:
+        raise ValueError(f"excluded_concepts has {unknown[0]!r}, which sources={terms.sources} do not have.")
     excluded = np.flatnonzero(below(graph, terms.excluded_concepts))
     concepts = held_out_concepts(graph, terms.held_out_concepts, excluded, training.seed)
     codes = [] if corpus is None else [graph.concept_index(code) for code in corpus.code_set if code in graph]
@@ -246,17 +254,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     model_arguments, terms, prompts, training = parse_arguments(argv)
-    set_up(training, "docs/zero_shot.md")
-    with training.main_process_first(desc="reading the notes"):
-        notes, _, sources = read_notes(prompts, most_held_out=HELD_OUT_NOTES)
-        corpus = zero_shot_corpus(prompts)
-    settings = run_settings(training, model_arguments, terms, prompts)
-    settings, command = hide_text_files(settings, argv, notes)
-    checkpoint = checkpoint_to_resume(training.output_dir, settings)
-    graph = read_terms(terms.sources, terms)
-    logger.info("%s", graph)
-    model, tokenizer, processor = load_model(model_arguments, corpus)
-    data = make_data(graph, terms, notes, sources, corpus, processor, prompts, training)
+    set_up(training)
+    with argument_errors(COMMAND):
+        with training.main_process_first(desc="reading the notes"):
+            notes, _, sources = read_notes(prompts, most_held_out=HELD_OUT_NOTES)
+            corpus = zero_shot_corpus(prompts)
+        settings = run_settings(training, model_arguments, terms, prompts)
+        settings, command = hide_text_files(settings, argv, notes)
+        checkpoint = checkpoint_to_resume(training.output_dir, settings)
+        graph = read_terms(terms.sources, terms)
+        logger.info("%s", graph)
+        model, tokenizer, processor = load_model(model_arguments, corpus)
+        data = make_data(graph, terms, notes, sources, corpus, processor, prompts, training)
     logger.info(
         "%(notes)d notes; %(concepts)d concepts for prompts, %(concepts_mentioned_in_notes)d of them mentioned in the "
         "notes; %(held_out_concepts)d held out",
@@ -272,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         eval_dataset=data.task,
         compute_metrics=data.task.compute_metrics,
     )
-    measured, seconds = train_and_judge(
+    measured, seconds = train_and_evaluate(
         trainer, settings, checkpoint, lambda metrics: {name: metrics[name] for name in data.task.titles}
     )
     if not trainer.is_world_process_zero():
@@ -286,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "base_data_license": base_license,
         "data_license": model.config.data_license,
         **run_record(trainer, seconds, started, PACKAGES),
-        "command": f"kept-hf pretrain {STAGE} {command}".rstrip(),
+        "command": f"kept-hf {COMMAND} {command}".rstrip(),
         "settings": settings,
     }
     write_run(Path(training.output_dir), model, tokenizer, results, make_zero_shot_card)

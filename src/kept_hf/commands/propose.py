@@ -27,12 +27,13 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from ..candidates.candidates import Candidates
-from ..candidates.first_stages import FirstStageError, FirstStages
+from ..candidates.first_stages import FirstStages
 from ..candidates.registry import FIRST_STAGES, needs_of
 from ..corpora import Corpus
 from ..corpora.arguments import CorpusArguments, read_corpus
 from ..reports.tables import format_table
 from ..training.weights import PACKAGED_WEIGHTS, weights_path
+from .recipe import argument_errors
 
 logger = logging.getLogger("propose")
 
@@ -85,15 +86,12 @@ def make_stages(
         stages: as `named_stages` returns them.
 
     Raises:
-        SystemExit: something that a stage needs is missing.
+        ValueError: something that a stage needs is missing.
     """
     needs = needs_of(name for name, stage_folder in stages.items() if not stage_folder)
     encoder = str(weights_path(arguments.encoder)) if "encoder" in needs else None
     maker = FirstStages(corpus, folder, arguments.top_k, arguments.folds, encoder)
-    try:
-        return maker, {name: maker.make(name, stage_folder) for name, stage_folder in stages.items()}
-    except FirstStageError as error:
-        raise SystemExit(str(error)) from error
+    return maker, {name: maker.make(name, stage_folder) for name, stage_folder in stages.items()}
 
 
 def print_metrics(corpus: Corpus, stages: Mapping[str, Mapping[str, Candidates]]) -> None:
@@ -135,8 +133,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     stages = named_stages(parser, "--stages", arguments.stages)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    corpus = read_corpus(arguments)
-    maker, made = make_stages(arguments, corpus, arguments.output_dir, stages)
+    with argument_errors("propose"):
+        corpus = read_corpus(arguments)
+        maker, made = make_stages(arguments, corpus, arguments.output_dir, stages)
     print_metrics(corpus, made)
     written = [f"{name}/" for name in made if (maker.folder / name).is_dir()]
     print(

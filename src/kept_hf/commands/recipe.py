@@ -1,19 +1,81 @@
-"""Recipes and command lines: YAML files of options, which the command line overrides."""
+"""Recipes and command lines: YAML files of options, which the command line overrides; and how a command fails."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import yaml
 from transformers import HfArgumentParser
 
 from ..training.hardware import bf16_helps
+from ..training.run import UNUSED_OPTIONS
 
 RECIPES = Path(__file__).parent / "recipes"
 """The packaged ones."""
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults of the options, and descriptions with their line breaks."""
+
+
+def command_parser(command: str, dataclasses: Sequence[type], description: str | None) -> HfArgumentParser:
+    """The parser of a command that takes a recipe; its errors are a line, not the list of all options.
+
+    Options of the Trainer that would have no effect are refused.
+
+    Args:
+        command: its name, as in `kept-hf NAME`.
+        dataclasses: of its options.
+        description: for `--help`.
+    """
+    parser = plain_parser(command, dataclasses, description, "%(prog)s [RECIPE] [--option value ...]")
+    for action in parser._actions:
+        if action.dest in UNUSED_OPTIONS:
+            # `type` also sees a value that is left out: --do_train.
+            action.type, action.const = partial(_refuse_unused, action.dest, action.default), ""
+            action.choices, action.help = None, argparse.SUPPRESS
+    return parser
+
+
+def plain_parser(
+    command: str, dataclasses: type | Sequence[type], description: str | None, usage: str
+) -> HfArgumentParser:
+    """The parser of a command without a recipe; see [`command_parser`]."""
+    return HfArgumentParser(
+        dataclasses, prog=f"kept-hf {command}", usage=usage, description=description, formatter_class=HelpFormatter
+    )
+
+
+def _refuse_unused(name: str, default: object, value: str) -> object:
+    if value is default:  # argparse hands over a default that is text
+        return default
+    raise argparse.ArgumentTypeError(f"it has no effect here; {UNUSED_OPTIONS[name]}")
+
+
+@contextmanager
+def argument_errors(command: str) -> Iterator[None]:
+    """Let a command end with a line and the exit status 2 where its arguments, or files that they name, do not fit.
+
+    Only what checks arguments and reads inputs belongs into it: an error in training is to be seen with its traceback.
+
+    Args:
+        command: its name, as in `kept-hf NAME`.
+
+    Examples:
+        >>> with argument_errors("train"):  # doctest: +SKIP
+        ...     corpus = load_corpus("mimic3", "no/such/folder")
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        print(f"kept-hf {command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def recipe_path(parser: argparse.ArgumentParser, recipe: str) -> Path:
@@ -85,7 +147,10 @@ def read_recipe(parser: argparse.ArgumentParser, path: Path) -> dict[str, object
     Raises:
         SystemExit: no mapping, an option that the parser does not have, or a value that does not fit.
     """
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        parser.error(f"the recipe {path} is no YAML: {' '.join(str(error).split())}")
     if not isinstance(content or {}, dict):
         parser.error(f"the recipe {path} is a {type(content).__name__}; write option: value")
     actions = {action.dest: action for action in parser._actions}
@@ -95,6 +160,8 @@ def read_recipe(parser: argparse.ArgumentParser, path: Path) -> dict[str, object
             near = difflib.get_close_matches(str(name), actions, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             parser.error(f"the recipe {path} has {name}, which is no option here{hint}")
+        if name in UNUSED_OPTIONS:
+            parser.error(f"the recipe {path} has {name}, which has no effect here; {UNUSED_OPTIONS[name]}")
         try:
             values[name] = _value(parser, actions[name], value)
         except argparse.ArgumentError as error:

@@ -43,13 +43,11 @@ from ..reranking import FUSION_METRICS, GROUP_SIZE, rerank, rerank_all
 from ..training.weights import weights_path
 from . import train
 from .propose import add_first_stage_arguments, at_least, make_stages, named_stages
-from .recipe import recipe_path, split_recipe
+from .recipe import argument_errors, recipe_path, split_recipe
 
 logger = logging.getLogger("rerank")
 KEPT = "KEPT"
 """The name of models that were given none."""
-CANDIDATES_OPTION = "--proposals"
-"""The option of `kept-hf train` with the files of candidates."""
 TABLE_METRICS = ("map", "f1_micro", "f1_macro", "f1_macro_per_code", "precision_at_8", "precision_at_15")
 
 
@@ -132,7 +130,7 @@ def train_command(
         value = getattr(arguments, field.name)
         if value not in (None, []):
             command += [f"--{field.name}", *map(str, value if isinstance(value, list) else [value])]
-    command += [CANDIDATES_OPTION, *(f"{split}={path}" for split, path in files.items())]
+    command += ["--candidates", *(f"{split}={path}" for split, path in files.items())]
     command += ["--codes_per_prompt", str(arguments.group_size), *options]
     return [*command, "--seed", str(seed), "--output_dir", str(folder)]
 
@@ -145,13 +143,13 @@ def train_model(
     seed: int,
 ) -> str:
     """Train a model, or find one that was trained so; its folder. `digests` are those of the notes and codes."""
-    if "train" not in files:
-        raise SystemExit("Training needs candidates of the train split: write train_candidates.npz, or pass --model.")
     folder = Path(arguments.output_dir, f"model-{seed}")
     command = train_command(arguments, train_options, files, seed, folder)
     recipe, _ = split_recipe(command)
     recipe = recipe_path(argparse.ArgumentParser(), recipe) if recipe else train.default_recipe(command)
-    weights = weights_path(train.parse_arguments(command)[0].model_name_or_path)
+    train_arguments = train.parse_arguments(command)
+    with argument_errors("rerank"):
+        weights = weights_path(train_arguments[0].model_name_or_path)
     settings = {
         "command": command,
         "recipe": digest(recipe) if recipe else None,
@@ -162,7 +160,9 @@ def train_model(
     made = is_made(folder, settings)
     PartialState().wait_for_everyone()
     if not made:
-        train.main(command)
+        with argument_errors("rerank"):
+            run = train.prepare(*train_arguments)
+        train.fine_tune(run, " ".join(["kept-hf train", *command]))
         if PartialState().is_main_process:
             keep_settings(folder, settings)
     PartialState().wait_for_everyone()  # the main process writes the model
@@ -327,12 +327,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO if state.is_main_process else logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     output_dir = Path(arguments.output_dir)
-    with state.main_process_first():
+    with argument_errors("rerank"), state.main_process_first():
         corpus = read_corpus(arguments)
         # The main process is the first to make them; the others find the files.
         maker, first_stages = make_stages(arguments, corpus, output_dir / "first-stages", arguments.first_stages)
         first = next(iter(first_stages.values()))
         files = write_candidates(first, arguments.top_k, output_dir / "candidates")
+        if not arguments.model and "train" not in files:
+            raise ValueError(
+                "Training needs candidates of the train split: write train_candidates.npz, or pass --model."
+            )
     if arguments.model:
         models = [(name, run, folder) for run, (name, folder) in enumerate(arguments.model)]
     else:

@@ -1,4 +1,4 @@
-"""Train MSMN on all codes at once, evaluate it, and write the candidates that a second stage scores anew.
+"""Train MSMN on all codes at once, evaluate it, and write candidates for a second stage.
 
     kept-hf train-msmn                                      # the demo: synthetic notes
     kept-hf train-msmn msmn_codiesp --data_dir path/to/codiesp
@@ -6,52 +6,50 @@
 
 The vocabulary is made of the words of the training notes, word2vec is trained on them (or read: --word_vectors), and
 the codes are called what the code set, or a term graph (--terms), calls them. Each split's candidates lie in
-`{split}_proposals.npz`, for `Candidates.load`, and with --handover also in the published text format.
+`{split}_candidates.npz`, for `Candidates.load`, and with --handover also in the published text format.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from accelerate.utils import gather_object
+import numpy as np
 from datasets import Dataset
-from transformers import HfArgumentParser, Trainer, TrainingArguments
+from transformers import Trainer
 
-from ..candidates.candidates import Candidates
-from ..candidates.handover import write_handover_file
-from ..candidates.msmn import MSMNFirstStage
 from ..corpora import Corpus, load_unlabelled
 from ..corpora.arguments import CorpusArguments, corpus_options, read_corpus
 from ..knowledge import SOURCES
 from ..knowledge.arguments import TermFolderArguments, read_terms
-from ..models.code_set import ICDCodeSet
-from ..models.configuration_msmn import MSMNConfig
 from ..models.modeling_msmn import MSMNForICDCoding
 from ..models.tokenization_msmn import MSMNTokenizer
 from ..reports.run import EvaluatedSplit, write_report
 from ..reports.tables import format_table
 from ..training.callbacks import KeepEvaluationOrder
-from ..training.checkpoints import checkpoint_to_resume
 from ..training.collators import DataCollatorForMSMN
 from ..training.evaluation import ICDMetrics, validation_threshold
-from ..training.msmn_start import start_as_matcher
-from ..training.run import run_settings, set_up, write_settings
+from ..training.msmn import new_msmn, note_rows, set_initial_state, write_candidates
+from ..training.run import (
+    RunArguments,
+    checkpoint_to_resume,
+    require_splits,
+    run_settings,
+    set_up,
+    timed_training,
+    write_settings,
+)
 from ..training.word_vectors import fill_word_embedding, read_word_vectors, train_word_vectors, write_word_vectors
-from .recipe import parse_recipe
+from .recipe import argument_errors, command_parser, parse_recipe
 
 logger = logging.getLogger("train_msmn")
-RECIPE = "msmn_demo"
-CANDIDATES = (50, 100, 300)
-PUBLISHED_SPLITS = {"validation": "dev"}
-NOT_OF_THE_MODEL = ("start_as_matcher", "threshold_metric")
-START_NOTES = 64
+COMMAND, RECIPE = "train-msmn", "msmn_demo"
+NOT_OF_THE_MODEL = ("initialize_from_names", "threshold_metric")
+"""Options among `ModelArguments` that are no fields of `MSMNConfig`."""
 
 
 @dataclass
@@ -71,11 +69,11 @@ class ModelArguments:
     )
     max_words: int = field(default=4000, metadata={"help": "Words of a note that are read."})
     code_chunk_size: int = field(default=256, metadata={"help": "Codes scored at a time; 0: all, with more memory."})
-    start_as_matcher: bool = field(
+    initialize_from_names: bool = field(
         default=False,
         metadata={
-            "help": "Begin with codes that score by how like their names the likest words are, not with random layers: "
-            "for few notes."
+            "help": "Initial parameters with which a code's score is the similarity of its names to words of the note, "
+            "in place of random ones: for few notes."
         },
     )
     threshold_metric: str = field(
@@ -103,7 +101,9 @@ class DataArguments(CorpusArguments, TermFolderArguments):
     use_unlabelled: bool = field(
         default=False, metadata={"help": "Take words and word vectors also from the corpus's texts without codes."}
     )
-    propose: int = field(default=300, metadata={"help": "Candidates of a note in {split}_proposals.npz; 0: none."})
+    num_candidates: int = field(
+        default=300, metadata={"help": "Candidates of a note in {split}_candidates.npz; 0: none."}
+    )
     handover: int = field(
         default=0,
         metadata={
@@ -114,7 +114,7 @@ class DataArguments(CorpusArguments, TermFolderArguments):
 
 
 @dataclass
-class MSMNTrainingArguments(TrainingArguments):
+class MSMNTrainingArguments(RunArguments):
     """The Trainer's own arguments, with the published settings."""
 
     output_dir: str | None = field(default="outputs/msmn", metadata={"help": "Where everything is written."})
@@ -125,37 +125,32 @@ class MSMNTrainingArguments(TrainingArguments):
     per_device_eval_batch_size: int = field(default=16, metadata={"help": "See transformers."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate on the validation split."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept beside the best."})
     load_best_model_at_end: bool = field(default=True, metadata={"help": "Keep the best epoch."})
     metric_for_best_model: str | None = field(default="precision_at_8", metadata={"help": "Makes an epoch the best."})
     train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "See transformers."})
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See transformers."})
     logging_steps: float = field(default=10, metadata={"help": "See transformers."})
-    report_to: str = field(default="none", metadata={"help": "See transformers."})
-    use_cpu: bool = field(default=not torch.cuda.is_available(), metadata={"help": "Train on the CPU."})
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MSMNTrainingArguments]:
     """Recipe file and command line; the latter wins."""
-    parser = HfArgumentParser((ModelArguments, DataArguments, MSMNTrainingArguments))
+    parser = command_parser(COMMAND, (ModelArguments, DataArguments, MSMNTrainingArguments), __doc__)
     model, data, training = parse_recipe(parser, argv, RECIPE)
-    for name in ("propose", "handover"):
+    for name in ("num_candidates", "handover"):
         if getattr(data, name) < 0:
             parser.error(f"{name}={getattr(data, name)}; pass a number of candidates, or 0 for none")
-    if data.handover > data.propose:
-        parser.error(f"handover={data.handover} is more than propose={data.propose}; pass a greater --propose")
+    if data.handover > data.num_candidates:
+        parser.error(
+            f"handover={data.handover} is more than num_candidates={data.num_candidates}; pass a greater "
+            "--num_candidates"
+        )
     return model, data, training
 
 
 def read_texts(data: DataArguments) -> tuple[Corpus, list[str]]:
     """The corpus with the codes that the arguments choose, and the texts that tell the words."""
     corpus = read_corpus(data)
-    missing = [split for split in ("train", "validation") if split not in corpus.dataset]
-    if missing:
-        raise SystemExit(
-            f"corpus={data.corpus} with codes={data.codes} has the splits {', '.join(corpus.dataset)}; training also "
-            f"needs {' and '.join(missing)}: add the folder, or choose other codes."
-        )
+    require_splits(corpus.dataset, data.corpus, data.codes)
     texts = list(corpus.dataset["train"]["text"])
     if data.use_unlabelled:
         texts += load_unlabelled(data.corpus, data.data_dir, **corpus_options(data.corpus_options))
@@ -166,25 +161,16 @@ def make_model(
     arguments: ModelArguments, data: DataArguments, corpus: Corpus, texts: list[str]
 ) -> tuple[MSMNForICDCoding, MSMNTokenizer]:
     """A new model that knows what the codes are called, and its tokenizer."""
-    license, code_set = corpus.card.license, corpus.code_set
-    tokenizer = MSMNTokenizer.from_texts(
-        texts, min_count=data.min_count, model_max_length=arguments.max_words, data_license=license
-    )
-    config = MSMNConfig(
-        vocab_size=len(tokenizer),
-        id2label=code_set.id2label,
-        label2id=code_set.label2id,
-        data_license=license,
-        **{name: value for name, value in vars(arguments).items() if name not in NOT_OF_THE_MODEL},
-    )
-    model = MSMNForICDCoding(config)
-    named = code_set if data.terms is None else code_set.with_synonyms(read_terms(data.terms, data))
-    terms = [name for names in named.synonym_table(config.num_synonyms) for name in names]
-    model.set_label_terms(**tokenizer(terms, padding=True, return_tensors="pt"))
-    return model, tokenizer
+    code_set = corpus.code_set
+    if data.terms is not None:
+        code_set = code_set.with_synonyms(read_terms(data.terms, data))
+    settings = {name: value for name, value in vars(arguments).items() if name not in NOT_OF_THE_MODEL}
+    return new_msmn(texts, code_set, data.min_count, corpus.card.license, **settings)
 
 
-def word_vectors(data: DataArguments, texts: list[str], width: int, training: MSMNTrainingArguments) -> dict:
+def word_vectors(
+    data: DataArguments, texts: list[str], width: int, training: MSMNTrainingArguments
+) -> dict[str, np.ndarray]:
     """Word vectors, read or trained; the first process keeps trained ones in `output_dir` for the others."""
     if data.word_vectors is not None:
         return read_word_vectors(data.word_vectors)
@@ -198,47 +184,21 @@ def word_vectors(data: DataArguments, texts: list[str], width: int, training: MS
     return read_word_vectors(path)
 
 
-def begin(model: MSMNForICDCoding, tokenizer: MSMNTokenizer, notes: Dataset) -> None:
-    """Let the model begin as a matcher of words, with scores about the share of codes that a note has."""
-    step = max(len(notes) // START_NOTES, 1)
-    some = tokenizer(notes["text"][::step][:START_NOTES], padding=True, truncation=True, return_tensors="pt")
-    share = sum(map(len, notes["codes"])) / (len(notes) * model.config.num_labels)
-    start_as_matcher(model, some["input_ids"], some["attention_mask"], mean_logit=math.log(share / (1 - share)))
-
-
-def note_rows(notes: Dataset, tokenizer: MSMNTokenizer, code_set: ICDCodeSet) -> Dataset:
-    """Rows for the Trainer: words, the places of the gold codes, length."""
-
-    def rows(batch: dict) -> dict:
-        encoded = tokenizer(batch["text"], truncation=True)
-        labels = [[code_set.index(code) for code in codes if code in code_set] for codes in batch["codes"]]
-        return {**encoded, "labels": labels, "length": [len(ids) for ids in encoded["input_ids"]]}
-
-    return notes.map(rows, batched=True, batch_size=100, remove_columns=notes.column_names, desc="Words")
-
-
-def propose(proposer: MSMNFirstStage, notes: Dataset, top_k: int, trainer: Trainer) -> Candidates:
-    """The candidates of a split, a share of its notes on each process."""
-    with trainer.accelerator.split_between_processes(list(notes["text"])) as share:
-        part = proposer.propose(share, top_k)
-    proposals = Candidates.concatenate(gather_object([part]))
-    return Candidates(proposals.codes, proposals.indices, proposals.scores, notes["note_id"])
-
-
-def write_proposals(trainer: Trainer, corpus: Corpus, data: DataArguments) -> dict[str, dict[str, float]]:
-    """Write each split's candidates; returns their recall and the ceiling that they set. On all processes."""
-    metrics = {}
-    proposer = MSMNFirstStage(trainer.model, trainer.processing_class, trainer.args.per_device_eval_batch_size)
-    folder = Path(trainer.args.output_dir)
-    for split, notes in corpus.dataset.items():
-        proposals = propose(proposer, notes, data.propose, trainer)
-        metrics[split] = proposals.candidate_metrics(notes["codes"], CANDIDATES)
-        if trainer.is_world_process_zero():
-            proposals.save(folder / f"{split}_proposals.npz")
-            if data.handover:
-                name = f"{data.corpus}_{PUBLISHED_SPLITS.get(split, split)}_predtop50.txt"
-                write_handover_file(folder / name, proposals.top(data.handover))
-    return metrics
+def fill_words(
+    model: MSMNForICDCoding,
+    tokenizer: MSMNTokenizer,
+    corpus: Corpus,
+    texts: list[str],
+    arguments: ModelArguments,
+    data: DataArguments,
+    training: MSMNTrainingArguments,
+) -> None:
+    """Give a new model its word vectors, and its initial state if it is not random."""
+    vectors = word_vectors(data, texts, arguments.embedding_size, training)
+    filled = fill_word_embedding(model, tokenizer, vectors)
+    logger.info("%d words, %d of them with a vector of %d texts.", len(tokenizer), filled, len(texts))
+    if arguments.initialize_from_names:
+        set_initial_state(model, tokenizer, corpus.dataset["train"])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -246,28 +206,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     arguments, data, training = parse_arguments(argv)
-    set_up(training, "docs/msmn.md")
+    set_up(training)
     logging.getLogger("gensim").setLevel(logging.WARNING)
     settings = run_settings(training, arguments, data)
-    checkpoint = checkpoint_to_resume(training.output_dir, settings)
-    judge = ICDMetrics(threshold_metric=arguments.threshold_metric)  # here, so that a wrong name costs no training
-    with training.main_process_first(desc="building the corpus"):
-        corpus, texts = read_texts(data)
+    with argument_errors(COMMAND):
+        checkpoint = checkpoint_to_resume(training.output_dir, settings)
+        # Here, so that a wrong name costs no training.
+        evaluation = ICDMetrics(threshold_metric=arguments.threshold_metric)
+        with training.main_process_first(desc="building the corpus"):
+            corpus, texts = read_texts(data)
+        model, tokenizer = make_model(arguments, data, corpus, texts)
     logger.info(
         "%s: %d codes; notes: %s",
         data.corpus,
         len(corpus.code_set),
         ", ".join(f"{len(notes)} {split}" for split, notes in corpus.dataset.items()),
     )
-    model, tokenizer = make_model(arguments, data, corpus, texts)
     if training.should_save:
         write_settings(training, settings)
     if checkpoint is None:
-        vectors = word_vectors(data, texts, arguments.embedding_size, training)
-        filled = fill_word_embedding(model, tokenizer, vectors)
-        logger.info("%d words, %d of them with a vector of %d texts.", len(tokenizer), filled, len(texts))
-        if arguments.start_as_matcher:
-            begin(model, tokenizer, corpus.dataset["train"])
+        fill_words(model, tokenizer, corpus, texts, arguments, data, training)
     with training.main_process_first(desc="splitting the notes into words"):
         rows = {split: note_rows(notes, tokenizer, corpus.code_set) for split, notes in corpus.dataset.items()}
     logger.info("Training %s parameters.", f"{model.num_parameters():,}")
@@ -278,34 +236,48 @@ def main(argv: Sequence[str] | None = None) -> None:
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         processing_class=tokenizer,
-        compute_metrics=judge,
+        compute_metrics=evaluation,
         callbacks=[KeepEvaluationOrder()],
     )
-    clock = time.monotonic()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trained = round(time.monotonic() - clock, 1)
+    seconds = timed_training(trainer, checkpoint)
+    report(trainer, evaluation, corpus, rows, data, settings, seconds, started, argv)
 
-    split = "test" if "test" in rows else "validation"
-    model.config.threshold = threshold = validation_threshold(trainer)
-    scores, labels = judge.scores_and_labels(trainer.predict(rows[split]))
+
+def report(
+    trainer: Trainer,
+    evaluation: ICDMetrics,
+    corpus: Corpus,
+    rows: dict[str, Dataset],
+    data: DataArguments,
+    settings: dict[str, object],
+    seconds: float,
+    started: float,
+    argv: Sequence[str],
+) -> None:
+    """Evaluate, write model, candidates and report. To be called on all processes."""
+    split, model = "test" if "test" in rows else "validation", trainer.model
+    model.config.threshold = validation_threshold(trainer)
+    scores, labels = evaluation.scores_and_labels(trainer.predict(rows[split]))
     trainer.save_model()
-    candidates = write_proposals(trainer, corpus, data) if data.propose else {}
+    recall = {}
+    if data.num_candidates:
+        recall = write_candidates(trainer, corpus.dataset, data.num_candidates, data.handover, data.corpus)
     if not trainer.is_world_process_zero():
         return
-    corpus.code_set.to_json(Path(training.output_dir, "code_set.json"))
+    corpus.code_set.to_json(Path(trainer.args.output_dir, "code_set.json"))
     record = {
-        **{f"{name}_{key}": value for name, metrics in candidates.items() for key, value in metrics.items()},
+        **{f"{name}_{key}": value for name, metrics in recall.items() for key, value in metrics.items()},
         "trainable_parameters": model.num_parameters(only_trainable=True),
-        "vocabulary": len(tokenizer),
-        "training_seconds": trained,
-        "command": " ".join(["kept-hf train-msmn", *argv]),
+        "vocabulary": len(trainer.processing_class),
+        "training_seconds": round(seconds, 1),
+        "command": " ".join([f"kept-hf {COMMAND}", *argv]),
         "settings": settings,
     }
-    evaluated = EvaluatedSplit(split, scores, labels, threshold, judge.find_threshold)
-    write_report(training, corpus, evaluated, record, started, by_frequency=True)
-    if candidates:
+    evaluated = EvaluatedSplit(split, scores, labels, model.config.threshold, evaluation.find_threshold)
+    write_report(trainer.args, corpus, evaluated, record, started, by_frequency=True)
+    if recall:
         print("Candidates")
-        print(format_table([{"split": name, **metrics} for name, metrics in candidates.items()]))
+        print(format_table([{"split": name, **metrics} for name, metrics in recall.items()]))
 
 
 if __name__ == "__main__":

@@ -32,11 +32,14 @@ def joint_license(*licenses: str | None) -> str | None:
         'PhysioNet Credentialed Health Data License 1.5.0'
         >>> joint_license(None, "cc-by-4.0", "apache-2.0", "cc-by-4.0")
         'cc-by-4.0; apache-2.0'
+        >>> joint_license("cc-by-4.0; apache-2.0", "apache-2.0")
+        'cc-by-4.0; apache-2.0'
     """
     for license in RESTRICTED:
         if license in licenses:
             return license
-    return "; ".join(dict.fromkeys(license for license in licenses if license)) or None
+    single = [part for license in licenses if license for part in license.split("; ")]
+    return "; ".join(dict.fromkeys(single)) or None
 
 
 def license_metadata(license: str) -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..training.run import write_results
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,4 +38,4 @@ def write_run(
     if draw_pictures is not None:
         draw_pictures(folder)
     make_card(folder, results=results).save(folder / "README.md")
-    (folder / "all_results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_results(folder, results)

@@ -56,12 +56,12 @@ def write_report(
 ) -> dict[str, object]:
     """Evaluate the scores of a split, write the report into `training.output_dir` and print its table.
 
-    The report also has what the codes' frequencies in training reach alone. `all_results.json` is written last: a
-    folder that has it holds a finished run.
+    Where the corpus has train and validation notes, the report also has what the codes' frequencies in training reach
+    alone. `all_results.json` is written last: a folder that has it holds a finished run.
 
     Args:
         training: of the run.
-        corpus: with the training notes, the validation notes and those of the evaluated split.
+        corpus: with the notes of the evaluated split.
         evaluated: the scores of that split.
         record: further entries of `all_results.json`.
         started: `time.time()` when the run began.
@@ -74,27 +74,31 @@ def write_report(
     """
     folder = Path(training.output_dir)
     (folder / RESULTS_FILE).unlink(missing_ok=True)  # of an earlier run in this folder
-    counts = training_counts(corpus)
-    frequency = np.array([counts[code] for code in corpus.code_set], dtype=np.float32)
+    # A corpus of test notes alone does not say how frequent its codes are.
+    counts = training_counts(corpus) if "train" in corpus.dataset else {}
+    frequency = np.array([counts.get(code, 0) for code in corpus.code_set], dtype=np.float32)
     metrics = icd_metrics(evaluated.scores, evaluated.labels, threshold=evaluated.threshold)
-    frequency_metrics = _frequency_metrics(corpus, evaluated, frequency)
+    frequency_metrics = None
+    if {"train", "validation"} <= set(corpus.dataset):
+        frequency_metrics = _frequency_metrics(corpus, evaluated, frequency)
     per_code = per_code_metrics(evaluated.scores, evaluated.labels, evaluated.threshold)
 
     _write_files(folder, corpus, evaluated, counts, max_codes)
     _draw_pictures(folder, evaluated, per_code, frequency.astype(int))
-    _print_tables(corpus, evaluated, {"training frequency": frequency_metrics, "this model": metrics})
+    systems = {} if frequency_metrics is None else {"training frequency": frequency_metrics}
+    _print_tables(corpus, evaluated, {**systems, "this model": metrics})
     if by_frequency:
         print("\nF1 by how often a code occurs in training")
         print(format_table(f1_by_band(frequency.astype(int), per_code["support"], per_code["f1"])))
 
     results = {
         **{f"{evaluated.name}_{name}": value for name, value in metrics.items()},
-        **{f"frequency_{name}": value for name, value in frequency_metrics.items()},
+        **{f"frequency_{name}": value for name, value in (frequency_metrics or {}).items()},
         **_circumstances(training, corpus, evaluated, started),
         **record,
     }
     (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(f"Wrote the model, its predictions and the report to {folder} in {time.time() - started:.0f} s.")
+    print(f"Wrote predictions and report to {folder} in {time.time() - started:.0f} s.")
     return results
 
 

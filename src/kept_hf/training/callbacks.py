@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from transformers import TrainerCallback
-
-if TYPE_CHECKING:
-    pass
 
 
 class KeepEvaluationOrder(TrainerCallback):

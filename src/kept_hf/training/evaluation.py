@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from datasets import Dataset
 from transformers import EvalPrediction, Trainer
+from transformers.trainer_utils import PredictionOutput
 
 from ..metrics import best_macro_f1_threshold, best_micro_f1_threshold, icd_metrics
 from ..models.processing_kept import KeptProcessor
 from .rows import CandidatePrompts
-
-if TYPE_CHECKING:
-    pass
 
 THRESHOLD_SEARCHES = {"f1_micro": best_micro_f1_threshold, "f1_macro": best_macro_f1_threshold}
 """Metric → the search for the threshold that maximises it."""
@@ -21,7 +18,7 @@ THRESHOLD_SEARCHES = {"f1_micro": best_micro_f1_threshold, "f1_macro": best_macr
 class ICDMetrics:
     """`compute_metrics` for the Trainer: a row of scores per note, threshold tuned on the split that is evaluated.
 
-    For choosing an epoch on the validation split. The test split is judged at the threshold of the validation split:
+    For choosing an epoch on the validation split. The test split is evaluated at the threshold of the validation split:
     see `icd_metrics`.
 
     Args:
@@ -76,3 +73,12 @@ def validation_threshold(trainer: Trainer) -> float:
     if evaluations and evaluations[-1]["step"] == trainer.state.global_step:
         return evaluations[-1]["eval_threshold"]
     return trainer.evaluate()["eval_threshold"]
+
+
+def predict_without_metrics(trainer: Trainer, rows: Dataset) -> PredictionOutput:
+    """`trainer.predict` for rows that its `compute_metrics` was not made for. Call this on all processes."""
+    compute_metrics, trainer.compute_metrics = trainer.compute_metrics, None
+    try:
+        return trainer.predict(rows)
+    finally:
+        trainer.compute_metrics = compute_metrics

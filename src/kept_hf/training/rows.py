@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset
@@ -14,9 +13,6 @@ from ..candidates.candidates import Candidates
 from ..models.processing_kept import TRUNCATION_MESSAGE, KeptProcessor
 from ..models.prompting import sample_codes
 from ..reranking import in_code_set, label_matrix, mixed_order, published_fill
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 

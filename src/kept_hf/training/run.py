@@ -1,40 +1,37 @@
-"""What the pretraining commands share: recipe and command line, the model to start from, the time limit, the record."""
+"""The frame of every training command: set-up, settings, resuming, training with an evaluation, the record."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import logging
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    HfArgumentParser,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import Trainer, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
 
-from ..models.modeling_kept_longformer import KeptLongformerForMaskedLM
-from .conversion import BERT_LIKE, convert_to_kept_longformer, converted_to
 from .hardware import allowed_cores, keep_freed_memory, peak_memory_gb, use_all_cores
 from .time_limit import TimeLimit
-from .weights import PACKAGED_WEIGHTS, weights_path
 
+logger = logging.getLogger(__name__)
 TRAINER_SETTINGS = (
     "num_train_epochs",
     "max_steps",
     "learning_rate",
     "lr_scheduler_type",
+    "lr_scheduler_kwargs",
     "warmup_steps",
     "weight_decay",
+    "optim",
+    "adam_beta1",
+    "adam_beta2",
     "adam_epsilon",
     "max_grad_norm",
     "per_device_train_batch_size",
@@ -46,159 +43,210 @@ TRAINER_SETTINGS = (
 )
 """What of the Trainer's arguments makes a run another one."""
 
+PACKAGES = ("kept-hf", "torch", "transformers", "datasets")
+"""Whose versions the record of a run has."""
+
+NO_RESUME = "a run resumes from its last checkpoint when it is started again with the same --output_dir"
+NO_PUSH = "publish the finished run with kept-hf push, which adds a card"
+UNUSED_OPTIONS = {
+    "do_train": "kept-hf evaluate evaluates a finished run without training",
+    "do_eval": "kept-hf evaluate evaluates a finished run, and --eval_strategy says when training is evaluated",
+    "do_predict": "kept-hf evaluate writes predictions for a split of a corpus, kept-hf predict for other notes",
+    "resume_from_checkpoint": NO_RESUME,
+    "push_to_hub": NO_PUSH,
+    "hub_model_id": NO_PUSH,
+    "hub_strategy": NO_PUSH,
+    "hub_token": NO_PUSH,
+    "hub_private_repo": NO_PUSH,
+    "hub_always_push": NO_PUSH,
+    "hub_revision": NO_PUSH,
+}
+"""Arguments of the Trainer that the commands refuse, since they would have no effect, or leave out a card → what to do
+instead."""
+
 
 @dataclass
-class PretrainingArguments(TrainingArguments):
-    """The Trainer's own arguments, with the defaults of pretraining."""
+class RunArguments(TrainingArguments):
+    """The Trainer's own arguments, with defaults of all training commands."""
 
-    learning_rate: float = field(default=5e-5, metadata={"help": "See transformers."})
-    weight_decay: float = field(default=0.01, metadata={"help": "See transformers."})
-    adam_epsilon: float = field(default=1e-5, metadata={"help": "See transformers."})
-    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept."})
-    # The time that a resumed run has left.
-    restore_callback_states_from_checkpoint: bool = field(default=True, metadata={"help": "See transformers."})
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See transformers."})
-    logging_steps: float = field(default=50, metadata={"help": "See transformers."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept, beside the best if any."})
     report_to: str = field(default="none", metadata={"help": "See transformers."})
     use_cpu: bool = field(default=not torch.cuda.is_available(), metadata={"help": "Train on the CPU."})
 
 
 @dataclass
-class EncoderArguments:
-    """The model to start from."""
+class PretrainingArguments(RunArguments):
+    """The Trainer's own arguments, with the defaults of pretraining."""
 
-    model_name_or_path: str = field(
-        default=PACKAGED_WEIGHTS,
-        metadata={
-            "help": "Folder or model id: what another command wrote, a KEPT or Longformer checkpoint, or a BERT or "
-            f"RoBERTa, which is converted. {PACKAGED_WEIGHTS} stands for the weights of that Python package."
-        },
-    )
-    model_max_length: int = field(default=1024, metadata={"help": "Positions of a converted model."})
-    attention_window: int = field(default=512, metadata={"help": "Local attention of a converted model."})
-    position_period: int | None = field(
-        default=None, metadata={"help": "Repeat the first n positions of a converted model. By default all."}
-    )
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
-    attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "By default the checkpoint's."})
+    learning_rate: float = field(default=5e-5, metadata={"help": "See transformers."})
+    weight_decay: float = field(default=0.01, metadata={"help": "See transformers."})
+    adam_epsilon: float = field(default=1e-5, metadata={"help": "See transformers."})
+    # The time that a resumed run has left.
+    restore_callback_states_from_checkpoint: bool = field(default=True, metadata={"help": "See transformers."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "See transformers."})
+    logging_steps: float = field(default=50, metadata={"help": "See transformers."})
 
 
-def fit_to_time(parser: HfArgumentParser, max_minutes: float | None, training: TrainingArguments) -> float | None:
-    """Let nothing but the time end the training, if there is a limit; the Trainer's options do otherwise.
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run left.
 
-    Returns:
-        The minutes, None for 0.
+    Attributes:
+        folder: with the model and the report.
+        split: that was evaluated.
+        threshold: at which codes are assigned.
+        results: content of `all_results.json`; None on all processes but the first.
     """
-    if not max_minutes:
-        return None
-    if 0 < training.warmup_steps < 1:
-        parser.error(
-            f"warmup_steps={training.warmup_steps} is a share of the steps, whose number max_minutes leaves open; "
-            "pass a number of steps."
-        )
-    training.lr_scheduler_type = "constant_with_warmup"  # TimeLimit lets it fall
-    training.num_train_epochs = 100_000
-    return max_minutes
+
+    folder: Path
+    split: str
+    threshold: float
+    results: dict[str, object] | None
 
 
-def set_up(training: TrainingArguments, document: str) -> None:
+def set_up(training: TrainingArguments) -> None:
     """Messages of the first process only, the machine's cores and memory, the seed.
 
     Raises:
-        SystemExit: the Trainer is to push, which would leave out the card.
+        ValueError: the Trainer is to push, which would leave out the card.
     """
+    if training.push_to_hub:
+        raise ValueError(f"push_to_hub=True has no place here: {NO_PUSH}.")
     logging.basicConfig(format="%(message)s", level=logging.INFO if training.should_log else logging.ERROR)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if training.use_cpu:
         use_all_cores()
         keep_freed_memory()
-    if training.push_to_hub:
-        raise SystemExit(f"push_to_hub=True: publish the finished run, after a look at its card ({document}).")
     set_seed(training.seed)
 
 
 def run_settings(training: TrainingArguments, *arguments: object) -> dict[str, object]:
     """The fields of the command's own dataclasses, and `TRAINER_SETTINGS`: for `settings.json`."""
-    settings = {name: value for one in arguments for name, value in dataclasses.asdict(one).items()}
-    settings |= {name: getattr(training, name) for name in TRAINER_SETTINGS}
-    settings["lr_scheduler_type"] = str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type))
+    settings = {name: value for fields in arguments for name, value in dataclasses.asdict(fields).items()}
+    for name in TRAINER_SETTINGS:
+        value = getattr(training, name)
+        settings[name] = value.value if isinstance(value, Enum) else value
     return settings
 
 
 def write_settings(training: TrainingArguments, settings: Mapping[str, object]) -> None:
     """Write `settings.json`, which `checkpoint_to_resume` reads. Call this on the first process."""
-    folder = Path(training.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    _write_json(Path(training.output_dir, "settings.json"), settings)
 
 
-def load_base(
-    model_class: type[KeptLongformerForMaskedLM], arguments: EncoderArguments, **options: object
-) -> tuple[KeptLongformerForMaskedLM, PreTrainedTokenizerBase]:
-    """The model to start from, in float32, and its tokenizer.
+def checkpoint_to_resume(output_dir: str | os.PathLike, settings: Mapping[str, object]) -> str | None:
+    """The last checkpoint of a run's folder, if there is one.
+
+    Raises:
+        ValueError: the folder's `settings.json` is that of a run with other settings.
+    """
+    folder = Path(output_dir)
+    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if checkpoint is None:
+        return None
+    saved = folder / "settings.json"
+    before = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
+    changed = [name for name in settings if before.get(name) != settings[name]]
+    if changed:
+        raise ValueError(
+            f"output_dir={folder} holds checkpoints of a run with other settings ("
+            + ", ".join(f"{name}: {before.get(name)!r} before, {settings[name]!r} now" for name in changed[:5])
+            + "). Pass another --output_dir, or delete them."
+        )
+    logger.info("Resuming from %s.", checkpoint)
+    return checkpoint
+
+
+def require_splits(splits: Collection[str], corpus: str, codes: str) -> None:
+    """Check that there are notes to train on, and to choose an epoch and a threshold on.
 
     Args:
-        model_class: with the parameters of [`KeptLongformerForMaskedLM`].
-        arguments: what to load. Without a `model_max_length`, a converted model gets 1,024 positions.
-        options: further fields of its configuration, and arguments of the model.
+        splits: that the corpus has with these codes.
+        corpus, codes: for the message.
+
+    Raises:
+        ValueError: train or validation is missing.
     """
-    path = weights_path(arguments.model_name_or_path)
-    dropout = {
-        name: value
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
-        if (value := getattr(arguments, name)) is not None
-    }
-    if AutoConfig.from_pretrained(path).model_type not in BERT_LIKE:
-        model = model_class.from_pretrained(path, dtype=torch.float32, **dropout, **options)
-        return model, AutoTokenizer.from_pretrained(path)
-    converted, tokenizer = convert_to_kept_longformer(
-        path, arguments.model_max_length or 1024, arguments.attention_window, arguments.position_period
-    )
-    return converted_to(model_class, converted, **dropout, **options), tokenizer
+    missing = [split for split in ("train", "validation") if split not in splits]
+    if missing:
+        raise ValueError(
+            f"corpus={corpus} with codes={codes} has the splits {', '.join(splits)}; training also needs "
+            f"{' and '.join(missing)}: add the folder, or choose other codes."
+        )
 
 
-def train_and_judge(
-    trainer: Trainer, settings: Mapping[str, object], checkpoint: str | None, judged: Callable[[dict], dict]
+def train_and_evaluate(
+    trainer: Trainer,
+    settings: Mapping[str, object],
+    checkpoint: str | None,
+    chosen_metrics: Callable[[dict], dict],
 ) -> tuple[dict[str, dict], float]:
-    """Write the settings, train, evaluate.
+    """Write the settings, train, and evaluate before and after.
 
-    What the weights that it starts from can do is evaluated within training (`eval_on_start`), since
-    `trainer.evaluate()` before `trainer.train()` would leave several processes without each other's gradients, and say
-    nothing. It is the first entry of the log, which checkpoints hold too.
+    What the initial weights can do is evaluated within training (`eval_on_start`), since `trainer.evaluate()` before
+    `trainer.train()` would leave several processes without each other's gradients, and say nothing. It is the first
+    entry of the log, which checkpoints hold too.
 
     Args:
         trainer: the stock Trainer.
         settings: for `settings.json`.
-        checkpoint: where to go on from.
-        judged: metric names without prefix → those that count.
+        checkpoint: where to resume.
+        chosen_metrics: metric names without prefix → those to report.
 
     Returns:
         Metrics "before" and "after", and seconds of training, those before it was resumed included where it has a
         `TimeLimit`.
     """
     training = trainer.args
-    training.eval_on_start = checkpoint is None
     if training.should_save:
         write_settings(training, settings)
-    clock = time.monotonic()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    limits = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, TimeLimit)]
-    seconds = limits[0].seconds if limits else time.monotonic() - clock
+    eval_on_start = training.eval_on_start
+    training.eval_on_start = checkpoint is None
+    try:
+        seconds = timed_training(trainer, checkpoint)
+    finally:
+        training.eval_on_start = eval_on_start
     after = trainer.evaluate()
     before = next(entry for entry in trainer.state.log_history if "eval_runtime" in entry)
     return {
-        name: judged({key.removeprefix("eval_"): value for key, value in metrics.items()})
+        name: chosen_metrics({key.removeprefix("eval_"): value for key, value in metrics.items()})
         for name, metrics in (("before", before), ("after", after))
     }, seconds
 
 
+def timed_training(trainer: Trainer, checkpoint: str | None) -> float:
+    """Train, from a checkpoint if there is one.
+
+    Returns:
+        Seconds of training, those before it was resumed included where it has a `TimeLimit`.
+    """
+    clock = time.monotonic()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    limits = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, TimeLimit)]
+    return limits[0].seconds if limits else time.monotonic() - clock
+
+
 def run_record(trainer: Trainer, seconds: float, started: float, packages: Sequence[str]) -> dict[str, object]:
-    """How a run was made, for `all_results.json`: steps, time, machine, versions."""
+    """How a run was made, for `all_results.json`: steps, time, machine, versions.
+
+    Args:
+        trainer: after training.
+        seconds: of training.
+        started: `time.time()` when the run began.
+        packages: names of packages whose versions are recorded.
+    """
     training = trainer.args
     return {
         "steps": trainer.state.global_step,
         "rows_per_step": training.train_batch_size * training.gradient_accumulation_steps * training.world_size,
         "training_seconds": round(seconds, 1),
+        **machine_record(training, started, packages),
+    }
+
+
+def machine_record(training: TrainingArguments, started: float, packages: Sequence[str]) -> dict[str, object]:
+    """Time since `started`, machine and versions, for `all_results.json`."""
+    return {
         "seconds": round(time.time() - started, 1),
         "world_size": training.world_size,
         "peak_memory_gb": peak_memory_gb(),
@@ -206,3 +254,13 @@ def run_record(trainer: Trainer, seconds: float, started: float, packages: Seque
         "device": str(training.device),
         "versions": {package: version(package) for package in packages},
     }
+
+
+def write_results(folder: str | os.PathLike, results: Mapping[str, object]) -> None:
+    """Write `all_results.json` last of all: a folder that has it is complete."""
+    _write_json(Path(folder, "all_results.json"), results)
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from typing import TypeVar
 
 import torch
 from torch import distributed
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
+
+
+def fit_to_time(training: Arguments, max_minutes: float | None) -> Arguments:
+    """Arguments with which nothing but the time ends the training, if there is a limit.
+
+    Args:
+        training: the Trainer's own arguments, which stay as they are.
+        max_minutes: the limit; None or 0 for none.
+
+    Raises:
+        ValueError: a warm-up that is a share of the steps, whose number the limit leaves open.
+    """
+    if not max_minutes:
+        return training
+    if 0 < training.warmup_steps < 1:
+        raise ValueError(
+            f"warmup_steps={training.warmup_steps} is a share of the steps, whose number max_minutes leaves open; "
+            "pass a number of steps."
+        )
+    # TimeLimit lets the learning rate fall.
+    return dataclasses.replace(training, lr_scheduler_type="constant_with_warmup", num_train_epochs=100_000)
 
 
 class TimeLimit(TrainerCallback, ExportableState):

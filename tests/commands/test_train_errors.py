@@ -1,0 +1,116 @@
+"""What `kept-hf train` refuses: a line and the exit status 2, before anything is trained."""
+
+from __future__ import annotations
+
+import pytest
+
+from kept_hf.training.checks import check_adapter, check_scorer
+from kept_hf.training.task import read_candidates
+
+
+def refused(run_train, folder, capsys, *options) -> str:
+    """The last line of what a run with these options prints."""
+    with pytest.raises(SystemExit) as error:
+        run_train("--output_dir", folder / "run", *options)
+    assert error.value.code == 2
+    assert not (folder / "run").exists()
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("kept-hf train: error: ")
+    return printed
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--corpus", "mimic9", "codiesp"),
+        ("--preset", "kept-51", "kept-rerank"),
+        ("--codes", "rare51", "rare50"),
+        ("--threshold_metric", "f1", "f1_micro, f1_macro"),
+        ("--max_length", "40", "max_length=40"),
+        ("--peft", "lara", "peft='lara' is unknown; pass one of lora, lora+bias"),
+        ("--trainable", "weihgt", "trainable='weihgt' matches no parameter"),
+        ("--corpus_options", "size=3", "has no option size; it has: seed"),
+        ("--candidates", "test=nowhere.npz", "nowhere.npz"),
+        ("--model_name_or_path", "./nowhere", "nowhere"),
+        ("--global_batch_size", "3", "global_batch_size=3 is not a multiple of the 4 prompts"),
+        ("--recipe", "mimic3", "unrecognized arguments: --recipe mimic3"),
+        ("--num_train_epochs", "many", "argument --num_train_epochs/--num-train-epochs: invalid float value: 'many'"),
+    ],
+)
+def test_choices_that_do_not_fit(run_train, tmp_path, capsys, option, value, expected):
+    assert expected in refused(run_train, tmp_path, capsys, option, value)
+
+
+def test_a_corpus_option_without_a_value(run_train, tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        run_train("--output_dir", tmp_path / "run", "--corpus_options", "rare50")
+    assert "corpus_options has 'rare50'; write name=value" in f"{error.value} {capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        (["--do_train"], "kept-hf evaluate"),
+        (["--do_eval", "True"], "kept-hf evaluate"),
+        (["--do-predict=False"], "kept-hf predict"),
+        (["--do_tr", "True"], "kept-hf evaluate"),
+        (["--push_to_hub"], "kept-hf push"),
+        (["--hub_strategy", "end"], "kept-hf push"),
+        (["--hub_model_id", "me/model"], "kept-hf push"),
+        (["--hub_private_repo", "True"], "kept-hf push"),
+        (["--resume_from_checkpoint", "outputs/checkpoint-4"], "with the same --output_dir"),
+    ],
+)
+def test_options_without_effect(run_train, tmp_path, capsys, option, instead):
+    message = refused(run_train, tmp_path, capsys, *option)
+    assert "it has no effect here" in message and instead in message
+
+
+def test_the_missing_split(run_train, tmp_path, capsys):
+    texts = tmp_path / "codiesp" / "train" / "text_files_en"
+    texts.mkdir(parents=True)
+    (texts / "case-1.txt").write_text("Fever.")
+    for letter in "DPX":
+        (texts.parent / f"train{letter}.tsv").write_text("case-1\tr50.9\n" if letter == "D" else "")
+    options = ["--corpus", "codiesp", "--codes", "all", "--data_dir", tmp_path / "codiesp"]
+    assert "needs validation" in refused(run_train, tmp_path, capsys, *options)
+
+
+def test_an_error_in_training_keeps_its_traceback(run_train, tmp_path, monkeypatch):
+    from kept_hf.commands import train
+
+    def fail(*_):
+        raise ValueError("a mistake in the code")
+
+    monkeypatch.setattr(train, "timed_training", fail)
+    with pytest.raises(ValueError, match="a mistake in the code"):
+        run_train("--output_dir", tmp_path / "run")
+    assert not (tmp_path / "run" / "all_results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--scorer", "both"), "scorer='both' is unknown; pass one of prompting, matching"),
+        (("--scorer", "matching"), "scorer='matching' compares .*--prompt_layout isolated"),
+        (("--similarity_prior", "True"), "similarity_prior=True compares .*--prompt_layout isolated"),
+        (("--scorer", "matching", "--prompt_layout", "isolated", "--peft", "lora"), "peft='lora' is not supported"),
+    ],
+)
+def test_scorers_that_need_something_else(train, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        check_scorer(train.parse_arguments([*arguments, "--use_cpu", "True"])[0])
+
+
+def test_peft_and_trainable_exclude_each_other(train):
+    model, _, _ = train.parse_arguments(["--peft", "lora", "--trainable", "bias", "--use_cpu", "True"])
+    with pytest.raises(
+        ValueError, match=r"peft='lora' and trainable='bias' exclude each other; pass --peft lora\+bias"
+    ):
+        check_adapter(model)
+
+
+@pytest.mark.parametrize("option", ["dev=a.npz", "train", "train="])
+def test_candidates_of_no_split_or_file(option):
+    with pytest.raises(ValueError, match=f"candidates names {option.partition('=')[0]}; write train=FILE, validation="):
+        read_candidates([option])
