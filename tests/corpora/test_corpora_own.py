@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -317,3 +318,11 @@ def test_a_model_is_trained_on_them(tmp_path, tiny_checkpoint, train):
     assert results["notes"] == {"train": 32, "validation": 4, "test": 4} and results["codes"] == 4
     assert results["corpus"]["license"] == UNSTATED and results["settings"]["scorer"] == "matching"
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data_license"] == UNSTATED
+
+
+def test_the_example_of_the_document_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    document = (Path(__file__).parents[2] / "docs" / "own_notes.md").read_text(encoding="utf-8")
+    for program in re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL):
+        exec(program.replace("seed=0)", f"seed=0, cache_dir={str(tmp_path / 'cache')!r})"), {})
+    assert "{'train': 74, 'validation': 8, 'test': 8} ICDCodeSet(6 codes" in capsys.readouterr().out

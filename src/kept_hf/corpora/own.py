@@ -131,8 +131,9 @@ def load(
         >>> from pathlib import Path
         >>> notes = "text,codes\\n" + "".join(f"Note {number} of sepsis.,A41.9\\n" for number in range(20))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "notes.csv")
-        ...     _ = path.write_text(notes)
+        ...     path = os.path.join(folder, "notes.csv")
+        ...     with open(path, "w") as file:
+        ...         _ = file.write(notes)
         ...     corpus = load(cache_dir=folder, data_files=path)
         ...     print({split: len(rows) for split, rows in corpus.dataset.items()}, corpus.code_set.describe("A41.9"))
         {'train': 16, 'validation': 2, 'test': 2} Sepsis, unspecified organism
@@ -285,10 +286,10 @@ def _read_codes(value: object, place: str) -> list[str]:
 
 
 def _report_empty_codes(splits: Mapping[str, Sequence[dict]]) -> None:
-    notes = [note for of_split in splits.values() for note in of_split]
-    empty = sum(not note["codes"] for note in notes)
+    total = sum(map(len, splits.values()))
+    empty = sum(not note["codes"] for notes in splits.values() for note in notes)
     if empty:
-        logger.warning("data_files: %d of %d notes have no code.", empty, len(notes))
+        logger.warning("data_files: %d of %d notes have no code.", empty, total)
 
 
 def _split(notes: Sequence[dict], by_patient: bool, seed: int) -> dict[str, list[dict]]:

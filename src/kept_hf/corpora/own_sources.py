@@ -53,30 +53,36 @@ def find_sources(data_files: object, cache_dir: str | os.PathLike | None = None)
         FileNotFoundError, ValueError: see `kept_hf.corpora.own.load`.
     """
     named = _split_names(data_files)
-    if len(named) == 1 and "" in named:
+    if list(named) == [""]:
         loaded = _open_source(named[""], cache_dir)
-        if isinstance(loaded, Source):
-            return {"": loaded}
-        if len(loaded) == 1:
-            return {"": Source(named[""], *loaded.values())}
-        return {
-            split: Source(f"{named['']} ({name})", rows)
-            for (name, rows), split in zip(loaded.items(), map(_split_name, loaded), strict=True)
-        }
-    sources = {}
-    for split, path in named.items():
-        loaded = _open_source(path, cache_dir)
-        if not isinstance(loaded, Source):
-            by_split = {SPLIT_NAMES.get(name): rows for name, rows in loaded.items()}
-            if split not in by_split and len(loaded) > 1:
-                raise ValueError(
-                    f"data_files has {split}={path!r}, a data set without a split {split}; it has: {', '.join(loaded)}."
-                )
-            loaded = Source(path, by_split.get(split) or next(iter(loaded.values())))
-        sources[split] = loaded
-    if list(sources) == ["train"]:
-        return {"": sources["train"]}
+        if not isinstance(loaded, Source) and len(loaded) > 1:
+            return _splits_of(named[""], loaded)
+        return {"": loaded if isinstance(loaded, Source) else Source(named[""], *loaded.values())}
+    sources = {split: _source_of_split(split, path, cache_dir) for split, path in named.items()}
+    return {"": sources["train"]} if list(sources) == ["train"] else sources
+
+
+def _splits_of(name: str, loaded: datasets.DatasetDict) -> dict[str, Source]:
+    """The splits that a data set has."""
+    sources = {_split_name(split): Source(f"{name} ({split})", rows) for split, rows in loaded.items()}
+    if len(sources) < len(loaded):
+        raise ValueError(f"data_files has {name!r}, a data set with the splits {', '.join(loaded)}, two of one kind.")
     return sources
+
+
+def _source_of_split(split: str, path: str, cache_dir: str | os.PathLike | None) -> Source:
+    """A table, or the split of a data set with this name, or its only one."""
+    loaded = _open_source(path, cache_dir)
+    if isinstance(loaded, Source):
+        return loaded
+    if len(loaded) == 1:
+        return Source(path, *loaded.values())
+    sources = _splits_of(path, loaded)
+    if split not in sources:
+        raise ValueError(
+            f"data_files has {split}={path!r}, a data set without a split {split}; it has: {', '.join(loaded)}."
+        )
+    return sources[split]
 
 
 def _split_names(data_files: object) -> dict[str, str]:
