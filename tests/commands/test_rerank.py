@@ -124,7 +124,7 @@ def test_all_stages_from_one_command(script, folders, tiny_checkpoint, tmp_path,
         (row,) = (row for row in results["systems"] if row["system"] == system)
         assert row["map"] == pytest.approx(np.mean(runs))
     trained = json.loads((tmp_path / "model-2" / "settings.json").read_text())
-    assert trained["codes_per_prompt"] == 4 and trained["seed"] == 2 and len(trained["proposals"]) == 3
+    assert trained["codes_per_prompt"] == 4 and trained["seed"] == 2 and len(trained["candidates"]) == 3
     evaluated = json.loads((tmp_path / "model-1" / "all_results.json").read_text())
     direct = next(run["metrics"] for run in results["runs"]["KEPT on named"])
     assert evaluated["test_map"] == pytest.approx(direct["map"], abs=1e-4), "train.py evaluates on the same candidates"
