@@ -9,10 +9,10 @@ import difflib
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import NoReturn
 
 from ..pretraining import STAGES
-from ..version import __version__
 
 COMMANDS = {
     "train": "fine-tune a model on coded notes, evaluate it, write its report",
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words and words[0] in ("-h", "--help"):
         print(_usage("kept-hf COMMAND", COMMANDS))
     elif words and words[0] == "--version":
-        print(f"kept-hf {__version__}")
+        print(f"kept-hf {version('kept-hf')}")
     else:
         name, options = _split(words)
         module = importlib.import_module(f"{__package__}.{name.replace(' ', '_').replace('-', '_')}")
