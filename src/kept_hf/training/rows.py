@@ -1,4 +1,4 @@
-"""Rows for the stock Trainer: notes as prompts, and notes asked about candidates of their own."""
+"""Rows for the stock Trainer: notes as prompts about all codes, or about candidates of their own."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def prompt_rows(
         processor: its code set is the task.
         sampled_codes: for training: ask a random part of the codes, this many, all gold codes among them. By default
             every code of the code set is asked, in the processor's groups.
-        draws: rows per note with `sampled_codes`, sets of groups with `proposals` alone, each with codes drawn or
-            shuffled anew.
+        draws: rows per note with `sampled_codes`, sets of groups with `proposals` alone; the codes of each are drawn
+            or shuffled again.
         seed: of the draws.
-        proposals: for training: what a first stage proposes for these notes, or for more of them, then with `note_ids`
+        proposals: for training: candidates of a first stage for these notes, or for more of them, then with `note_ids`
             as in the column `note_id`. With `sampled_codes` hard negatives come from them. Without, the candidates are
             shuffled and asked in groups of `processor.codes_per_prompt`, as published; in the isolated layout all in
             one row. For evaluation see [`CandidatePrompts`].
         hard_negatives: see [`kept_hf.models.prompting.sample_codes`].
-        add_gold: without `sampled_codes`: ask the gold codes that were not proposed, too. The published training does
-            not.
+        add_gold: without `sampled_codes`: also ask about gold codes that are not among the candidates. The published
+            training does not.
 
     Returns:
-        Rows with the model's inputs, `labels` and `length`, in the order of the notes. How many notes were cut is
-        logged.
+        Rows with the model's inputs, `labels` and `length`, in the order of the notes. How many notes were
+        truncated is logged.
 
     Raises:
         ValueError: no notes, or proposals that do not fit them.
@@ -58,7 +58,7 @@ def prompt_rows(
     if proposals is not None:
         proposals = in_code_set(_for_notes(proposals, notes), processor.code_set)
 
-    def drawn(gold: Sequence[str], index: int, draw: int) -> list[str]:
+    def codes_to_ask(gold: Sequence[str], index: int, draw: int) -> list[str]:
         generator = random.Random(f"{seed} {index} {draw}")
         proposed = () if proposals is None else proposals.codes_of(index)
         if sampled_codes is not None:
@@ -71,7 +71,7 @@ def prompt_rows(
     if proposals is not None and sampled_codes is None:
         # A note without candidates has nothing to teach.
         numbers = proposals.num_candidates
-        taught = [note for note, gold in enumerate(notes["codes"]) if numbers[note] or drawn(gold, note, 0)]
+        taught = [note for note, gold in enumerate(notes["codes"]) if numbers[note] or codes_to_ask(gold, note, 0)]
         notes, proposals = notes.select(taught), proposals.take(taught)
         if not taught:
             raise ValueError("proposals has no candidate for any of these notes.")
@@ -80,8 +80,10 @@ def prompt_rows(
         texts, gold, asked = batch["text"], batch["codes"], batch.get("asked")
         if sampled_codes is not None or proposals is not None:
             texts, gold = ([value for value in values for _ in range(draws)] for values in (texts, gold))
-            places = [(index, draw) for index in indices for draw in range(draws)]
-            asked = [drawn(of_note, *place) for of_note, place in zip(gold, places, strict=True)]
+            positions = [(index, draw) for index in indices for draw in range(draws)]
+            asked = [
+                codes_to_ask(gold_codes, index, draw) for gold_codes, (index, draw) in zip(gold, positions, strict=True)
+            ]
         features = processor(texts, codes=asked, gold_codes=gold, return_cut=True)
         return {**features, "length": [len(ids) for ids in features["input_ids"]]}
 
@@ -95,9 +97,9 @@ def prompt_rows(
 
 
 class CandidatePrompts:
-    """Evaluation with the Trainer where each note is asked about candidates of its own.
+    """Evaluation with the Trainer where the prompts of each note ask about its own candidates.
 
-    The codes that were not proposed are not asked, gold or not: they get the published fill value, and count.
+    Other codes are not asked about, gold or not: they get the published fill value, and count.
 
     Args:
         notes: columns `text` and `codes`.
@@ -155,7 +157,7 @@ class CandidatePrompts:
 
 
 def _for_notes(proposals: Candidates, notes: Dataset) -> Candidates:
-    """The proposals of these notes: by their ids, or by their place where there are none."""
+    """The candidates of these notes: by their ids, or by their position where there are none."""
     if proposals.note_ids is not None and "note_id" in notes.column_names:
         return proposals.for_notes(notes["note_id"])
     if len(proposals) != len(notes):
