@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ...knowledge import TermGraph
 
 QUERY_KINDS = ("held_out_synonym", "trained_abbreviation", "held_out_abbreviation")
-"""What is linked. Held-out names are not trained on. Most abbreviations cannot be guessed by who has not seen them."""
+"""What is linked. Held-out names are not trained on. Most abbreviations cannot be guessed."""
 TOP = (1, 5)
 FARTHEST = 6
 """Tree distances of the rank correlation are told up to this one; it also stands for strangers."""

@@ -1,4 +1,4 @@
-"""What zero-shot pretraining is evaluated on: prompts about held-out concepts, and notes whose labels it never saw."""
+"""What zero-shot pretraining is evaluated on: prompts about held-out concepts, and notes that it has no labels of."""
 
 from __future__ import annotations
 
