@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import randomize
 from datasets import Dataset
+from tiny import randomize
 from transformers import EvalPrediction
 
 from kept_hf import ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor, StaleCacheError

@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import randomize
 from sklearn.feature_extraction.text import TfidfVectorizer
+from tiny import randomize
 from transformers import BertConfig, BertModel
 
 from kept_hf import ICDCodeSet, KeptLongformerModel

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import randomize
+from tiny import randomize
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import LongformerConfig, LongformerModel
 

@@ -3,9 +3,9 @@ import hashlib
 
 import pytest
 import torch
-from conftest import randomize
 from safetensors.torch import save_file
 from test_isolated_layout import BLOCKS, CODES, NOTES, close, padded
+from tiny import randomize
 
 from kept_hf import KeptLongformerForICDPrompting
 from kept_hf.models.caches import CodeCache, NoteCache, StaleCacheError

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import randomize
+from tiny import randomize
 from torch.nn.functional import cross_entropy
 from transformers.utils import logging as transformers_logging
 

@@ -4,8 +4,8 @@ import warnings
 
 import pytest
 import torch
-from conftest import randomize
 from datasets import Dataset
+from tiny import randomize
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoConfig,

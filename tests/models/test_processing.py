@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import CODES
+from tiny import CODES
 from transformers import AutoProcessor, BatchEncoding
 
 from kept_hf import ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import randomize
 from test_isolated_layout import BLOCKS, CODES, NOTES, close, isolated_batch, padded, reference_score
+from tiny import randomize
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments, pipeline
 

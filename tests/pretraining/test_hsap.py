@@ -7,9 +7,9 @@ from datetime import timedelta
 import numpy as np
 import pytest
 import torch
-from conftest import randomize
 from pytorch_metric_learning.losses import MultiSimilarityLoss
 from pytorch_metric_learning.miners import TripletMarginMiner
+from tiny import randomize
 from torch import distributed, multiprocessing
 
 from kept_hf import KeptLongformerConfig, KeptLongformerForICDPrompting, KeptLongformerForMaskedLM

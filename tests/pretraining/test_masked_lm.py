@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import SENTENCES, randomize
+from tiny import SENTENCES, randomize
 from transformers import EvalPrediction
 
 from kept_hf import DataCollatorForICDPrompting, KeptLongformerForMaskedLM

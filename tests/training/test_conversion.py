@@ -3,7 +3,7 @@ import json
 
 import pytest
 import torch
-from conftest import randomize
+from tiny import randomize
 from torch.nn.functional import gelu, layer_norm
 from transformers import (
     AutoModelForMaskedLM,

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 
 from ..models.code_set import ICDCodeSet
+from ..models.tensor_file import add_tensors
 from .candidates import Candidates
 from .definition import NotesStage, StageInputs, default_device
 from .pooling import check_pooling, pool
@@ -121,9 +122,7 @@ class DenseRetriever:
         """Hash of all that the vectors depend on: tokens, pooling, settings and weights of the model."""
         digest = hashlib.sha256(repr((self._tokens(names)["input_ids"], self.pooling)).encode())
         digest.update(self.model.config.to_json_string().encode())
-        for name, tensor in self.model.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        add_tensors(digest, self.model.state_dict().items())
         return digest.hexdigest()
 
 

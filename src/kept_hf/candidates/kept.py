@@ -78,7 +78,7 @@ class KeptFirstStage:
         if self.processor.prompt_layout != "isolated":
             raise ValueError(
                 f"prompt_layout={self.processor.prompt_layout!r}: each group of codes would take a pass over each "
-                "note; pass proposals to rerank(...), or take a model of the isolated layout."
+                "note; pass candidates to rerank(...), or take a model of the isolated layout."
             )
         check_notes(notes, batch_size=self.batch_size)
         order, parts = longest_first(notes), []

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from .mask_attention import GlobalStates
-from .tensor_file import tensor_file
+from .tensor_file import add_tensors, tensor_file
 
 FORMAT = "kept-hf 1"
 
@@ -46,9 +46,7 @@ def weights_fingerprint(encoder: nn.Module) -> str:
     known = getattr(encoder, "_known_fingerprint", None)
     if known is None or known[0] != state:
         digest = hashlib.sha256(state[0].encode())
-        for name, parameter in parameters:
-            digest.update(f"{name} {parameter.dtype} {tuple(parameter.shape)}".encode())
-            digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        add_tensors(digest, parameters)
         encoder._known_fingerprint = known = state, digest.hexdigest()
     return known[1]
 

@@ -1,15 +1,35 @@
-"""Safetensors files that are written in parts: what is larger than the memory."""
+"""Tensors as bytes: safetensors files that are written in parts, and hashes."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 import torch
 
 NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
+
+
+def add_tensors(digest, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Add tensors with their names to a hash.
+
+    Args:
+        digest: of `hashlib`.
+        tensors: such as `model.named_parameters()`.
+
+    Examples:
+        >>> import hashlib
+        >>> one, other = hashlib.sha256(), hashlib.sha256()
+        >>> add_tensors(one, [("weight", torch.zeros(2))])
+        >>> add_tensors(other, [("weight", torch.zeros(2, 1))])
+        >>> one.hexdigest() == other.hexdigest()
+        False
+    """
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
 
 
 @contextmanager

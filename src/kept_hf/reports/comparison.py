@@ -13,10 +13,7 @@ from ..corpora.selection import training_counts
 from ..metrics import best_micro_f1_threshold, icd_metrics, per_code_metrics
 from ..reranking import fuse, label_matrix, published_fill, tune_fusion
 from .bands import f1_by_band
-from .figures import new_figure
-
-COLORS = ["#1f5a94", "#c8501e", "#2e8b57", "#8a5aa8", "#b8860b", "#7f7f7f", "#d4629b", "#17a2b8", "#6b4f3a", "#20262e"]
-"""Colours of the bars; with more systems than colours they are hatched, too."""
+from .figures import COLORS, new_figure
 
 Fold = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Scores and labels of the notes on which a threshold is tuned, then of those that are evaluated with it."""

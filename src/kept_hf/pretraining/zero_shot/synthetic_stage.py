@@ -38,14 +38,7 @@ def run_synthetic_stage(
         training: of the task that follows; the stage makes its own arguments of it.
     """
     with training.main_process_first(desc="writing synthetic prompts"):
-        processor = KeptProcessor(
-            processor.tokenizer,
-            ICDCodeSet.from_icd10cm(),
-            processor.preset,
-            processor.max_length,
-            processor.global_attention_stride,
-            prompt_layout=processor.prompt_layout,
-        )
+        processor = processor.for_codes(ICDCodeSet.from_icd10cm())
         rows = synthetic_rows(processor, texts, data, training.seed)
     arguments = stage_arguments(data, training)
     Trainer(model, arguments, data_collator=DataCollatorForICDPrompting(processor), train_dataset=rows).train()
