@@ -33,6 +33,7 @@ class MetricInput(NamedTuple):
     """What the metrics of `kept_hf.metrics.registry.METRICS` are computed from."""
 
     pairs: ScoredPairs
+    threshold: float  # a code is assigned where its score is above it
     counts: Counts  # at the threshold
     ks: list[int]  # without those above the number of codes
 

@@ -69,5 +69,5 @@ def icd_metrics(
     ks, threshold = check_ks(ks), check_threshold(threshold)
     pairs = check_arrays(scores, labels)
     codes = pairs.scores.shape[1]
-    inputs = MetricInput(pairs, count_codes(pairs, threshold), [k for k in ks if k <= codes])
+    inputs = MetricInput(pairs, threshold, count_codes(pairs, threshold), [k for k in ks if k <= codes])
     return {name: float(value) for metric in METRICS for name, value in metric(inputs).items()}
