@@ -32,7 +32,7 @@ def test_each_module_has_a_main(name):
         ([], "kept-hf: name a command"),
         (["trian", "codiesp"], "trian is no command; did you mean train?"),
         (["rank"], "rank is no command; "),
-        (["zzz"], "zzz is no command; choose one of train, pretrain, train-msmn, "),
+        (["zzz"], "zzz is no command; choose one of train, evaluate, predict, pretrain, "),
         (["--seed", "3"], "--seed is no command"),
         (["pretrain"], "name a stage of pretrain: hsap, mlm, zero-shot"),
         (["pretrain", "--seed", "3"], "name a stage of pretrain: hsap, mlm, zero-shot"),

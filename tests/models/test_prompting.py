@@ -19,7 +19,7 @@ KEPT_50, KEPT_RERANK = get_preset("kept-50"), get_preset("kept-rerank")
 
 
 def test_presets():
-    assert list(PRESETS) == ["kept-50", "kept-50-exact", "kept-rerank", "kept-rerank-exact"]
+    assert PRESETS.keys() >= {"kept-50", "kept-50-exact", "kept-rerank", "kept-rerank-exact"}
     for name in ("kept-50", "kept-rerank"):
         ours, exact = get_preset(name), get_preset(f"{name}-exact")
         assert set(ours.section_headers) ^ set(exact.section_headers) == {

@@ -16,15 +16,15 @@ from ..pretraining import STAGES
 
 COMMANDS = {
     "train": "fine-tune a model on coded notes, evaluate it, write its report",
-    **{f"pretrain {stage}": summary for stage, summary in STAGES.items()},
     "evaluate": "evaluate a trained model on a split of a corpus, and write the report",
-    "train-msmn": "train MSMN, a first stage for full code sets",
+    "predict": "print the codes of notes, and write them as JSON lines",
+    **{f"pretrain {stage}": summary for stage, summary in STAGES.items()},
     "propose": "candidates of first stages for the notes of a corpus",
     "rerank": "two stages: candidates of a first stage, scored by KEPT",
-    "predict": "print the codes of notes, and write them as JSON lines",
+    "train-msmn": "train MSMN, a first stage for full code sets",
     "convert": "make a KEPT Longformer of another checkpoint",
-    "push": "publish a model, a corpus or the metric on the Hub",
     "export": "write a corpus as a folder of parquet files",
+    "push": "publish a model, a corpus or the metric on the Hub",
 }
 """Command → what it does. Each is a module of this folder with a function `main(argv)`."""
 

@@ -42,7 +42,7 @@ class PromptPreset:
 
     Args:
         name: its name.
-        separator: what stands after a mask that is not the last.
+        separator: what stands directly after a mask that is not the last, and before a space.
         max_description_words: keep so many words of a description; without it, those before its first comma.
         clean_titles: whether "dr." and "m.d." become "doctor", date headers and dashed rules go.
         note_reserve: tokens of the limit that are kept for the prompt when it is decided whether a note is too long
@@ -67,10 +67,11 @@ _KEPT_RERANK = PromptPreset("kept-rerank", ";", 15, clean_titles=False, note_res
 
 PRESETS = {
     preset.name: preset
-    for published in (_KEPT_50, _KEPT_RERANK)
     for preset in (
-        published,
-        replace(published, name=f"{published.name}-exact", **EXACT_PRESET),
+        _KEPT_50,
+        replace(_KEPT_50, name="kept-50-exact", **EXACT_PRESET),
+        _KEPT_RERANK,
+        replace(_KEPT_RERANK, name="kept-rerank-exact", **EXACT_PRESET),
     )
 }
 """Name → preset. Those named exact repeat the mistakes of the public code too ([`kept_hf.models.published`])."""
