@@ -52,10 +52,12 @@ def load_term_graph(
     if len(set(names)) < len(names):
         raise ValueError(f"sources={sources!r} names a source twice; name each once.")
     paths = {"umls_folder": umls_folder, "icd9_folder": icd9_folder, "csv_file": csv_file}
+    for name in names:
+        argument = SOURCES[name].path_argument
+        if argument is not None and paths[argument] is None:
+            raise ValueError(f"{argument}=None, but sources={sources!r} has {name!r}; say where it lies.")
     for name, source in SOURCES.items():
         path = paths.get(source.path_argument)
-        if name in names and source.path_argument is not None and path is None:
-            raise ValueError(f"{source.path_argument}=None, but sources={sources!r} has {name!r}; say where it lies.")
         if name not in names and path is not None:
             raise ValueError(
                 f"{source.path_argument}={os.fspath(path)!r}, but sources={sources!r} has no {name!r}; add it."
