@@ -324,7 +324,7 @@ def plot_linking(path: str | os.PathLike, results: Mapping[str, Mapping[str, flo
         path: a file that ends in .png, .svg or .pdf.
         results: name ("before", "after") → what `LinkingTask.metrics` gave.
     """
-    figure, (bars, lines) = new_figure(9, 3.6, panels=(3, 2))
+    figure, (bars, lines) = new_figure(11, 3.6, panels=(3, 2))
     keys = [(kind, top) for kind in QUERY_KINDS for top in TOP]
     keys = [key for key in keys if any(f"{key[0]}_accuracy_at_{key[1]}" in metrics for metrics in results.values())]
     width = 0.8 / len(results)
