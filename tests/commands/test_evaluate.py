@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from launching import CODES
 from train_runs import results_of
 
+from kept_hf.candidates.candidates import Candidates
 from kept_hf.commands import evaluate
 
 
@@ -98,3 +103,153 @@ def test_a_model_that_is_nowhere(corpus_options, tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
         evaluate.main([str(tmp_path / "none"), *corpus_options, "--output_dir", str(tmp_path / "report")])
     assert error.value.code == 2 and not (tmp_path / "report").exists()
+
+
+def refusal(capsys, *argv):
+    """The line that a command line is refused with."""
+    with pytest.raises(SystemExit) as error:
+        evaluate.main([str(argument) for argument in argv])
+    assert error.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+SETTINGS = {"model": "run", "corpus": "demo", "split": "test", "codes": "model", "batch_size": 8}
+
+
+def output_folder(folder, **changes):
+    """What is said of a folder for a report."""
+    settings = {**SETTINGS, **changes}
+    return evaluate.output_folder(evaluate.EvaluationArguments(**settings, output_dir=str(folder)), settings)
+
+
+def test_a_report_is_replaced_by_that_of_the_same_evaluation_alone(tmp_path):
+    assert output_folder(tmp_path / "new") == tmp_path / "new"
+    results = tmp_path / "all_results.json"
+    results.write_text(json.dumps({"settings": SETTINGS}))
+    assert output_folder(tmp_path, batch_size=2) == tmp_path
+    for changes in ({"split": "validation"}, {"corpus": "own"}, {"model": "other"}, {"codes": "all"}):
+        with pytest.raises(ValueError, match=r"holds the report of another run .*pass another --output_dir, or delete"):
+            output_folder(tmp_path, **changes)
+    for content in ("{}", "no json", '{"settings": {"seed": 1}}'):
+        results.write_text(content)
+        with pytest.raises(ValueError, match="holds the report of another run"):
+            output_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "settings.json"])
+def test_the_folder_of_a_model_takes_no_report(tmp_path, name):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=f"holds a model or its run .{name}.; pass another --output_dir"):
+        output_folder(tmp_path)
+
+
+def test_a_second_evaluation(trained, corpus_options, tmp_path, capsys):
+    command = [str(trained), *corpus_options, "--output_dir", str(tmp_path / "report")]
+    evaluate.main(command)
+    evaluate.main([*command, "--batch_size", "4"])
+    before = (tmp_path / "report" / "all_results.json").read_text()
+    assert "holds the report of another run" in refusal(capsys, *command, "--split", "validation")
+    assert (tmp_path / "report" / "all_results.json").read_text() == before
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "report"):
+        with pytest.raises(ValueError, match="file is a file; pass a folder"):
+            output_folder(folder)
+
+
+def test_the_corpus_of_the_training():
+    settings = {
+        "corpus": "own",
+        "corpus_options": ["seed=1"],
+        "data_files": ["train=a.csv"],
+        "codes_file": "codes.csv",
+        "data_license": "mit",
+        "data_dir": None,
+    }
+    given = evaluate.EvaluationArguments(model="run")
+    completed = evaluate.complete(given, settings)
+    assert {name: getattr(completed, name) for name in settings} == settings
+    assert evaluate.complete(replace(given, corpus="own"), settings) == completed
+    other_notes = evaluate.complete(replace(given, data_files=["test=b.csv"]), settings)
+    assert other_notes == replace(completed, data_files=["test=b.csv"], data_license=None)
+    assert evaluate.complete(replace(given, corpus="demo"), settings) == replace(given, corpus="demo")
+
+
+def test_without_settings_the_corpus_is_to_be_named(capsys, tmp_path):
+    message = refusal(capsys, tmp_path, "--output_dir", tmp_path / "report")
+    assert "has no settings.json that names the corpus of its training; pass --corpus, one of " in message
+
+
+def test_the_log_says_which_corpus_is_taken(caplog):
+    given = evaluate.EvaluationArguments(model="run")
+    with caplog.at_level("INFO"):
+        evaluate.log_corpus(given, evaluate.complete(given, {"corpus": "mimic3", "corpus_options": ["config=50"]}))
+    assert "Corpus mimic3, split test; from the settings of the model's training: corpus=mimic3" in caplog.text
+    assert "config=50" in caplog.text
+
+
+def test_notes_without_any_of_the_codes(trained, corpus_options, tmp_path, capsys):
+    (tmp_path / "notes.jsonl").write_text('{"text": "Zoster.", "codes": ["B02.9"]}\n')
+    notes = ["--corpus", "own", "--data_files", f"test={tmp_path / 'notes.jsonl'}", *corpus_options[2:]]
+    message = refusal(capsys, trained, *notes, "--output_dir", tmp_path / "report")
+    assert "corpus=own: no note of the split test has any of the 5 codes" in message and "--codes all" in message
+
+
+@pytest.fixture
+def with_candidates(trained, demo_notes, tmp_path):
+    """A run whose settings have candidates of the test split: two of five codes for each note."""
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*", "evaluation-*"))
+    settings = json.loads((trained / "settings.json").read_text())
+    settings["candidates"] = [f"test={tmp_path / 'test.npz'}"]
+    (tmp_path / "run" / "settings.json").write_text(json.dumps(settings))
+    scores = np.tile([2.0, 1.0, *[-np.inf] * 3], (len(demo_notes), 1))
+    Candidates.from_scores(scores, CODES, 2, list(demo_notes)).save(tmp_path / "test.npz")
+    return tmp_path / "run"
+
+
+def test_candidates_of_the_training_are_scored_alone(with_candidates, trained, corpus_options, tmp_path):
+    command = [str(with_candidates), *corpus_options, "--output_dir"]
+    evaluate.main([*command, str(tmp_path / "candidates")])
+    line = json.loads((tmp_path / "candidates" / "predictions.jsonl").read_text().splitlines()[0])
+    scores = {entry["code"]: entry["score"] for entry in line["codes"]}
+    assert len({scores[code] for code in CODES[2:] if code in scores}) <= 1, "the fill value"
+    assert results_of(tmp_path / "candidates")["settings"]["candidates"] == str(tmp_path / "test.npz")
+    evaluate.main([*command, str(tmp_path / "all"), "--candidates", "none"])
+    all_codes = metrics_of(results_of(tmp_path / "all"))
+    assert all_codes == pytest.approx(metrics_of(results_of(trained)), abs=1e-5)
+    assert metrics_of(results_of(tmp_path / "candidates")) != pytest.approx(all_codes, abs=1e-5)
+
+
+def test_candidates_that_cannot_be_taken(with_candidates, corpus_options, tmp_path, capsys):
+    command = [with_candidates, *corpus_options, "--output_dir", tmp_path / "report"]
+    (tmp_path / "codes.txt").write_text(f"{CODES[0]}\n")
+    message = refusal(capsys, *command, "--codes", tmp_path / "codes.txt")
+    assert "not among the 1 codes" in message and "or --candidates none to score all codes" in message
+    message = refusal(capsys, *command, "--corpus", "codiesp")
+    assert "which are for other notes" in message and "--candidates none" in message
+    (tmp_path / "test.npz").unlink()
+    message = refusal(capsys, *command)
+    assert "test.npz, which is no file now" in message and "--candidates none" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--do_train"], "unrecognized arguments: --do_train"),
+        (["extra"], "unrecognized arguments: extra"),
+        (["--batch_size", "0"], "batch_size=0 is less than 1; pass 1 or more"),
+        (["--codes_per_prompt", "-1"], "codes_per_prompt=-1 is less than 1"),
+        (["--codes_per_prompt", "0"], "codes_per_prompt=0 is less than 1"),
+    ],
+)
+def test_options_that_are_no_good(capsys, tmp_path, options, message):
+    assert message in refusal(capsys, tmp_path, *options)
+
+
+def test_an_adapter_alone(tmp_path, capsys):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    message = refusal(capsys, tmp_path / "adapter", "--corpus", "demo")
+    assert f"holds an adapter alone; pass the folder of its run, {tmp_path}" in message

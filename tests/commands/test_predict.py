@@ -149,3 +149,28 @@ def test_it_refuses_before_it_loads_the_model(tmp_path, capsys, name, content, o
     with pytest.raises(SystemExit):
         predict.main(["--model", "nowhere", "--input", str(tmp_path / name), *options])
     assert expected in capsys.readouterr().err
+
+
+def refused_model(model, tmp_path, capsys) -> str:
+    """The line that a model is refused with."""
+    (tmp_path / "note.txt").write_text("Fever")
+    with pytest.raises(SystemExit) as stop:
+        predicted(model, tmp_path / "note.txt", tmp_path / "out.jsonl")
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"kept-hf predict: error: --model {model} ") and "that kept-hf train has fine-tuned" in line
+    return line
+
+
+def test_a_model_of_another_kind(msmn, tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert "is no folder, and no model of the Hub" in refused_model(tmp_path / "nowhere", tmp_path, capsys)
+    assert "is no fine-tuned KEPT model that can be loaded" in refused_model(tmp_path / "empty", tmp_path, capsys)
+    assert "has no KeptProcessor" in refused_model(msmn[0], tmp_path, capsys)
+    assert "has no KeptProcessor" in refused_model(tiny_checkpoint, tmp_path, capsys)
+
+
+def test_a_model_without_codes(tiny_model, roberta_tokenizer, tmp_path, capsys):
+    tiny_model.save_pretrained(tmp_path / "model")
+    KeptProcessor(roberta_tokenizer, max_length=200).save_pretrained(tmp_path / "model")
+    assert "has no codes of its own" in refused_model(tmp_path / "model", tmp_path, capsys)

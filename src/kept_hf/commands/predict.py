@@ -22,6 +22,7 @@ from ..models.code_set import ICDCodeSet
 from ..models.pipeline_icd_coding import ICDCodingPipeline
 from ..reports.files import write_predictions
 from ..tables.note_files import TABLES, read_notes, table_kind
+from .recipe import argument_errors
 
 KEPT_CODES = 50
 """How many of the best-scored codes of a note are written, beside the assigned ones; more if `--top_k` is more."""
@@ -78,6 +79,29 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, lis
     return arguments, note_ids, texts
 
 
+def load_coder(model: str, batch_size: int) -> ICDCodingPipeline:
+    """The pipeline of a fine-tuned model.
+
+    Args:
+        model: folder or model id.
+        batch_size: notes at a time.
+
+    Raises:
+        ValueError: there is none, it is another model, or it has no codes of its own.
+    """
+    expected = "pass the folder, or the id on the Hub, of a model that kept-hf train has fine-tuned"
+    try:
+        coder = pipeline("icd-coding", model=model, batch_size=batch_size)
+    except TypeError as error:  # a tokenizer where the processor is expected
+        raise ValueError(f"--model {model} has no KeptProcessor; {expected}.") from error
+    except (OSError, ValueError) as error:
+        problem = "is no fine-tuned KEPT model" if Path(model).is_dir() else "is no folder, and no model of the Hub"
+        raise ValueError(f"--model {model} {problem} that can be loaded; {expected}. ({error})") from error
+    if coder.processor.code_set is None:
+        raise ValueError(f"--model {model} has no codes of its own; {expected}.")
+    return coder
+
+
 def score_notes(coder: ICDCodingPipeline, texts: Sequence[str], batch_size: int) -> np.ndarray:
     """Scores of shape (notes, codes), in the order of the code set."""
     results = tqdm(coder(text for text in texts), "Notes", len(texts), disable=len(texts) <= batch_size)
@@ -98,7 +122,8 @@ def print_codes(note_id: str, scores: np.ndarray, code_set: ICDCodeSet, threshol
 def main(argv: Sequence[str] | None = None) -> None:
     """Read, predict, print, write."""
     arguments, note_ids, texts = parse_arguments(argv)
-    coder = pipeline("icd-coding", model=arguments.model, batch_size=arguments.batch_size)
+    with argument_errors("predict"):
+        coder = load_coder(arguments.model, arguments.batch_size)
     threshold = coder.model.config.threshold if arguments.threshold is None else arguments.threshold
     code_set = coder.processor.code_set
     scores = score_notes(coder, texts, arguments.batch_size)
