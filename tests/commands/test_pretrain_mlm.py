@@ -320,7 +320,10 @@ def test_arguments_that_do_not_fit(mlm, capsys, arguments, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--corpus", "mimic5"], "name='mimic5' is no known corpus; pass one of: codiesp, demo"),
+        (
+            ["--corpus", "mimic5"],
+            r"name='mimic5' is no known corpus; pass one of: codiesp, demo.*the option --corpus\.",
+        ),
         (["--corpus", "codiesp"], "data_dir=None, but the corpus 'codiesp' is read from a folder"),
         (["--corpus", "demo", "--corpus_options", "seed"], "corpus_options has 'seed'; write name=value"),
         (["--text_files", "nowhere.txt"], "text_files has 'nowhere.txt', which does not exist"),

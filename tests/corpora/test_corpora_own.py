@@ -168,6 +168,49 @@ def test_icd9_codes_are_not_described_as_icd10(tmp_path, caplog):
     assert [code_set.describe(code) for code in code_set] == ["Septicemia", "History of cancer"]
 
 
+def test_codes_that_both_systems_have_are_not_guessed(tmp_path):
+    """V codes alone, and external causes of ICD-9."""
+    for codes in (["V10.3", "V45.81"], ["V10", "V45.81"], ["V10.3", "E880.0"], ["E880"]):
+        path = write(tmp_path / "a.csv", [{**note, "codes": codes} for note in NOTES])
+        with pytest.raises(ValueError, match=rf"^codes_file=None: {len(codes)} of {len(codes)} codes have no desc"):
+            load(tmp_path, path)
+    path = write(tmp_path / "a.csv", [{**note, "codes": ["V10.3"]} for note in NOTES])
+    with pytest.raises(ValueError, match="V codes alone may be of ICD-9 or of ICD-10"):
+        load(tmp_path, path)
+    (tmp_path / "codes.csv").write_text("code,description\nV10.3,History of breast cancer\n")
+    assert load(tmp_path, path, codes_file=tmp_path / "codes.csv").code_set.describe("V10.3").startswith("History")
+
+
+def test_codes_of_icd10_beside_v_codes_and_procedures(tmp_path):
+    path = write(tmp_path / "a.csv", [{**note, "codes": ["V10.3", "I10", "B2111ZZ"]} for note in NOTES])
+    code_set = load(tmp_path, path).code_set
+    assert "pedal cycle" in code_set.describe("V10.3") and code_set.describe("B2111ZZ") == "B2111ZZ"
+
+
+def test_one_content_in_two_splits(tmp_path):
+    rows = without("note_id")
+    path = write(tmp_path / "a.jsonl", rows)
+    files = {"train": path, "test": write(tmp_path / "b.jsonl", rows[::-1])}
+    with pytest.raises(ValueError, match="data_files has the same notes for train and test; pass other notes"):
+        load(tmp_path, files)
+    (tmp_path / "link.jsonl").symlink_to(path)
+    with pytest.raises(ValueError, match="has one file in two splits"):
+        load(tmp_path, {"train": path, "test": tmp_path / "link.jsonl"})
+
+
+def test_patients_in_some_files_only(tmp_path, caplog):
+    files = {"train": write(tmp_path / "a.jsonl", NOTES[:20])}
+    files["test"] = write(tmp_path / "b.jsonl", without("patient_id", NOTES[20:]))
+    assert "subject_id" not in load(tmp_path, files).dataset["train"].column_names
+    assert "a column with the patient for train only: whether a patient is in more than one split" in caplog.text
+
+
+def test_parquet_with_binary_text(tmp_path):
+    path = write(tmp_path / "a.parquet", [{"text": b"Seen.", "codes": ["I10"]}])
+    with pytest.raises(ValueError, match="row 1: the column text is of type bytes; write the notes as text"):
+        load(tmp_path, path)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -178,6 +221,22 @@ def test_icd9_codes_are_not_described_as_icd10(tmp_path, caplog):
         (
             [{"text": "a", "codes": ["038.9", 401.9]}],
             "line 1: a code is of type float, and a number has lost its zeros",
+        ),
+        ([{"text": 5, "codes": "A41.9"}], "line 1: the column text is of type int; write the notes as text"),
+        ([{"text": "a", "codes": ["A41.9", None]}], "line 1: a code of the list is empty (None); leave it out"),
+        ([{"text": "a", "codes": [["A41.9"]]}], "line 1: a code is of type list; write codes as text"),
+        ([{"text": "a", "codes": ["4019"]}], "line 1: the code 4019 has no dot; write 401.9, or 40.19 for a procedure"),
+        ([{"text": "a", "codes": "38.9;25000"}], "line 1: the code 25000 has no dot; write 250.00."),
+        ([{"text": "a", "codes": "v5861"}], "line 1: the code V5861 has no dot; write V58.61."),
+        ([{"text": "a", "codes": "E8800"}], "the code E8800 has no dot; write E880.0 for ICD-9, E88.00 for ICD-10."),
+        ([{"text": "a", "codes": "A419"}], "line 1: the code A419 has no dot; write A41.9."),
+        ([{"text": "a", "codes": "S72001A"}], "line 1: the code S72001A has no dot; write S72.001A."),
+        *(
+            (
+                [{"text": "a", "codes": f"A41.9{separator}I10"}],
+                'the column codes has a separator that is not ";"; write',
+            )
+            for separator in "|/；，"
         ),
         ([{"text": "a", "codes": "A41.9;4019.0"}], "line 1: a code was read as a number"),
         ([{"text": "a", "codes": "38.900000000000006"}], "line 1: a code was read as a number"),
@@ -232,6 +291,8 @@ def test_bad_rows(tmp_path, rows, message):
         ({"data_files": ["train=a.csv", "test=./a.csv"]}, "has one file in two splits"),
         ({"data_files": __file__}, "which is no table; pass one that ends in .csv, .jsonl, .parquet"),
         ({"data_files": "a.csv", "data_dir": "x"}, "data_dir='x': the corpus 'own' has data_files"),
+        ({"data_files": "a.csv", "seed": "abc"}, "seed='abc' is no whole number; pass one, such as 0"),
+        ({"data_files": "a.csv", "patient_column": "text"}, "patient_column='text' holds no patients; pass the name"),
         ({"data_files": "a.csv", "data_license": " "}, "data_license=' '; pass an identifier such as cc-by-4.0"),
         ({"data_files": "a.csv", "split": 1}, "The corpus 'own' has no option split; it has: data_files, codes_file"),
     ],
@@ -282,6 +343,12 @@ def test_options_of_the_commands(tmp_path):
             read_corpus(CorpusArguments(**field))
     with pytest.raises(ValueError, match="corpus_options has 'seed'; write name=value"):
         read_corpus(CorpusArguments(corpus_options=["seed"]))
+    with pytest.raises(ValueError, match=r"corpus_options has 'seed=\[', whose value cannot be read; close"):
+        read_corpus(CorpusArguments(corpus_options=["seed=["]))
+    with pytest.raises(ValueError, match=r"name='nope' is no known corpus; .* This is the option --corpus\.$"):
+        read_corpus(CorpusArguments("nope"))
+    with pytest.raises(ValueError, match=r"rule='nope' is neither .* This is the option --codes\.$"):
+        read_corpus(CorpusArguments("own", codes="nope", data_files=[path], cache_dir=options["cache_dir"]))
 
 
 def test_export(tmp_path, capsys):

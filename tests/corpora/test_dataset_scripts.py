@@ -100,6 +100,7 @@ def test_bad_configurations(tmp_path):
     ("script", "arguments", "message"),
     [
         ("demo", ["--codes", "rare5"], "rule='rare5'"),
+        ("demo", ["--codes", "rare5"], "one code a line. This is the option --codes."),
         ("demo", ["--data_dir", "nowhere"], "data_dir='nowhere' is no folder"),
         ("codiesp", ["--data_dir", "nowhere"], "data_dir='nowhere' is no folder"),
         ("codiesp", [], "required: --data_dir"),

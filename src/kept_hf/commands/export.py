@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 
 from ..corpora import CORPORA, Corpus, corpus_module, load_corpus
+from ..corpora.arguments import named_option
 from ..corpora.export import select_configurations, write_parquet_folder
 from ..corpora.selection import RULES
 from ..hub.dataset_card import make_dataset_card
@@ -68,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = vars(export_parser().parse_args(argv))
     parser, name, out, rules = (options.pop(key) for key in ("parser", "corpus", "out", "rules"))
     try:
-        export_corpus(load_corpus(name, **options), rules, out, whole=options.get("config", "all"))
+        with named_option("rule", "--codes"):
+            export_corpus(load_corpus(name, **options), rules, out, whole=options.get("config", "all"))
     except (ValueError, OSError) as error:
         parser.error(str(error))
 

@@ -21,7 +21,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from ..corpora import Corpus, load_corpus
-from ..corpora.arguments import corpus_options
+from ..corpora.arguments import corpus_options, named_option
 from ..corpora.selection import RULES, select_codes
 from ..hub.zero_shot_card import make_zero_shot_card
 from ..knowledge import TermGraph
@@ -151,7 +151,8 @@ def zero_shot_corpus(arguments: PromptArguments) -> Corpus | None:
         return None
     options = corpus_options(arguments.corpus_options)
     corpus = load_corpus(arguments.corpus, arguments.data_dir, arguments.cache_dir, **options)
-    corpus = select_codes(corpus, arguments.zero_shot_codes)
+    with named_option("rule", "--zero_shot_codes"):
+        corpus = select_codes(corpus, arguments.zero_shot_codes)
     if "validation" not in corpus.dataset:
         raise ValueError(
             f"corpus={arguments.corpus!r} has no validation notes to evaluate; leave out --zero_shot_codes."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import yaml
@@ -49,7 +50,7 @@ def corpus_options(options: Sequence[str]) -> dict[str, object]:
     """`--corpus_options` as keyword arguments of `load_corpus`.
 
     Raises:
-        ValueError: an option without "=".
+        ValueError: an option without "=", or whose value is no YAML.
 
     Examples:
         >>> corpus_options(["config=rare50", "seed=1"])
@@ -60,8 +61,34 @@ def corpus_options(options: Sequence[str]) -> dict[str, object]:
         name, separator, value = option.partition("=")
         if not separator:
             raise ValueError(f"corpus_options has {option!r}; write name=value, such as config=rare50.")
-        result[name] = yaml.safe_load(value)
+        try:
+            result[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(
+                f"corpus_options has {option!r}, whose value cannot be read; close its brackets and quotes, or put "
+                "text into quotes."
+            ) from None
     return result
+
+
+@contextmanager
+def named_option(argument: str, option: str) -> Iterator[None]:
+    """Let an error about an argument of the library name the option of the command that it was given by, too.
+
+    Args:
+        argument: of the library function; errors that do not begin with it stay as they are.
+        option: as the command line has it.
+
+    Examples:
+        >>> with named_option("rule", "--codes"):  # doctest: +SKIP
+        ...     select_codes(corpus, "nope")
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(f"{argument}="):
+            raise
+        raise ValueError(f"{error} This is the option {option}.") from error
 
 
 def read_corpus(arguments: CorpusArguments) -> Corpus:
@@ -81,5 +108,7 @@ def read_corpus(arguments: CorpusArguments) -> Corpus:
     for name in _OPTIONS_OF_A_CORPUS:
         if getattr(arguments, name):
             options[name] = getattr(arguments, name)
-    corpus = load_corpus(arguments.corpus, arguments.data_dir, arguments.cache_dir, **options)
-    return select_codes(corpus, arguments.codes)
+    with named_option("name", "--corpus"):
+        corpus = load_corpus(arguments.corpus, arguments.data_dir, arguments.cache_dir, **options)
+    with named_option("rule", "--codes"):
+        return select_codes(corpus, arguments.codes)

@@ -31,7 +31,15 @@ _ASK_FOR_CODES = "write codes as text with their dot, such as 038.9"
 # What programs make of codes that they take for numbers: 4019.0, 38.900000000000006, 1e+05, nan.
 _NUMBER = re.compile(r"\d+\.\d{3,}|\d{4,}\.\d*|\.\d+|\d+(\.\d+)?[eE][+-]\d+|nan|none|null|true|false", re.IGNORECASE)
 _NO_CODE = re.compile(r"[\s,\[\]{}'\"]")
+_OTHER_SEPARATOR = re.compile(r"[|/\\&；，、]")
+# More than three characters and no dot. E880 is a category of ICD-9 and has none, nor has a procedure of ICD-10-PCS.
+_UNDOTTED = re.compile(r"(?!E([89]\d|0[0-3])\d$)(\d{4,5}|[A-Z]\d[0-9A-Z]{2,5})")
+_PROCEDURE = re.compile(r"[0-9B-DF-HX][0-9A-HJ-NP-Z]{6}")
+_ICD9_EXTERNAL_CAUSE = re.compile(r"E([89]\d|0[0-3])\d{2}")
 _ICD9_CODE = re.compile(r"\d{2,3}(\.\d{1,2})?|E([89]\d|0[0-3])\d(\.\d)?")
+# V10.3 is a code of both systems: a history of breast cancer in ICD-9, a cyclist's accident in ICD-10.
+_AMBIGUOUS_CODE = re.compile(r"V\d\d(\.\d{1,2})?")
+_ICD10_CODE = re.compile(rf"(?!{_AMBIGUOUS_CODE.pattern}$)[A-Z]\d[0-9A-Z](\.[0-9A-Z]{{1,4}})?")
 _SHOWN = 10
 
 
@@ -72,7 +80,16 @@ class Own(datasets.GeneratorBasedBuilder):
         splits, seen = {}, set()
         for split, source in self.sources.items():
             splits[split] = list(_read_notes(source, split or "note", self.patient_column, seen))
-        has_patients = all("subject_id" in note for notes in splits.values() for note in notes)
+        if len(splits) > 1:
+            _refuse_copies(splits)
+        with_patients = [split for split, notes in splits.items() if "subject_id" in notes[0]]
+        has_patients = len(with_patients) == len(splits)
+        if with_patients and not has_patients:
+            logger.warning(
+                "data_files has a column with the patient for %s only: whether a patient is in more than one split "
+                "cannot be checked. Add the column to the others.",
+                ", ".join(with_patients),
+            )
         _report_empty_codes(splits)
         if "" in splits:
             splits = _split(splits[""], has_patients, self.seed)
@@ -114,7 +131,7 @@ def load(
             ["train=a.csv", "test=b.csv"]. One source alone, or "train" alone, is split by patient, or by note where no
             patient is named: 80 / 10 / 10, at least one each. A data set that has splits keeps them.
         codes_file: a CSV with the columns `code`, `description` and, if wanted, `synonyms` with ";" between them. Codes
-            that it lacks are described by the ICD-10-CM list that is packaged, unless the codes are those of ICD-9.
+            that it lacks are described by the ICD-10-CM list that is packaged, if the codes are of ICD-10 for certain.
         patient_column: the column with the patient; by default `patient_id` or `subject_id`, if it is there.
         seed: of the draw of splits. The same notes and seed give the same splits, whatever the order of the notes.
         data_license: an identifier as the Hub writes it, such as "cc-by-4.0". Without one, nothing that is made of the
@@ -123,8 +140,9 @@ def load(
 
     Raises:
         FileNotFoundError: a file or data set that is not there.
-        ValueError: an unknown split; a table that lacks a column, has no notes or has a bad row: no text, a repeated
-            id, codes that are numbers or no list; too few patients to split; codes of which none is described.
+        ValueError: an unknown split; two splits with the same notes; a table that lacks a column, has no notes or has a
+            bad row: no text, a repeated id, codes that are numbers, undotted or no list; too few patients to split;
+            codes of which none is described.
 
     Examples:
         >>> import tempfile
@@ -140,6 +158,12 @@ def load(
     """
     if data_dir is not None:
         raise ValueError(f"data_dir={os.fspath(data_dir)!r}: the corpus 'own' has data_files instead; {ASK_FOR_FILES}.")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ValueError(f"seed={seed!r} is no whole number; pass one, such as 0.")
+    if patient_column in ("text", "codes", "note_id"):
+        raise ValueError(
+            f"patient_column={patient_column!r} holds no patients; pass the name of the column that does, or nothing."
+        )
     license = _license(data_license)
     sources = find_sources(data_files, cache_dir)
     builder = Own(sources, patient_column, seed, cache_dir=cache_dir and os.fspath(cache_dir))
@@ -177,22 +201,31 @@ def describe_codes(codes: Sequence[str], codes_file: str | os.PathLike | None) -
     file = read_codes_file(codes_file) if codes_file is not None else {}
     descriptions, synonyms, parents = (dict(file.get(name, {})) for name in ("descriptions", "synonyms", "parents"))
     others = [code for code in codes if code not in descriptions and code not in synonyms]
-    if others and not any(map(_ICD9_CODE.fullmatch, codes)):
+    if others and _are_of_icd10(codes):
         packaged = ICDCodeSet.from_icd10cm(others)
         descriptions = {**packaged.descriptions, **descriptions}
         synonyms = {**packaged.synonyms, **synonyms}
     code_set = ICDCodeSet(codes, descriptions, synonyms, {**category_parents(codes), **parents})
     bare = [code for code in code_set if code_set.describe(code) == code]
     if bare:
+        is_unclear = any(map(_AMBIGUOUS_CODE.fullmatch, bare)) and not any(
+            pattern.fullmatch(code) for pattern in (_ICD9_CODE, _ICD10_CODE) for code in codes
+        )
+        why = " V codes alone may be of ICD-9 or of ICD-10, so that no packaged list is used." if is_unclear else ""
         listed = ", ".join(bare[:_SHOWN]) + (f" and {len(bare) - _SHOWN} more" if len(bare) > _SHOWN else "")
         problem = (
             f"codes_file={codes_file and os.fspath(codes_file)!r}: {len(bare)} of {len(codes)} codes have no "
-            f"description ({listed}); pass a CSV with the columns code and description that has them."
+            f"description ({listed}); pass a CSV with the columns code and description that has them.{why}"
         )
         if len(bare) == len(codes):
             raise ValueError(problem)
         logger.warning("%s They stand for themselves.", problem)
     return code_set
+
+
+def _are_of_icd10(codes: Sequence[str]) -> bool:
+    """Whether the packaged list says what the codes mean: one is of ICD-10 for certain, and none of ICD-9."""
+    return any(map(_ICD10_CODE.fullmatch, codes)) and not any(map(_ICD9_CODE.fullmatch, codes))
 
 
 def read_codes_file(path: str | os.PathLike) -> dict:
@@ -230,7 +263,10 @@ def _read_notes(source: Source, prefix: str, patient_column: str | None, seen: s
     columns = ["text", "codes"] if patient_column is None else ["text", "codes", patient_column]
     number = 0
     for number, (place, row) in enumerate(source.rows(columns, ["note_id", *PATIENT_COLUMNS]), start=1):
-        if not isinstance(row["text"], str) or not row["text"].strip():
+        if row["text"] is not None and not isinstance(row["text"], str):
+            kind = type(row["text"]).__name__
+            raise ValueError(f"data_files has {place}: the column text is of type {kind}; write the notes as text.")
+        if not row["text"] or not row["text"].strip():
             raise ValueError(f"data_files has {place}: the column text is empty; leave the row out.")
         note_id = _identifier(row, "note_id", place) if "note_id" in row else f"{prefix}-{number}"
         if note_id in seen:
@@ -246,6 +282,17 @@ def _read_notes(source: Source, prefix: str, patient_column: str | None, seen: s
         yield note
     if not number:
         raise ValueError(f"data_files has {source.name!r}, which holds no notes; leave it out.")
+
+
+def _refuse_copies(splits: Mapping[str, Sequence[dict]]) -> None:
+    """An error where two splits hold the same notes: a file was copied, or named twice."""
+    split_of: dict[tuple, str] = {}
+    for split, notes in splits.items():
+        other = split_of.setdefault(tuple(sorted((note["text"], *note["codes"]) for note in notes)), split)
+        if other != split:
+            raise ValueError(
+                f"data_files has the same notes for {other} and {split}; pass other notes for one of them."
+            )
 
 
 def _identifier(row: Mapping[str, object], column: str, place: str) -> str:
@@ -265,10 +312,12 @@ def _read_codes(value: object, place: str) -> list[str]:
         )
     codes = []
     for item in items:
+        if item is None:
+            raise ValueError(f"data_files has {place}: a code of the list is empty (None); leave it out of the list.")
         if not isinstance(item, str):
             raise ValueError(
-                f"data_files has {place}: a code is of type {type(item).__name__}, and a number has lost its zeros; "
-                f"{_ASK_FOR_CODES}."
+                f"data_files has {place}: a code is of type {type(item).__name__}"
+                f"{', and a number has lost its zeros' if isinstance(item, (int, float)) else ''}; {_ASK_FOR_CODES}."
             )
         code = item.strip().upper()
         if _NUMBER.fullmatch(code):
@@ -280,9 +329,25 @@ def _read_codes(value: object, place: str) -> list[str]:
             raise ValueError(
                 f'data_files has {place}: a code has a space, comma, quote or bracket in it; write ";" between codes.'
             )
+        if _OTHER_SEPARATOR.search(code):
+            raise ValueError(
+                f'data_files has {place}: the column codes has a separator that is not ";"; write ";" between codes.'
+            )
+        if _UNDOTTED.fullmatch(code) and not _PROCEDURE.fullmatch(code):
+            raise ValueError(f"data_files has {place}: the code {code} has no dot; write {_dotted(code)}.")
         if code:
             codes.append(code)
     return list(dict.fromkeys(codes))
+
+
+def _dotted(code: str) -> str:
+    """How an undotted code is to be written, in each system that may be meant."""
+    diagnosis = f"{code[:3]}.{code[3:]}"
+    if _ICD9_EXTERNAL_CAUSE.fullmatch(code):
+        return f"{code[:4]}.{code[4:]} for ICD-9, {diagnosis} for ICD-10"
+    if code.isdecimal() and len(code) == 4:
+        return f"{diagnosis}, or {code[:2]}.{code[2:]} for a procedure"
+    return diagnosis
 
 
 def _report_empty_codes(splits: Mapping[str, Sequence[dict]]) -> None:

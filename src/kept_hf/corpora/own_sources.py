@@ -100,7 +100,7 @@ def _split_names(data_files: object) -> dict[str, str]:
         if split in named:
             what = f"{split} twice" if split else "several files without a split"
             raise ValueError(f"data_files={shown(data_files)} has {what}; {ASK_FOR_FILES}.")
-        if os.path.abspath(path) in map(os.path.abspath, named.values()):
+        if os.path.realpath(path) in map(os.path.realpath, named.values()):
             raise ValueError(f"data_files={shown(data_files)} has one file in two splits; {ASK_FOR_FILES}.")
         named[split] = path
     if "" in named and len(named) > 1:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..corpora import CORPORA, load_corpus, load_unlabelled
-from ..corpora.arguments import corpus_options
+from ..corpora.arguments import corpus_options, named_option
 from ..knowledge import SOURCES, TermGraph
 from ..models.publication import UNSTATED
 from ..tables.note_files import TABLES, read_texts
@@ -144,9 +144,10 @@ def read_notes(arguments: NoteArguments, most_held_out: int) -> tuple[list[str],
     notes, held_out, sources = [], [], []
     if arguments.corpus is not None:
         options = corpus_options(arguments.corpus_options)
-        train, held, source = corpus_notes(
-            arguments.corpus, arguments.data_dir, arguments.cache_dir, options, most_held_out
-        )
+        with named_option("name", "--corpus"):
+            train, held, source = corpus_notes(
+                arguments.corpus, arguments.data_dir, arguments.cache_dir, options, most_held_out
+            )
         source.notes = {"trained on": len(train), "held out": len(held)}
         notes, held_out, sources = train, held, [source]
     if arguments.text_files:
