@@ -29,7 +29,7 @@ def main() -> None:
         "--kind",
         choices=("run", "hsap", "mlm", "zero_shot", "rerank"),
         default="run",
-        help="of train.py or train_msmn.py, of which pretraining command, or of rerank.py",
+        help="of kept-hf train or train-msmn, of which pretraining command, or of kept-hf rerank",
     )
     parser.add_argument("--folder", default=RESULTS, help="where to keep it (default: benchmarks/results)")
     arguments = parser.parse_args()

@@ -86,7 +86,9 @@ def test_bad_notes(tmp_path, capsys, name, content, message):
 def test_wrong_options(folder, capsys):
     with pytest.raises(SystemExit) as stop:
         run(folder, "--top_k", "-1")
-    assert stop.value.code == 2 and "--top_k -1 is less than 0" in capsys.readouterr().err
+    printed = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and "--top_k -1 is less than 0" in printed[-1]
+    assert len(printed) == 2, "the usage is a line"
 
 
 def predicted(model, source, output) -> list[dict]:

@@ -23,6 +23,7 @@ class Options:
     sizes: list[int] = field(default_factory=lambda: [1, 2])
     share: float = 0.5
     is_used: bool = False
+    is_kept: bool = True
 
 
 def parse(folder, content, *argv):
@@ -41,6 +42,18 @@ def test_values_keep_their_types(tmp_path):
 
 def test_a_single_value_is_a_list_of_one(tmp_path):
     assert parse(tmp_path, {"sizes": 3})[0].sizes == [3]
+
+
+def test_lists_where_the_trainer_takes_them(tmp_path):
+    content = {"report_to": ["none"], "label_names": ["labels"], "fsdp_config": {"min_num_params": 0}}
+    _, training = parse(tmp_path, content)
+    assert training.report_to == [] and training.label_names == ["labels"]
+    assert training.fsdp_config["min_num_params"] == 0
+
+
+def test_an_option_that_is_on_by_default(tmp_path):
+    assert parse(tmp_path, {"is_kept": "no"})[0].is_kept is False
+    assert parse(tmp_path, {"is_kept": False})[0].is_kept is False
 
 
 def test_null_is_none(tmp_path):
@@ -67,6 +80,19 @@ def test_an_empty_recipe(tmp_path):
     ("content", "message"),
     [
         ({"sise": 3}, "has sise, which is no option here; did you mean size"),
+        ({"sources": "hpo"}, "has sources, which is no option here (is it a recipe of another command?)"),
+        ({"help": True}, "has help, which is no option here"),
+        ({"name": None}, "has name: null; pass a text, in quotes where"),
+        ({"sizes": None}, "has sizes: null; pass a list, or omit it for the default"),
+        ({"share": [1, 2]}, "has share: [1, 2]; pass a number, or omit it"),
+        ({"learning_rate": {"a": 1}}, 'has learning_rate: {"a": 1}; pass a number, or omit it'),
+        ({"sizes": {"a": 1}}, 'has sizes: {"a": 1}; pass a list'),
+        ({"sizes": [1, None]}, "has sizes: [1, null]; pass a list"),
+        ({"max_steps": True}, "has max_steps: true; pass an integer"),
+        ({"size": True}, "has size: true; pass an integer or null"),
+        ("eval_strategy: no", "has eval_strategy: false; pass a text, in quotes where"),
+        ({"is_used": None}, "has is_used: null; pass true or false"),
+        ({"is_kept": "perhaps"}, "argument --is_kept/--is-kept: "),
         ({"size": "large"}, "argument --size: invalid int value: 'large'"),
         ({"sizes": [3, "x"]}, "argument --sizes: invalid int value: 'x'"),
         ({"seed": 0.5}, "argument --seed: invalid int value: '0.5'"),
@@ -88,6 +114,14 @@ def test_what_does_not_fit_is_a_line(tmp_path, capsys, content, message):
     printed = capsys.readouterr().err
     assert message in printed.splitlines()[-1] and "recipe.yaml" in printed
     assert len(printed.splitlines()) == 2, "the usage is a line, not the list of all options"
+
+
+def test_a_recipe_in_another_encoding_is_named(tmp_path, capsys):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("name: é".encode("latin-1"))
+    with pytest.raises(SystemExit):
+        parse_recipe(command_parser("nothing", (Options, RunArguments), None), [str(path)], None)
+    assert "latin.yaml is no text in UTF-8" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("helps", [True, False])

@@ -53,7 +53,10 @@ def read_input(source: str) -> tuple[list[str], list[str]]:
 def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str], list[str]]:
     """The options, and the ids and texts of the notes; wrong usage ends the program with status 2."""
     parser = argparse.ArgumentParser(
-        "kept-hf predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "kept-hf predict",
+        usage="%(prog)s --model FOLDER [--option value ...]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--model", required=True, help="folder or model id of a fine-tuned model with its processor")
     parser.add_argument("--input", default="-", help="table, text file, folder of text files, or - for standard input")

@@ -116,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = HfArgumentParser(
         CorpusArguments,
         prog="kept-hf propose",
+        usage="%(prog)s [--option value ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

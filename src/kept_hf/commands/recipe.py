@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import sys
+import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -18,6 +21,16 @@ from ..training.run import UNUSED_OPTIONS
 
 RECIPES = Path(__file__).parent / "recipes"
 """The packaged ones."""
+_PASS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a text, in quotes where YAML would read it as something else",
+    dict: "a mapping",
+    list: "a list",
+    type(None): "null",
+}
+"""Type of an option → what a recipe may give."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -141,32 +154,66 @@ def parse_recipe(parser: HfArgumentParser, argv: Sequence[str], default: str | P
     return tuple(parsed)
 
 
-def read_recipe(parser: argparse.ArgumentParser, path: Path) -> dict[str, object]:
+def read_recipe(parser: HfArgumentParser, path: Path) -> dict[str, object]:
     """The entries of a recipe, as defaults for the parser. null stands for None.
 
     Raises:
-        SystemExit: no mapping, an option that the parser does not have, or a value that does not fit.
+        SystemExit: no mapping, an option that the dataclasses do not have, or a value that does not fit.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         parser.error(f"the recipe {path} is no YAML: {' '.join(str(error).split())}")
+    except UnicodeDecodeError as error:
+        parser.error(f"the recipe {path} is no text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8")
+    except OSError as error:
+        parser.error(f"the recipe {path} cannot be read: {error.strerror}")
     if not isinstance(content or {}, dict):
         parser.error(f"the recipe {path} is a {type(content).__name__}; write option: value")
-    actions = {action.dest: action for action in parser._actions}
+    types_of = {name: hint for fields in parser.dataclass_types for name, hint in get_type_hints(fields).items()}
+    actions: dict[str, argparse.Action] = {}
+    for action in parser._actions:
+        if action.dest in types_of:  # --help is no entry
+            actions.setdefault(action.dest, action)  # a second one is --no_NAME
     values = {}
     for name, value in (content or {}).items():
         if name not in actions:
             near = difflib.get_close_matches(str(name), actions, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = (f"; did you mean {near[0]}?" if near else "") + " (is it a recipe of another command?)"
             parser.error(f"the recipe {path} has {name}, which is no option here{hint}")
         if name in UNUSED_OPTIONS:
             parser.error(f"the recipe {path} has {name}, which has no effect here; {UNUSED_OPTIONS[name]}")
+        kinds = _kinds(types_of[name])
+        if actions[name].default is None:
+            kinds.add(type(None))
+        if not _fits(value, kinds, types_of[name]):
+            shown = json.dumps(value, default=str, ensure_ascii=False)
+            legal = " or ".join(text for kind, text in _PASS.items() if kind in kinds)
+            parser.error(f"the recipe {path} has {name}: {shown}; pass {legal}, or omit it for the default")
         try:
             values[name] = _value(parser, actions[name], value)
         except argparse.ArgumentError as error:
             parser.error(f"the recipe {path}: {error}")
     return values
+
+
+def _kinds(hint: object) -> set[type]:
+    """The types of Python that a type hint allows. An enumeration is given as text."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return set().union(*map(_kinds, get_args(hint)))
+    if get_origin(hint) is Literal:
+        return set(map(type, get_args(hint)))
+    kind = get_origin(hint) or hint
+    return {kind if kind in _PASS else str}
+
+
+def _fits(value: object, kinds: set[type], hint: object) -> bool:
+    """Whether null, a mapping, a list or a boolean, which have no other form on the command line, fit an option."""
+    if isinstance(value, list) and get_origin(hint) is list:  # an item is no mapping, and so on
+        return all(_fits(item, set().union(*map(_kinds, get_args(hint))), None) for item in value)
+    if get_origin(hint) is list:  # a single value is a list of one
+        return _fits(value, set().union(kinds - {list}, *map(_kinds, get_args(hint))), None)
+    return next((kind in kinds for kind in (type(None), dict, list, bool) if isinstance(value, kind)), True)
 
 
 def _value(parser: argparse.ArgumentParser, action: argparse.Action, value: object) -> object:
@@ -175,7 +222,7 @@ def _value(parser: argparse.ArgumentParser, action: argparse.Action, value: obje
         return value
     if action.nargs in ("+", "*"):
         return [_value_of_text(parser, action, item) for item in (value if isinstance(value, list) else [value])]
-    if isinstance(value, (bool, list)):
+    if isinstance(value, (bool, list)):  # what `_fits` allowed
         return value
     return _value_of_text(parser, action, value)
 

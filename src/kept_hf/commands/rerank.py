@@ -56,6 +56,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     parser = HfArgumentParser(
         CorpusArguments,
         prog="kept-hf rerank",
+        usage="%(prog)s [RECIPE] --first_stages NAME[=FOLDER] ... [--option value ...]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
