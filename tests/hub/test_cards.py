@@ -14,7 +14,7 @@ from kept_hf import KeptLongformerForMaskedLM
 from kept_hf.hub.cards import CARDS, make_card, stage_of
 from kept_hf.hub.push import push_model
 from kept_hf.hub.rendering import TEMPLATES
-from kept_hf.models.publication import CREDENTIALED, UMLS
+from kept_hf.models.publication import CREDENTIALED, UMLS, UNSTATED
 
 OLD = ("hsap", "mlm", "zero-shot")
 """Stages whose first runs do not name theirs."""
@@ -40,6 +40,36 @@ def test_a_card_for_each_stage(tmp_path, stage, named):
     assert card.data.model_name == "model" and card.data.library_name == "transformers"
     assert "/home" not in str(card) and "notes.jsonl" not in str(card)
     assert str(CARDS[stage](tmp_path, "me/model", results=results)) == str(card), "from memory as from the file"
+
+
+@pytest.mark.parametrize("stage", CARDS)
+def test_no_path_of_the_machine(tmp_path, stage):
+    planted = "/home/jane doe/secret place"
+    results = RESULTS[stage]()
+    results["settings"] |= {
+        "model_name_or_path": f"{planted}/weights",
+        "zero_shot_codes": f"{planted}/codes.txt",
+        "another": f"file={planted}/x",
+        "windows": "C:\\Users\\jane doe\\y",
+        "list": [f"{planted}/z", 1],
+        "nested": {"a": (f"{planted}/z",)},
+    }
+    card = str(make_card(write(tmp_path, results), "me/model"))
+    assert not re.search("jane|secret|/home|Users", card)
+    assert "`another` file=x; `windows` y; `list` ['z', 1]" in card and "`zero_shot_codes` codes.txt" in card
+    assert ("codes, `codes.txt`, whose" in card) == (stage == "zero-shot")
+
+
+@pytest.mark.parametrize("stage", CARDS)
+def test_a_licence_that_was_not_stated(tmp_path, stage):
+    results = RESULTS[stage](data_license=UNSTATED, base_data_license=None)
+    card = make_card(write(tmp_path, results), "me/model")
+    text = " ".join(card.text.split())
+    assert "It was made from notes whose licence was not stated by whoever trained on them: see Licence." in (
+        text.replace("See Licence", "see Licence")
+    )
+    assert "may be passed on only as far as those notes may" in text and "one's own allows" not in text
+    assert card.data.get("license_name") == "unstated" and UNSTATED not in text
 
 
 @pytest.mark.parametrize("stage", CARDS)

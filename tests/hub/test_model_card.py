@@ -14,7 +14,7 @@ from kept_hf.hub.licenses import KNOWN_BASES, OPEN_LICENSES, combine_licenses
 from kept_hf.hub.model_card import make_model_card
 from kept_hf.hub.model_card_parts import METRICS
 from kept_hf.hub.rendering import TEMPLATES, without_folders
-from kept_hf.models.publication import CREDENTIALED
+from kept_hf.models.publication import CREDENTIALED, UMLS, UNSTATED
 from kept_hf.reports.files import PER_CODE_COLUMNS
 
 ROOT = Path(__file__).parents[2]
@@ -402,6 +402,50 @@ def test_licence_is_said(tmp_path):
     for card in (make_model_card(run), make_model_card(run, base_license="apache-2.0")):
         assert card.data.license_name == "physionet-credentialed-1.5.0" and "data under the Phys" in body(card)
     assert all("\n\n\n" not in card.text for card in (unsettled, clash, credentialed, inherited))
+
+
+MSMN = {"num_synonyms": 4, "num_lstm_layers": 1, "lstm_size": 8, "max_words": 100, "word_vectors": None}
+
+
+def make_run_of(kind, folder, config, **options):
+    """A run of `kept-hf train` or `kept-hf train-msmn`, with entries of its configuration."""
+    run = make_run(folder, settings=MSMN if kind == "msmn" else {}, **options)
+    content = {"model_type": "msmn"} if kind == "msmn" else {}
+    (run / "config.json").write_text(json.dumps({**content, **config}), encoding="utf-8")
+    return run
+
+
+@pytest.mark.parametrize("kind", ["kept", "msmn"])
+def test_a_licence_that_was_not_stated(tmp_path, kind):
+    own = {**DEMO, "license": UNSTATED}
+    card = make_model_card(make_run_of(kind, tmp_path / "a", {"data_license": UNSTATED}, corpus=own))
+    assert (card.data.license, card.data.license_name) == ("other", "unstated")
+    assert "made from notes whose licence was not stated by whoever trained on them: see Licence" in body(card)
+    assert "may be passed on only as far as those notes may, and goes public only by" in body(card)
+    for wrong in ("under the unknown", "own access", UNSTATED, "other: that of the data", "come from"):
+        assert wrong not in body(card), wrong
+
+    both = make_model_card(
+        make_run_of(kind, tmp_path / "b", {"data_license": CREDENTIALED}, corpus=own), base_model="a/b"
+    )
+    assert both.data.license_name == "physionet-credentialed-1.5.0" and "with their own access may have" in body(both)
+    assert "The licence of the notes was not stated" in body(both) and f"a/b: {CREDENTIALED}." in body(both)
+
+    base = make_model_card(make_run_of(kind, tmp_path / "c", {"data_license": UNSTATED}), base_model="a/b")
+    assert base.data.license_name == "unstated" and "a/b, come from notes whose licence was not stated" in body(base)
+    assert "own access" not in body(base) and "apache-2.0" in body(base)
+
+    terms = make_model_card(make_run_of(kind, tmp_path / "d", {}, corpus={**DEMO, "license": UMLS}))
+    assert f"The notes are under the {UMLS}." in body(terms) and "come from data" not in body(terms)
+    assert all("\n\n\n" not in card.text for card in (card, both, base, terms))
+
+
+def test_no_path_of_the_machine_on_the_card_of_msmn(tmp_path):
+    settings = {**MSMN, "word_vectors": f"{PLANTED}/vectors.txt", "another": [f"{PLANTED}/x"], "codes": f"{PLANTED}/c"}
+    run = make_run(tmp_path / "run", settings=settings)
+    (run / "config.json").write_text(json.dumps({"model_type": "msmn"}), encoding="utf-8")
+    card = str(make_model_card(run, "me/x"))
+    assert not re.search("jane|secret|/home", card) and "vectors.txt" in card
 
 
 @pytest.mark.parametrize("name", ["all_results.json", "per_code.csv", "config.json"])

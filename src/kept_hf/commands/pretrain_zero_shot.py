@@ -150,7 +150,8 @@ def zero_shot_corpus(arguments: PromptArguments) -> Corpus | None:
     if arguments.zero_shot_codes is None:
         return None
     options = corpus_options(arguments.corpus_options)
-    corpus = load_corpus(arguments.corpus, arguments.data_dir, arguments.cache_dir, **options)
+    with named_option("name", "--corpus"):
+        corpus = load_corpus(arguments.corpus, arguments.data_dir, arguments.cache_dir, **options)
     with named_option("rule", "--zero_shot_codes"):
         corpus = select_codes(corpus, arguments.zero_shot_codes)
     if "validation" not in corpus.dataset:

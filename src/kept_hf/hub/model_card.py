@@ -14,7 +14,7 @@ from dataclasses import replace
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..corpora import CorpusCard
-from ..models.publication import CREDENTIALED, RESTRICTED
+from ..models.publication import CREDENTIALED, RESTRICTED, UNSTATED
 from .licenses import OPEN_LICENSES, BaseWeights, base_weights, combine_licenses
 from .model_card_parts import (
     LEAST_GOLD_NOTES,
@@ -85,7 +85,7 @@ def _base_of(run: FineTunedRun, base_model: str | None, base_license: str | None
     """The weights that training began with, or the word vectors; see `make_model_card`."""
     path = run.settings["word_vectors" if run.is_msmn else "model_name_or_path"]
     license = run.corpus["license"]
-    if run.config.get("data_license") in RESTRICTED and license not in RESTRICTED:
+    if run.config.get("data_license") in RESTRICTED and run.config["data_license"] != license:
         base_license = run.config["data_license"]  # the model that training began with had seen such data
     # Without weights, the licence of the data is the only one.
     unknown = license if run.is_msmn and not (path or base_model) else "unknown"
@@ -148,7 +148,11 @@ def _license_values(run: FineTunedRun, base: BaseWeights, license: dict[str, str
         "base_terms": "licence not known here" if base.license == "unknown" else base.license,
         "license": license["license"],
         "credentialed": bool(RESTRICTED.keys() & {run.corpus["license"], base.license}),
+        "unstated": license.get("license_name") == RESTRICTED[UNSTATED],
         "data_credentialed": run.corpus["license"] == CREDENTIALED,
+        "data_unstated": run.corpus["license"] == UNSTATED,
+        "data_restricted": run.corpus["license"] in RESTRICTED,
+        "base_unstated": base.license == UNSTATED,
     }
 
 

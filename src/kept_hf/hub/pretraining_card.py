@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from ..models.publication import RESTRICTED
+from ..models.publication import RESTRICTED, UNSTATED
 from ..reports.tables import markdown_table
 from .licenses import SEVERAL_LICENSES, BaseWeights, base_weights, combine_licenses
 from .rendering import card_name, check_model_ids, model_path, render_card, settings_text, versions_text
@@ -81,6 +81,7 @@ def render_pretraining_card(
         base_license=base.license,
         license=license,
         restricted=license in RESTRICTED,
+        unstated=license == UNSTATED,
         table=markdown_table(results["table"]),
         settings=settings_text(results["settings"], LEFT_OUT),
         results=results,

@@ -32,6 +32,7 @@ def render_card(template: str, **values: object) -> ModelCard:
         keep_trailing_newline=True,
         autoescape=False,
     )
+    environment.filters["without_folders"] = without_folders
     return ModelCard(environment.get_template(template).render(**values))
 
 
@@ -62,17 +63,29 @@ def versions_text(versions: Mapping[str, str]) -> str:
 
 
 def settings_text(settings: Mapping[str, object], left_out: Collection[str]) -> str:
-    """Options and their values in a line, without those that are off.
+    """Options and their values in a line, without those that are off, and without folders.
 
     Examples:
         >>> settings_text({"pooling": "cls", "no_siblings": False, "csv_file": "/home/me/a.csv"}, ["csv_file"])
         '`pooling` cls'
+        >>> settings_text({"zero_shot_codes": "/home/me/codes.txt", "sizes": [1, 2]}, [])
+        '`zero_shot_codes` codes.txt; `sizes` [1, 2]'
     """
     return "; ".join(
-        f"`{key}` {value}"
+        f"`{key}` {_shown_value(value)}"
         for key, value in settings.items()
         if key not in left_out and value is not None and value is not False and value != []
     )
+
+
+def _shown_value(value: object) -> object:
+    if isinstance(value, (str, os.PathLike)):
+        return without_folders(os.fspath(value))
+    if isinstance(value, (list, tuple)):
+        return [_shown_value(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _shown_value(item) for key, item in value.items()}
+    return value
 
 
 def without_folders(text: str) -> str:
