@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from transformers import TrainingArguments
 
-from kept_hf.training.checks import check_adapter, check_scorer
+from kept_hf.training.checks import check_adapter, check_best_metric, check_output_dir, check_scorer
 from kept_hf.training.task import read_candidates
 
 
@@ -33,12 +34,54 @@ def refused(run_train, folder, capsys, *options) -> str:
         ("--candidates", "test=nowhere.npz", "nowhere.npz"),
         ("--model_name_or_path", "./nowhere", "nowhere"),
         ("--global_batch_size", "3", "global_batch_size=3 is not a multiple of the 4 prompts"),
+        (
+            "--metric_for_best_model",
+            "nope",
+            "'nope' is not reported for 5 codes; pass --metric_for_best_model with one of",
+        ),
+        ("--metric_for_best_model", "precision_at_8", "precision_at_5, recall_at_5, f1_at_5, map"),
+        ("--draws", "0", "draws=0 is less than 1; pass --draws 1 or more"),
+        ("--sampled_codes", "0", "sampled_codes=0 is less than 1"),
+        ("--matching_examples", "-1", "matching_examples=-1 is less than 0"),
+        ("--matching_codes", "5", "matching_codes=[5] is not two positive integers"),
+        ("--max_length", "1", "max_length=1"),
+        ("--label_smoothing_factor", "0.1", "label_smoothing_factor=0.1 would replace the model's own loss"),
+        ("--lora_r", "4", "lora_r=4 shapes an adapter, and there is none; pass --peft lora"),
+        ("--hard_negatives", "0.3", "hard_negatives=0.3 is a share of candidates, and there are none"),
+        ("--hard_negatives", "2", "hard_negatives=2.0 is no share"),
         ("--recipe", "mimic3", "unrecognized arguments: --recipe mimic3"),
         ("--num_train_epochs", "many", "argument --num_train_epochs/--num-train-epochs: invalid float value: 'many'"),
     ],
 )
 def test_choices_that_do_not_fit(run_train, tmp_path, capsys, option, value, expected):
     assert expected in refused(run_train, tmp_path, capsys, option, value)
+
+
+def test_a_file_where_the_folder_should_be(run_train, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    message = refused(run_train, tmp_path / "file", capsys)
+    assert "/file is a file; pass a folder" in message
+
+
+def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("kept_hf.training.checks.os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(ValueError, match=f"{tmp_path} may not be written; pass another folder"):
+        check_output_dir(tmp_path / "run")
+
+
+def test_two_numbers_of_sentences(run_train, tmp_path, capsys):
+    message = refused(run_train, tmp_path, capsys, "--matching_sentences", "0", "-1")
+    assert "matching_sentences=[0, -1] is not two positive integers" in message
+
+
+def test_a_metric_that_is_not_used_may_be_any(tmp_path):
+    training = TrainingArguments(tmp_path, eval_strategy="no", metric_for_best_model="precision_at_8", use_cpu=True)
+    check_best_metric(training, 5)
+
+
+@pytest.mark.parametrize("metric", ["eval_map", "loss", "precision_at_50"])
+def test_metrics_that_are_reported(tmp_path, metric):
+    check_best_metric(TrainingArguments(tmp_path, eval_strategy="steps", metric_for_best_model=metric), 50)
 
 
 def test_a_corpus_option_without_a_value(run_train, tmp_path, capsys):

@@ -181,10 +181,20 @@ def test_a_stopped_run_goes_on(run, trained, tmp_path, capsys):
         (("--handover", "5"), "handover=5 is more than num_candidates=4"),
         (("--num_candidates", "-1"), "num_candidates=-1"),
         (("--corpus_options", "seed"), "name=value"),
+        (("--metric_for_best_model", "precision_at_8"), "precision_at_5, recall_at_5, f1_at_5, map"),
+        (("--word_vectors", "nope"), "nope"),
+        (("--output_dir", __file__), "is a file; pass a folder"),
+        (("--label_smoothing_factor", "0.1"), "label_smoothing_factor=0.1 would replace"),
     ],
 )
 def test_it_refuses(run, tmp_path, capsys, options, expected):
     assert expected in refusal(run, capsys, "--output_dir", tmp_path / "run", *options)
+
+
+def test_word_vectors_of_another_width(run, tmp_path, capsys):
+    (tmp_path / "vectors.txt").write_text("fever 0.5 1 2\n")
+    message = refusal(run, capsys, "--output_dir", tmp_path / "run", "--word_vectors", tmp_path / "vectors.txt")
+    assert "vectors of 3 numbers, embedding_size is 6; pass --embedding_size 3" in message
 
 
 def test_published_recipe(module):

@@ -38,7 +38,16 @@ from ..reports.run import EvaluatedSplit, write_report
 from ..training.adapters import add_adapter
 from ..training.arguments import DataArguments, KeptTrainingArguments, ModelArguments
 from ..training.callbacks import KeepEvaluationOrder
-from ..training.checks import check_adapter, check_scorer, check_sharding, keep_global_batch
+from ..training.checks import (
+    check_adapter,
+    check_best_metric,
+    check_loss,
+    check_output_dir,
+    check_prompts,
+    check_scorer,
+    check_sharding,
+    keep_global_batch,
+)
 from ..training.collators import DataCollatorForICDPrompting
 from ..training.evaluation import ICDMetrics, predict_without_metrics, validation_threshold
 from ..training.rows import prompt_rows
@@ -142,12 +151,16 @@ def prepare(model_arguments: ModelArguments, data: DataArguments, training: Kept
     is_sharded = check_sharding(training, model_arguments)
     check_scorer(model_arguments)
     lora = check_adapter(model_arguments)
+    check_prompts(data)
+    check_loss(training)
+    check_output_dir(training.output_dir)
     ICDMetrics(threshold_metric=model_arguments.threshold_metric)  # checks the name
     set_up(training)
     settings = run_settings(training, model_arguments, data)
     checkpoint = checkpoint_to_resume(training.output_dir, settings)
     candidates = read_candidates(data.candidates)
     corpus = read_notes(data, training)
+    check_best_metric(training, len(corpus.code_set))
     # A copy, since the Trainer's callbacks change it; peft hides the labels from the Trainer.
     training = replace(training, label_names=training.label_names if lora is None else ["labels"])
     if lora is not None and checkpoint is not None:

@@ -31,6 +31,7 @@ from ..models.tokenization_msmn import MSMNTokenizer
 from ..reports.run import EvaluatedSplit, write_report
 from ..reports.tables import format_table
 from ..training.callbacks import KeepEvaluationOrder
+from ..training.checks import check_best_metric, check_loss, check_output_dir
 from ..training.collators import DataCollatorForMSMN
 from ..training.evaluation import ICDMetrics, validation_threshold
 from ..training.msmn import new_msmn, note_rows, set_initial_state, write_candidates
@@ -168,12 +169,28 @@ def make_model(
     return new_msmn(texts, code_set, data.min_count, corpus.card.license, **settings)
 
 
-def word_vectors(
+def given_word_vectors(data: DataArguments, width: int) -> dict[str, np.ndarray] | None:
+    """The word vectors of a file; None without one.
+
+    Raises:
+        ValueError: no vectors, or of another width.
+        OSError: a file that does not exist.
+    """
+    if data.word_vectors is None:
+        return None
+    vectors = read_word_vectors(data.word_vectors)
+    widths = sorted({len(vector) for vector in vectors.values()})
+    if widths != [width]:
+        found = f"vectors of {widths[0]} numbers" if widths else "no vectors"
+        remedy = f"--embedding_size {widths[0]}" if widths else "another file"
+        raise ValueError(f"word_vectors={data.word_vectors} has {found}, embedding_size is {width}; pass {remedy}.")
+    return vectors
+
+
+def trained_word_vectors(
     data: DataArguments, texts: list[str], width: int, training: MSMNTrainingArguments
 ) -> dict[str, np.ndarray]:
-    """Word vectors, read or trained; the first process keeps trained ones in `output_dir` for the others."""
-    if data.word_vectors is not None:
-        return read_word_vectors(data.word_vectors)
+    """Word vectors trained on the texts; the first process keeps them in `output_dir` for the others."""
     path = Path(training.output_dir, "word_vectors.txt")
     with training.main_process_first(desc="training the word vectors"):
         if training.should_save:
@@ -192,9 +209,11 @@ def fill_words(
     arguments: ModelArguments,
     data: DataArguments,
     training: MSMNTrainingArguments,
+    vectors: dict[str, np.ndarray] | None,
 ) -> None:
-    """Give a new model its word vectors, and its initial state if it is not random."""
-    vectors = word_vectors(data, texts, arguments.embedding_size, training)
+    """Give a new model word vectors, those given or new ones, and its initial state if it is not random."""
+    if vectors is None:
+        vectors = trained_word_vectors(data, texts, arguments.embedding_size, training)
     filled = fill_word_embedding(model, tokenizer, vectors)
     logger.info("%d words, %d of them with a vector of %d texts.", len(tokenizer), filled, len(texts))
     if arguments.initialize_from_names:
@@ -210,11 +229,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger("gensim").setLevel(logging.WARNING)
     settings = run_settings(training, arguments, data)
     with argument_errors(COMMAND):
+        check_loss(training)
+        check_output_dir(training.output_dir)
         checkpoint = checkpoint_to_resume(training.output_dir, settings)
+        vectors = given_word_vectors(data, arguments.embedding_size) if checkpoint is None else None
         # Here, so that a wrong name costs no training.
         evaluation = ICDMetrics(threshold_metric=arguments.threshold_metric)
         with training.main_process_first(desc="building the corpus"):
             corpus, texts = read_texts(data)
+        check_best_metric(training, len(corpus.code_set))
         model, tokenizer = make_model(arguments, data, corpus, texts)
     logger.info(
         "%s: %d codes; notes: %s",
@@ -225,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if training.should_save:
         write_settings(training, settings)
     if checkpoint is None:
-        fill_words(model, tokenizer, corpus, texts, arguments, data, training)
+        fill_words(model, tokenizer, corpus, texts, arguments, data, training, vectors)
     with training.main_process_first(desc="splitting the notes into words"):
         rows = {split: note_rows(notes, tokenizer, corpus.code_set) for split, notes in corpus.dataset.items()}
     logger.info("Training %s parameters.", f"{model.num_parameters():,}")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from peft import LoraConfig
+from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
+from ..metrics import icd_metrics
 from .adapters import adapter_config
 from .task import SCORERS
 
@@ -79,9 +84,13 @@ def check_adapter(arguments: ModelArguments) -> LoraConfig | None:
     """The configuration of the adapter; None without one.
 
     Raises:
-        ValueError: an unknown `peft`, or one beside `trainable`.
+        ValueError: an unknown `peft`, one beside `trainable`, or the shape of an adapter without one.
     """
     if arguments.peft is None:
+        for name in ("lora_r", "lora_alpha", "lora_dropout"):
+            value = getattr(arguments, name)
+            if value != getattr(type(arguments), name):
+                raise ValueError(f"{name}={value} shapes an adapter, and there is none; pass --peft lora, or omit it.")
         return None
     if arguments.trainable:
         raise ValueError(
@@ -107,3 +116,79 @@ def check_scorer(arguments: ModelArguments) -> None:
             )
     if arguments.scorer == "matching" and arguments.peft:
         raise ValueError(f"peft={arguments.peft!r} is not supported with scorer='matching'; omit one of them.")
+
+
+def check_prompts(data: DataArguments) -> None:
+    """Check the numbers of prompts, codes and sentences.
+
+    Raises:
+        ValueError: a number that is too small, or an option that would have no effect.
+    """
+    for name, lowest in (("draws", 1), ("sampled_codes", 1), ("matching_examples", 0), ("matching_batch_size", 1)):
+        value = getattr(data, name)
+        if value is not None and value < lowest:
+            raise ValueError(f"{name}={value} is less than {lowest}; pass --{name} {lowest} or more.")
+    for name in ("matching_codes", "matching_sentences"):
+        value = getattr(data, name)
+        if len(value) != 2 or min(value) < 1:
+            raise ValueError(
+                f"{name}={value} is not two positive integers; pass the numbers at the start and at the end, such as "
+                f"--{name} 3 12."
+            )
+    if not 0 <= data.hard_negatives <= 1:
+        raise ValueError(f"hard_negatives={data.hard_negatives} is no share; pass a number from 0 to 1.")
+    has_candidates = any(option.startswith("train=") for option in data.candidates)
+    if data.hard_negatives != type(data).hard_negatives and not has_candidates:
+        raise ValueError(
+            f"hard_negatives={data.hard_negatives} is a share of candidates, and there are none to train on; pass "
+            "--candidates train=FILE, or omit it."
+        )
+
+
+def check_output_dir(output_dir: str | os.PathLike) -> None:
+    """Check that a run can write there.
+
+    Raises:
+        ValueError: a file is in the way, or the folder may not be written.
+    """
+    folder = Path(output_dir).absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise ValueError(f"output_dir={output_dir}: {existing} is a file; pass a folder.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"output_dir={output_dir}: {existing} may not be written; pass another folder.")
+
+
+def check_loss(training: TrainingArguments) -> None:
+    """Check that the Trainer leaves the loss to the model.
+
+    Raises:
+        ValueError: `label_smoothing_factor`, with which the Trainer computes the loss of a language model.
+    """
+    if training.label_smoothing_factor:
+        raise ValueError(
+            f"label_smoothing_factor={training.label_smoothing_factor} would replace the model's own loss by one that "
+            "does not fit codes; omit it."
+        )
+
+
+def check_best_metric(training: TrainingArguments, num_codes: int) -> None:
+    """Check that `metric_for_best_model` is reported, if anything is evaluated in training.
+
+    Args:
+        training: of the run.
+        num_codes: of the task. Metrics at k need k codes.
+
+    Raises:
+        ValueError: a metric that [`ICDMetrics`] does not report for so many codes; the message lists those it does.
+    """
+    name = training.metric_for_best_model
+    if name is None or training.eval_strategy == IntervalStrategy.NO:
+        return
+    metrics = icd_metrics(np.zeros((2, num_codes)), np.eye(2, num_codes))
+    reported = [*metrics, "threshold", "loss"]
+    if name.removeprefix("eval_") not in reported:
+        raise ValueError(
+            f"metric_for_best_model={name!r} is not reported for {num_codes} codes; pass --metric_for_best_model with "
+            f"one of {', '.join(reported)}."
+        )

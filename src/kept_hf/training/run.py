@@ -30,16 +30,24 @@ TRAINER_SETTINGS = (
     "warmup_steps",
     "weight_decay",
     "optim",
+    "optim_args",
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
     "max_grad_norm",
+    "label_smoothing_factor",
+    "neftune_noise_alpha",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
     "world_size",
+    "train_sampling_strategy",
     "seed",
+    "data_seed",
     "bf16",
     "fp16",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
 )
 """What of the Trainer's arguments makes a run another one."""
 
@@ -70,7 +78,8 @@ class RunArguments(TrainingArguments):
     """The Trainer's own arguments, with defaults of all training commands."""
 
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints kept, beside the best if any."})
-    report_to: str = field(default="none", metadata={"help": "See transformers."})
+    # HfArgumentParser needs this order.
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "See transformers."})  # noqa: RUF036
     use_cpu: bool = field(default=not torch.cuda.is_available(), metadata={"help": "Train on the CPU."})
 
 
@@ -150,7 +159,10 @@ def checkpoint_to_resume(output_dir: str | os.PathLike, settings: Mapping[str, o
     if changed:
         raise ValueError(
             f"output_dir={folder} holds checkpoints of a run with other settings ("
-            + ", ".join(f"{name}: {before.get(name)!r} before, {settings[name]!r} now" for name in changed[:5])
+            + ", ".join(
+                f"{name}: {repr(before[name]) if name in before else 'not recorded'} before, {settings[name]!r} now"
+                for name in changed[:5]
+            )
             + "). Pass another --output_dir, or delete them."
         )
     logger.info("Resuming from %s.", checkpoint)
