@@ -297,7 +297,8 @@ def test_bad_rows(tmp_path, rows, message):
         ({"data_files": "a.csv", "split": 1}, "The corpus 'own' has no option split; it has: data_files, codes_file"),
     ],
 )
-def test_bad_options(tmp_path, options, message):
+def test_bad_options(tmp_path, options, message, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else the Hub is tried several times
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
         load_corpus("own", cache_dir=tmp_path / "cache", **options)
 

@@ -40,7 +40,7 @@ from ..training.run import RunResult, set_up
 from ..training.task import SPLITS, EvaluationPrompts, read_candidates
 from .recipe import argument_errors, plain_parser
 
-logger = logging.getLogger("evaluate")
+logger = logging.getLogger("kept_hf.evaluate")  # "evaluate" is the library's, which keeps its messages to itself
 COMMAND = "evaluate"
 OWN_CODES = "model"
 OWN_CANDIDATES = "model"
