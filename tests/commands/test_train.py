@@ -90,7 +90,7 @@ def test_it_resumes(trained, run_train, tmp_path, caplog):
         ("neftune_noise_alpha", "5"),
         ("metric_for_best_model", "map"),
         ("greater_is_better", "False"),
-        ("load_best_model_at_end", "False"),
+        ("load_best_model_at_end", "True"),
     ],
 )
 def test_it_does_not_resume_with_other_settings(trained, run_train, capsys, option, value):
