@@ -36,7 +36,8 @@ def run_program(command: Sequence[object], timeout: float = 400, check: bool = T
         pytest.fail(f"{command[:6]} took more than {timeout} s.\n{out[-2000:]}\n{err[-10000:]}")
     done = subprocess.CompletedProcess(command, process.returncode, out, err)
     if check:
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        # The cause stands at the start where a process of several was aborted, at the end of an ordinary error.
+        assert done.returncode == 0, "\n".join((done.stdout[-2000:], done.stderr[:4000], done.stderr[-4000:]))
     return done
 
 

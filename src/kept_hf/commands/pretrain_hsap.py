@@ -34,6 +34,7 @@ from ..training.conversion import copy_local_to_global, has_own_global_projectio
 from ..training.run import (
     PretrainingArguments,
     checkpoint_to_resume,
+    process_group,
     run_record,
     run_settings,
     set_up,
@@ -136,6 +137,7 @@ def load_model(
     return model, tokenizer
 
 
+@process_group()
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the terms, evaluate, train, evaluate, write."""
     argv = sys.argv[1:] if argv is None else list(argv)

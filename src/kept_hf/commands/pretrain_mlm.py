@@ -50,6 +50,7 @@ from ..training.run import (
     PACKAGES,
     PretrainingArguments,
     checkpoint_to_resume,
+    process_group,
     run_record,
     run_settings,
     set_up,
@@ -188,6 +189,7 @@ def load_model(arguments: ModelArguments) -> tuple[KeptLongformerForBlocks, PreT
     return model, tokenizer
 
 
+@process_group()
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the text, evaluate, train, evaluate, write."""
     argv = sys.argv[1:] if argv is None else list(argv)

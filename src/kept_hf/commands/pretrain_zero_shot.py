@@ -42,6 +42,7 @@ from ..training.run import (
     PACKAGES,
     PretrainingArguments,
     checkpoint_to_resume,
+    process_group,
     run_record,
     run_settings,
     set_up,
@@ -251,6 +252,7 @@ def make_data(
     return Data(prompts, task, counts, [*note_sources, *term_sources(graph)])
 
 
+@process_group()
 def main(argv: Sequence[str] | None = None) -> None:
     """Read terms and notes, evaluate, train, evaluate, write."""
     argv = sys.argv[1:] if argv is None else list(argv)

@@ -40,6 +40,7 @@ from ..models.processing_kept import KeptProcessor
 from ..reports.comparison import Evaluation, plot_by_band
 from ..reports.tables import format_table
 from ..reranking import FUSION_METRICS, GROUP_SIZE, rerank, rerank_all
+from ..training.run import process_group
 from ..training.weights import weights_path
 from . import train
 from .propose import add_first_stage_arguments, at_least, make_stages, named_stages
@@ -320,6 +321,7 @@ def write_comparison(
     print(f"\nWrote all_results.json and f1_by_frequency.png to {folder}.")
 
 
+@process_group()
 def main(argv: Sequence[str] | None = None) -> None:
     """Make what is missing."""
     argv = sys.argv[1:] if argv is None else list(argv)

@@ -55,6 +55,7 @@ from ..training.run import (
     PACKAGES,
     RunResult,
     checkpoint_to_resume,
+    process_group,
     require_splits,
     run_record,
     run_settings,
@@ -102,6 +103,7 @@ class PreparedRun:
     started: float
 
 
+@process_group()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     argv = sys.argv[1:] if argv is None else list(argv)

@@ -38,6 +38,7 @@ from ..training.msmn import new_msmn, note_rows, set_initial_state, write_candid
 from ..training.run import (
     RunArguments,
     checkpoint_to_resume,
+    process_group,
     require_splits,
     run_settings,
     set_up,
@@ -220,6 +221,7 @@ def fill_words(
         set_initial_state(model, tokenizer, corpus.dataset["train"])
 
 
+@process_group()
 def main(argv: Sequence[str] | None = None) -> None:
     """Words, word vectors, training, evaluation, candidates."""
     argv = sys.argv[1:] if argv is None else list(argv)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib.metadata import version
@@ -111,6 +112,19 @@ class RunResult:
     split: str
     threshold: float
     results: dict[str, object] | None
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[None]:
+    """Leave the group of the processes in order when the run has ended, as a decorator of a command's `main`.
+
+    The first process writes the report while the others end. A process whose threads of the group still run when the
+    interpreter ends is aborted now and then, and the launcher then stops the first one in the midst of writing.
+    An error leaves the group to the launcher, which ends the other processes.
+    """
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def set_up(training: TrainingArguments) -> None:
