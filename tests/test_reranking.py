@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from predictions import prediction_of
 from tiny import randomize
-from transformers import EvalPrediction
 
 from kept_hf import ICDCodeSet, KeptLongformerForICDPrompting, KeptProcessor, StaleCacheError
 from kept_hf.candidates.candidates import Candidates
@@ -441,22 +441,25 @@ def test_evaluation_on_candidates(tiny_model, processor, isolated, notes, propos
     notes = notes.map(lambda row: {"codes": [code for code in row["codes"] if code != "not in the set"]})
     prompts = CandidatePrompts(notes, processor, proposals)
     rows = prompt_rows(prompts.notes, processor)
-    longest = max(len(row["labels"]) for row in rows)
-    logits = np.full((len(rows), longest), -100.0, dtype=np.float32)
-    for number, row in enumerate(rows):
-        features = {name: row[name] for name in row if name not in ("labels", "length")}
+    logits = []
+    for row in rows:
+        features = {name: row[name] for name in row if "label" not in name and name != "length"}
         with torch.no_grad():
-            scores = model(**processor.pad([features])).logits[0]
-        logits[number, : len(scores)] = scores
+            logits.append(model(**processor.pad([features])).logits[0].tolist())
+    order = np.random.default_rng(0).permutation(len(rows))
+    prediction = prediction_of([rows[index] for index in order.tolist()], [logits[index] for index in order])
     reranked = rerank(model, processor, NOTES, proposals, group_size=2)
     expected = reranked.scores_matrix(published_fill(reranked.scores))
-    assert np.allclose(prompts.merge_logits(logits), expected, atol=1e-5)
+    metrics = ICDMetrics(processor, candidates=prompts)
+    scores, labels = metrics.scores_and_labels(prediction)
+    assert np.allclose(scores, expected, atol=1e-5) and np.array_equal(labels, prompts.labels)
     assert prompts.labels.tolist() == [processor.code_set.multi_hot(codes) for codes in notes["codes"]]
-    metrics = ICDMetrics(processor, candidates=prompts)(EvalPrediction(logits, None))
-    wanted = icd_metrics(prompts.merge_logits(logits), prompts.labels, threshold=metrics["threshold"])
-    assert metrics["recall_micro"] == wanted["recall_micro"] and metrics["map"] == wanted["map"]
-    with pytest.raises(ValueError, match="logits has 1 rows"):
-        prompts.merge_logits(logits[:1])
+    found = metrics(prediction)
+    wanted = icd_metrics(scores, prompts.labels, threshold=found["threshold"])
+    assert found["recall_micro"] == wanted["recall_micro"] and found["map"] == wanted["map"]
+    for some in (rows.select([0]), prompt_rows(notes, processor)):
+        with pytest.raises(ValueError, match=r"ask about \d+ pairs of note and candidate, .* about 12; evaluate"):
+            metrics(prediction_of(list(some), [[0.0] * len(row["labels"]) for row in some]))
     with pytest.raises(ValueError, match="no candidate for any"):
         CandidatePrompts(notes.select([1]), processor, proposals)
 

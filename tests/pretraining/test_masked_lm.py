@@ -9,9 +9,10 @@ import torch
 from tiny import SENTENCES, randomize
 from transformers import EvalPrediction
 
-from kept_hf import DataCollatorForICDPrompting, KeptLongformerForMaskedLM
+from kept_hf import KeptLongformerForMaskedLM
 from kept_hf.pretraining.masked_lm.blocks import (
     METRICS,
+    DataCollatorForBlocks,
     MaskedBlocks,
     MaskedLMTask,
     common_tokens,
@@ -177,7 +178,10 @@ def test_metrics_by_hand():
     assert task.counts == {"repeated": 1, "new": 3, "common": 1}
     losses = np.array([[0.1, 0.2, 0.3], [0.4, 1.0, -100]], np.float32)
     tokens = np.array([[11, 99, 13], [14, 99, -100]])
-    metrics = task.compute_metrics(EvalPrediction(predictions=(losses, tokens), label_ids=None))
+    labels = np.array([[11, -100, 12, 13, -100], [14, 14, -100, -100, -100]])
+    with pytest.raises(ValueError, match=r"another order; pass .*train_sampling_strategy='sequential'"):
+        task.compute_metrics(EvalPrediction((losses[::-1], tokens[::-1]), labels[::-1]))
+    metrics = task.compute_metrics(EvalPrediction((losses, tokens), labels))
     assert set(metrics) == set(METRICS)
     assert metrics["masked_loss"] == pytest.approx(0.4) and metrics["perplexity"] == pytest.approx(math.exp(0.4))
     assert metrics["accuracy"] == pytest.approx(3 / 5) and metrics["accuracy_new"] == pytest.approx(1 / 3)
@@ -193,7 +197,7 @@ def test_metrics_by_hand():
 def batch(blocks, roberta_tokenizer):
     rows = MaskedBlocks(blocks, roberta_tokenizer, global_masks=2)
     assert len({len(block) for block in blocks}) > 1, "padding"
-    return DataCollatorForICDPrompting(roberta_tokenizer)([rows[index] for index in range(len(rows))])
+    return DataCollatorForBlocks(roberta_tokenizer)([rows[index] for index in range(len(rows))])
 
 
 @pytest.mark.parametrize("with_global", [False, True])

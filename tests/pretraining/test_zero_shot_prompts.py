@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import EvalPrediction
+from predictions import padded, prediction_of
 
 from kept_hf import ICDCodeSet, KeptProcessor
 from kept_hf.knowledge import TermGraph
@@ -13,6 +13,7 @@ from kept_hf.pretraining.zero_shot.evaluation import ZeroShotTask, zero_shot_tab
 from kept_hf.pretraining.zero_shot.examples import AFFIRMATIONS, NEGATIONS
 from kept_hf.pretraining.zero_shot.passages import PassageSource
 from kept_hf.pretraining.zero_shot.prompts import DataCollatorForZeroShot, ZeroShotPrompts, prompt_row
+from kept_hf.training.collators import LABEL_NAMES
 
 
 def word(number, letter):
@@ -208,7 +209,7 @@ def test_wrong_options(items, options, message):
 def test_a_batch_is_the_rows_of_its_items(items):
     batch = DataCollatorForZeroShot(items.processor)([items[0], items[39], items[20][0]])
     assert len(batch["input_ids"]) == len(items[0]) + len(items[39]) + 1
-    assert set(batch) == {"input_ids", "attention_mask", "global_attention_mask", "labels"}
+    assert set(batch) == {"input_ids", "attention_mask", "global_attention_mask", *LABEL_NAMES}
     assert batch["labels"][0].tolist() == items[0][0]["labels"] + [-100] * (batch["labels"].shape[1] - 2)
 
 
@@ -261,21 +262,17 @@ def task(graph, bert_tokenizer):
     return task
 
 
-def padded(task, value):
-    width = max(len(row["labels"]) for row in task.rows)
-    rows = [[value(row, i) for i in range(len(row["labels"]))] for row in task.rows]
-    return np.array([[*row, *[-100] * (width - len(row))] for row in rows], float)
-
-
 def test_metrics_of_right_wrong_and_unknowing_answers(task):
-    labels = padded(task, lambda row, i: row["labels"][i])
+    labels = padded(row["labels"] for row in task.rows)
     generator = np.random.default_rng(0)
     for scores, low, high in (
         (labels, 1, 1),
         (np.where(labels < 0, labels, -labels), 0, 0),
         (generator.random(labels.shape), 0.2, 0.8),
     ):
-        metrics = task.compute_metrics(EvalPrediction(predictions=scores, label_ids=labels))
+        order = generator.permutation(len(task))
+        rows = [task[index] for index in order.tolist()]
+        metrics = task.compute_metrics(prediction_of(rows, [scores[i][: len(task[i]["labels"])] for i in order]))
         assert set(metrics) == set(task.titles)
         assert low <= metrics["short_auc"] <= high and low <= metrics["long_auc"] <= high
         if low != 0.2:
@@ -284,10 +281,11 @@ def test_metrics_of_right_wrong_and_unknowing_answers(task):
 
 
 def test_metrics_of_each_group_are_of_its_rows(task):
-    labels = padded(task, lambda row, i: row["labels"][i])
+    labels = padded(row["labels"] for row in task.rows)
     scores = labels.copy()
     scores[6:9] *= -1  # only the long ones are wrong
-    metrics = task.compute_metrics(EvalPrediction(predictions=scores, label_ids=labels))
+    some = [row[: len(task[i]["labels"])] for i, row in enumerate(scores)]
+    metrics = task.compute_metrics(prediction_of(task.rows, some))
     assert metrics["short_auc"] == 1 and metrics["long_auc"] == 0 and metrics["zero_shot_3_map"] == 1
 
 

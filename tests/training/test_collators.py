@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from datasets import Dataset
@@ -7,25 +9,26 @@ from kept_hf import DataCollatorForICDPrompting, KeptProcessor
 from kept_hf.training.evaluation import ICDMetrics
 from kept_hf.training.rows import prompt_rows
 
-FILL = {"input_ids": 1, "attention_mask": 0, "global_attention_mask": 0, "labels": -100}
+FILL = {"input_ids": 1, "attention_mask": 0, "global_attention_mask": 0, "labels": -100, "label_codes": -100}
 
 
 @pytest.fixture
 def rows(processor):
     notes = [("Fever", 2), ("cough and sepsis " * 5, 1), ("stable", 6)]
-    return [
+    rows = [
         dict(processor(note, codes=list(processor.code_set)[:number], gold_codes=["401.9", "038.9"]))
         for note, number in notes
     ]
+    return [{**row, "label_notes": 5, "label_codes": list(range(len(row["labels"])))} for row in rows]
 
 
 @pytest.mark.parametrize("multiple", [None, 1, 7, 8, 50])
 def test_padding(processor, rows, multiple):
     batch = DataCollatorForICDPrompting(processor, pad_to_multiple_of=multiple)(rows)
-    assert set(batch) == set(FILL)
+    assert set(batch) == {*FILL, "label_notes"} and batch["label_notes"].tolist() == [5, 5, 5]
     for name, fill in FILL.items():
         length = max(len(row[name]) for row in rows)
-        if name != "labels" and multiple:
+        if not name.startswith("label") and multiple:
             length = -(-length // multiple) * multiple
         assert batch[name].dtype == torch.int64
         assert batch[name].tolist() == [row[name] + [fill] * (length - len(row[name])) for row in rows], name
@@ -34,7 +37,9 @@ def test_padding(processor, rows, multiple):
 
 
 def test_rows_are_left_as_they_are(processor, rows):
-    before = [{name: list(value) for name, value in row.items()} for row in rows]
+    for row in rows[1:]:
+        del row["label_notes"], row["label_codes"]
+    before = copy.deepcopy(rows)
     DataCollatorForICDPrompting(processor)(rows)
     assert rows == before
 
@@ -42,13 +47,19 @@ def test_rows_are_left_as_they_are(processor, rows):
 def test_other_columns_are_left_out(processor, rows):
     for row in rows:
         row |= {"length": len(row["input_ids"]), "note_id": "a", "text": "secret"}
-    assert set(DataCollatorForICDPrompting(processor)(rows)) == set(FILL)
+    assert set(DataCollatorForICDPrompting(processor)(rows)) == {*FILL, "label_notes"}
 
 
 def test_without_labels(processor, rows):
+    rows = [{name: value for name, value in row.items() if "label" not in name} for row in rows]
+    assert set(DataCollatorForICDPrompting(processor)(rows)) == set(FILL) - {"labels", "label_codes"}
+
+
+def test_rows_that_do_not_say_what_they_ask_can_be_trained_on(processor, rows):
     for row in rows:
-        del row["labels"]
-    assert set(DataCollatorForICDPrompting(processor)(rows)) == set(FILL) - {"labels"}
+        del row["label_notes"], row["label_codes"]
+    batch = DataCollatorForICDPrompting(processor)(rows)
+    assert batch["label_notes"].tolist() == [-1, -1, -1] and batch["label_codes"][0].tolist() == [-1, -1, *[-100] * 4]
 
 
 def test_tokenizer_instead_of_processor(processor, rows, bert_tokenizer):
@@ -112,7 +123,9 @@ def test_isolated_rows_train_with_the_stock_trainer(tiny_model, roberta_tokenize
     )
     trainer.train()
     predicted = trainer.predict(every)
-    assert predicted.predictions.shape == predicted.label_ids.shape == (6, 6) and "test_f1_micro" in predicted.metrics
+    assert (
+        predicted.predictions.shape == predicted.label_ids[0].shape == (6, 6) and "test_f1_micro" in predicted.metrics
+    )
     cache = tiny_model.eval().encode_codes(processor.code_blocks())
     ids = torch.tensor([every[1]["input_ids"]])
     scores = tiny_model.score(tiny_model.encode_note(ids), cache)

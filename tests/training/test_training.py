@@ -3,18 +3,19 @@ import logging
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
+from predictions import prediction_of
 from torch import nn
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
-from kept_hf import DataCollatorForICDPrompting, KeptProcessor
+from kept_hf import DataCollatorForICDPrompting
 from kept_hf.metrics import best_macro_f1_threshold, best_micro_f1_threshold, icd_metrics
-from kept_hf.training.callbacks import KeepEvaluationOrder
+from kept_hf.training.collators import LABEL_NAMES
 from kept_hf.training.evaluation import ICDMetrics
 from kept_hf.training.rows import prompt_rows
 from kept_hf.training.weights import train_only
 
-COLUMNS = {"input_ids", "attention_mask", "global_attention_mask", "labels", "length"}
+COLUMNS = {"input_ids", "attention_mask", "global_attention_mask", *LABEL_NAMES, "length"}
 
 
 @pytest.fixture
@@ -90,19 +91,19 @@ def test_prompt_rows_with_sampled_codes(notes, processor):
     assert other["input_ids"][:] != rows["input_ids"][:]
 
 
-def test_threshold_metric(processor):
+def test_threshold_metric():
     generator = np.random.default_rng(4)
     labels = (generator.random((60, 6)) < [0.6, 0.5, 0.1, 0.1, 0.1, 0.1]).astype(int)
     scores = (generator.normal(size=(60, 6)) + 2 * labels + [2, 1, 0, 0, 0, 0]).astype(np.float32)
     found = {}
     for metric in ("f1_micro", "f1_macro"):
-        found[metric] = ICDMetrics(processor, metric)(EvalPrediction(scores, labels))
+        found[metric] = ICDMetrics(threshold_metric=metric)(EvalPrediction(scores, labels))
     assert found["f1_macro"]["threshold"] == best_macro_f1_threshold(scores, labels)
-    assert found["f1_micro"] == ICDMetrics(processor)(EvalPrediction(scores, labels))
+    assert found["f1_micro"] == ICDMetrics()(EvalPrediction(scores, labels))
     assert found["f1_macro"]["f1_macro"] > found["f1_micro"]["f1_macro"]
     assert found["f1_macro"]["f1_micro"] < found["f1_micro"]["f1_micro"]
     with pytest.raises(ValueError, match="threshold_metric='f1' is unknown; pass one of f1_micro, f1_macro"):
-        ICDMetrics(processor, "f1")
+        ICDMetrics(threshold_metric="f1")
 
 
 def test_prompt_rows_without_notes(notes, processor):
@@ -110,132 +111,176 @@ def test_prompt_rows_without_notes(notes, processor):
         prompt_rows(notes.select([]), processor)
 
 
-@pytest.mark.parametrize("codes_per_prompt", [None, 4])
-def test_icd_metrics(roberta_tokenizer, code_set, codes_per_prompt):
+def predicted(rows, scores, order=None):
+    """What the Trainer returns for `rows` in some order; `scores` are `(notes, codes)`."""
+    rows = list(rows)
+    rows = rows if order is None else [rows[index] for index in order]
+    return prediction_of(rows, [scores[row["label_notes"], row["label_codes"]] for row in rows])
+
+
+@pytest.fixture
+def many(processor):
+    """30 notes with random codes, and random scores."""
     generator = np.random.default_rng(0)
     labels = (generator.random((30, 6)) < 0.3).astype(int)
     scores = (generator.normal(size=(30, 6)) + labels).astype(np.float32)
+    gold = [[code for code, label in zip(processor.code_set, row, strict=True) if label] for row in labels]
+    return Dataset.from_dict({"text": ["fever"] * 30, "codes": gold}), scores, labels
+
+
+@pytest.mark.parametrize("codes_per_prompt", [None, 4])
+def test_icd_metrics(processor, many, codes_per_prompt):
+    notes, scores, labels = many
+    processor = processor.for_codes(processor.code_set, codes_per_prompt)
+    rows = prompt_rows(notes, processor)
+    order = np.random.default_rng(1).permutation(len(rows))
     threshold = best_micro_f1_threshold(scores, labels)
-    expected = {**icd_metrics(scores, labels, threshold=threshold), "threshold": threshold}
-    processor = KeptProcessor(roberta_tokenizer, code_set, codes_per_prompt=codes_per_prompt)
-    if codes_per_prompt:
-        grouped = []
-        for values in (scores, labels):
-            rows = np.full((60, 4), -100, dtype=values.dtype)
-            rows[0::2], rows[1::2, :2] = values[:, :4], values[:, 4:]
-            grouped.append(rows)
-        prediction = EvalPrediction(*grouped)
-    else:
-        prediction = EvalPrediction(scores, labels)
-    got = ICDMetrics(processor)(prediction)
-    assert got.keys() == expected.keys()
-    for name, value in expected.items():
-        assert got[name] == pytest.approx(value, nan_ok=True), name
+    loss = np.mean(np.log1p(np.exp(scores.astype(float))) - labels * scores)
+    expected = {**icd_metrics(scores, labels, threshold=threshold), "threshold": threshold, "loss": loss}
+    # Another processor than that of the rows: they say themselves what they ask.
+    for evaluator in (processor, processor.for_codes(processor.code_set, 5)):
+        got = ICDMetrics(evaluator)(predicted(rows, scores, order))
+        assert got.keys() == expected.keys()
+        for name, value in expected.items():
+            assert got[name] == pytest.approx(value, nan_ok=True), name
+        merged = ICDMetrics(evaluator).scores_and_labels(predicted(rows, scores, order))
+        assert np.array_equal(merged[0], scores) and np.array_equal(merged[1], labels)
 
 
-def evaluation_rows(processor, number=16):
-    """Rows of shuffled lengths whose labels are the row's number in binary."""
+def test_predictions_in_batches_with_further_outputs(processor, many):
+    """As the Trainer gives them with `eval_do_concat_batches=False` and `output_hidden_states=True`."""
+    notes, scores, _ = many
+    processor.codes_per_prompt = 4
+    parts = [predicted(prompt_rows(notes, processor), scores, range(start, start + 20)) for start in (40, 0, 20)]
+    whole = EvalPrediction([(part.predictions, (np.zeros(20),)) for part in parts], [part.label_ids for part in parts])
+    assert np.array_equal(ICDMetrics(processor).scores_and_labels(whole)[0], scores)
+    whole = EvalPrediction([np.array([[2.0, 1.0]]), np.array([[3.0, 4.0]])], [np.array([[1, 0]]), np.array([[0, 0]])])
+    assert [values.tolist() for values in ICDMetrics().scores_and_labels(whole)] == [[[2, 1], [3, 4]], [[1, 0], [0, 0]]]
+
+
+def test_rows_that_do_not_fit(processor, many):
+    notes, scores, _ = many
+    metrics = ICDMetrics(processor)
+    with pytest.raises(ValueError, match=r"Note 0 \(counted from 0\) was asked about 3 codes of 6; .* sampled_codes"):
+        metrics(predicted(prompt_rows(notes, processor, sampled_codes=3), scores))
+    processor.codes_per_prompt = 4
+    rows = prompt_rows(notes, processor)
+    with pytest.raises(ValueError, match=r"Note 29 \(counted from 0\) was asked about 4 codes of 6"):
+        metrics(predicted(rows, scores, range(59)))
+    with pytest.raises(ValueError, match=r"ask \d times about a code of a note again, first about code \d of note 0"):
+        metrics(predicted(prompt_rows(notes.select([0, 1]), processor, sampled_codes=4, draws=2), scores))
+    whole = predicted(rows, scores)
+    with pytest.raises(ValueError, match=r"label_names=\['labels', 'label_notes', 'label_codes'\].*adapters"):
+        metrics(EvalPrediction(whole.predictions, whole.label_ids[0]))
+    own_rows = processor(notes["text"], gold_codes=notes["codes"])
+    batch = DataCollatorForICDPrompting(processor)([{n: v[i] for n, v in own_rows.items()} for i in range(60)])
+    label_ids = tuple(batch[name].numpy() for name in LABEL_NAMES)
+    with pytest.raises(ValueError, match=r"The rows lack label_notes and label_codes, .*; evaluate rows of"):
+        metrics(EvalPrediction(np.zeros((60, 4)), label_ids))
+
+
+def test_prompt_rows_of_other_things(notes, processor):
+    with pytest.raises(TypeError, match=r"type DatasetDict; pass the Dataset of one split, such as notes\['train'\]"):
+        prompt_rows(DatasetDict(train=notes), processor)
+    with pytest.raises(ValueError, match="notes has the columns text; it needs codes"):
+        prompt_rows(notes.select_columns("text"), processor)
+    with_labels = notes.add_column("labels", ["a text"] * 4).add_column("input_ids", [1] * 4)
+    assert prompt_rows(with_labels, processor)["labels"][:] == prompt_rows(notes, processor)["labels"][:]
+
+
+def test_processor_takes_columns(notes, processor):
+    expected = processor(notes["text"][:], gold_codes=notes["codes"][:])
+    assert dict(processor(notes["text"], gold_codes=notes["codes"])) == dict(expected)
+    assert processor(np.array(notes["text"][:]))["input_ids"] == expected["input_ids"]
+    with pytest.raises(TypeError, match="text is of type set; pass a note as str, or a list of notes"):
+        processor({"Fever"})
+
+
+def evaluation_rows(processor, number=16, **options):
+    """Rows of shuffled lengths whose labels are the note's number in binary."""
     codes = list(processor.code_set)
     texts = ["fever " * ((7 * i) % number * 4 + 1) for i in range(number)]
     gold = [[code for bit, code in enumerate(codes) if i >> bit & 1] for i in range(number)]
-    return prompt_rows(Dataset.from_dict({"text": texts, "codes": gold}), processor)
+    return prompt_rows(Dataset.from_dict({"text": texts, "codes": gold}), processor, **options)
 
 
-def trained(model, processor, rows, folder, callbacks, metrics=None):
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=2,
-        learning_rate=1e-3,
-        per_device_train_batch_size=2,
-        per_device_eval_batch_size=4,
-        train_sampling_strategy="group_by_length",
-        eval_strategy="steps",
-        eval_steps=1,
-        save_strategy="no",
-        use_cpu=True,
-        report_to="none",
-        disable_tqdm=True,
-    )
-    trainer = Trainer(
+def trainer_for(model, processor, rows, folder, metrics=None, **options):
+    arguments = {
+        "output_dir": str(folder),
+        "max_steps": 2,
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": 2,
+        "per_device_eval_batch_size": 4,
+        "train_sampling_strategy": "group_by_length",
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return Trainer(
         model,
-        arguments,
+        TrainingArguments(**{**arguments, **options}),
         train_dataset=rows,
         eval_dataset=rows,
         data_collator=DataCollatorForICDPrompting(processor),
         processing_class=processor.tokenizer,
         compute_metrics=metrics,
-        callbacks=callbacks,
     )
-    trainer.train()
-    return trainer
 
 
-def test_evaluation_is_out_of_order_without_the_callback(tiny_model, processor, tmp_path):
-    """The trap. If this fails, transformers has mended it and the callback can go."""
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"eval_do_concat_batches": False, "per_device_eval_batch_size": 3},
+        {"train_sampling_strategy": "random", "per_device_eval_batch_size": 5},
+    ],
+)
+def test_metrics_do_not_depend_on_the_order_of_the_rows(tiny_model, processor, tmp_path, options):
+    """With group_by_length transformers also evaluates in another order."""
+    processor.codes_per_prompt = 4
     rows = evaluation_rows(processor)
-    prediction = trained(tiny_model, processor, rows, tmp_path, []).predict(rows)
-    assert prediction.label_ids.tolist() != rows["labels"][:]
-    assert sorted(prediction.label_ids.tolist()) == sorted(rows["labels"][:])
-
-
-def test_evaluation_stands_in_order_with_the_callback(tiny_model, processor, tmp_path):
-    rows = evaluation_rows(processor)
-    seen = []
-
-    def metrics(prediction):
-        seen.append(prediction.label_ids.tolist())
-        return {}
-
-    trainer = trained(tiny_model, processor, rows, tmp_path, [KeepEvaluationOrder()], metrics)
-    assert len(seen) == 2 and all(labels == rows["labels"][:] for labels in seen), "during the training"
-    prediction = trainer.predict(rows)
-    assert prediction.label_ids.tolist() == rows["labels"][:]
+    expected = {}
     tiny_model.eval()
     with torch.no_grad():
-        for index in (0, 5, 11):
-            features = {name: torch.tensor([rows[index][name]]) for name in COLUMNS - {"length"}}
-            expected = tiny_model(**features).logits[0]
-            np.testing.assert_allclose(prediction.predictions[index], expected, rtol=1e-3, atol=1e-4)
+        batch = DataCollatorForICDPrompting(processor)(list(rows))
+        scores = processor.merge_logits(tiny_model(**batch).logits)
+    labels = np.array([[i >> bit & 1 for bit in range(6)] for i in range(16)])
+    expected = icd_metrics(scores, labels, threshold=best_micro_f1_threshold(scores, labels))
+    expected["loss"] = np.mean(np.log1p(np.exp(scores.astype(float))) - labels * scores)
+    metrics = ICDMetrics(processor)
+    trainer = trainer_for(tiny_model, processor, rows.shuffle(seed=3), tmp_path, metrics, **options)
+    found = trainer.evaluate()
+    for name, value in expected.items():
+        assert found[f"eval_{name}"] == pytest.approx(value, nan_ok=True, abs=1e-4), name
+    prediction = trainer.predict(rows)
+    np.testing.assert_allclose(metrics.scores_and_labels(prediction)[0], scores, rtol=1e-3, atol=1e-4)
+    tiny_model.config.output_hidden_states = tiny_model.config.output_attentions = True
+    assert trainer.evaluate()["eval_auc_micro"] == pytest.approx(expected["auc_micro"], abs=1e-4)
 
 
-def test_training_is_still_grouped_by_length(tiny_model, processor, tmp_path):
-    rows = evaluation_rows(processor, 16)
-    seen = []
-
-    class Spy(DataCollatorForICDPrompting):
-        def __call__(self, features):
-            if len(features) == 8:
-                seen.append(tuple(len(feature["input_ids"]) for feature in features))
-            return super().__call__(features)
-
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path),
-        num_train_epochs=3,
-        per_device_train_batch_size=8,
-        train_sampling_strategy="group_by_length",
-        save_strategy="no",
-        use_cpu=True,
-        report_to="none",
-        disable_tqdm=True,
-    )
-    Trainer(
-        tiny_model,
-        arguments,
-        train_dataset=rows,
-        data_collator=Spy(processor),
-        processing_class=processor.tokenizer,
-        callbacks=[KeepEvaluationOrder()],
-    ).train()
-    # From long to short, but for the first, which the sampler exchanges for the longest of all.
-    assert len(seen) == 6 and all(list(lengths[1:]) == sorted(lengths[1:], reverse=True) for lengths in seen)
-    assert seen[0] != tuple(rows["length"][:8])
+def test_training_with_evaluation_leaves_the_arguments_alone(tiny_model, processor, tmp_path):
+    trainer = trainer_for(tiny_model, processor, evaluation_rows(processor), tmp_path, ICDMetrics(processor))
+    trainer.train()
+    assert trainer.args.train_sampling_strategy == "group_by_length"
+    assert [entry["step"] for entry in trainer.state.log_history if "eval_f1_micro" in entry] == [1, 2]
 
 
-def test_callback_leaves_other_strategies_alone(tmp_path):
-    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
-    before = arguments.train_sampling_strategy
-    KeepEvaluationOrder().on_train_begin(arguments, None, None)
-    assert arguments.train_sampling_strategy == before != "group_by_length"
+def test_sampled_rows_train_and_do_not_evaluate(tiny_model, processor, tmp_path):
+    rows = evaluation_rows(processor, sampled_codes=5)
+    trainer = trainer_for(tiny_model, processor, rows, tmp_path, ICDMetrics(processor), eval_strategy="no")
+    trainer.train()
+    with pytest.raises(ValueError, match="was asked about 5 codes of 6"):
+        trainer.evaluate()
+
+
+def test_label_smoothing_is_refused(tiny_model, processor, tmp_path):
+    rows = evaluation_rows(processor, 4)
+    trainer = trainer_for(tiny_model, processor, rows, tmp_path, label_smoothing_factor=0.1)
+    with pytest.raises(ValueError, match="pass label_smoothing_factor=0, the model computes its own loss"):
+        trainer.train()
 
 
 def test_train_only(tiny_model):
@@ -254,7 +299,7 @@ def test_train_only(tiny_model):
 def test_train_only_trains_only_that(tiny_model, processor, tmp_path):
     train_only(tiny_model, ["bias", "lm_head"])
     before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
-    trained(tiny_model, processor, evaluation_rows(processor, 8), tmp_path, [KeepEvaluationOrder()])
+    trainer_for(tiny_model, processor, evaluation_rows(processor, 8), tmp_path, eval_strategy="no").train()
     changed = {name for name, value in tiny_model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all("bias" in name or "lm_head" in name for name in changed)
     assert "lm_head.decoder.weight" not in changed, "tied to the word embeddings, which do not train"

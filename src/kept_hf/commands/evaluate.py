@@ -34,7 +34,7 @@ from ..models.code_set import ICDCodeSet
 from ..models.processing_kept import KeptProcessor
 from ..reports.run import RESULTS_FILE, EvaluatedSplit, write_report
 from ..reranking import in_code_set
-from ..training.collators import DataCollatorForICDPrompting
+from ..training.collators import LABEL_NAMES, DataCollatorForICDPrompting
 from ..training.evaluation import ICDMetrics
 from ..training.run import RunResult, set_up
 from ..training.task import SPLITS, EvaluationPrompts, read_candidates
@@ -155,7 +155,7 @@ def prepare(arguments: EvaluationArguments) -> PreparedEvaluation:
         bf16=bf16,
         use_cpu=arguments.use_cpu,
         report_to="none",
-        label_names=["labels"],
+        label_names=[*LABEL_NAMES],
     )
     set_up(training)
     log_corpus(given, arguments)

@@ -27,6 +27,7 @@ from ..models.prompting import PRESETS, clean_note, get_preset, remove_deidentif
 from ..models.publication import RESTRICTED, joint_license
 from ..pretraining.masked_lm.blocks import (
     METRICS,
+    DataCollatorForBlocks,
     MaskedBlocks,
     MaskedLMTask,
     masked_lm_data,
@@ -44,7 +45,6 @@ from ..pretraining.notes import (
 from ..pretraining.run import write_run
 from ..reports.tables import format_table
 from ..training.base import EncoderArguments, load_base
-from ..training.collators import DataCollatorForICDPrompting
 from ..training.conversion import copy_local_to_global, has_own_global_projections
 from ..training.run import (
     PACKAGES,
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     trainer = Trainer(
         model,
         training,
-        data_collator=DataCollatorForICDPrompting(tokenizer),
+        data_collator=DataCollatorForBlocks(tokenizer),
         train_dataset=blocks,
         eval_dataset=task.rows,
         compute_metrics=task.compute_metrics,

@@ -38,6 +38,7 @@ from ..pretraining.zero_shot.passages import PassageSource, held_out_concepts
 from ..pretraining.zero_shot.prompts import DataCollatorForZeroShot, ZeroShotPrompts
 from ..reports.tables import format_table
 from ..training.base import EncoderArguments, load_base
+from ..training.collators import LABEL_NAMES
 from ..training.run import (
     PACKAGES,
     PretrainingArguments,
@@ -143,7 +144,7 @@ def parse_arguments(
             parser.error(f"{name}={getattr(prompts, name)} is no range; pass two numbers, at first and at last")
     if prompts.zero_shot_codes and prompts.corpus is None:
         parser.error(f"zero_shot_codes={prompts.zero_shot_codes} are codes of a corpus; pass --corpus")
-    return model, terms, prompts, replace(training, label_names=["labels"])
+    return model, terms, prompts, replace(training, label_names=[*LABEL_NAMES])
 
 
 def zero_shot_corpus(arguments: PromptArguments) -> Corpus | None:

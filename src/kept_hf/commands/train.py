@@ -37,7 +37,6 @@ from ..pretraining.zero_shot.synthetic_stage import run_synthetic_stage
 from ..reports.run import EvaluatedSplit, write_report
 from ..training.adapters import add_adapter
 from ..training.arguments import DataArguments, KeptTrainingArguments, ModelArguments
-from ..training.callbacks import KeepEvaluationOrder
 from ..training.checks import (
     check_adapter,
     check_best_metric,
@@ -48,7 +47,7 @@ from ..training.checks import (
     check_sharding,
     keep_global_batch,
 )
-from ..training.collators import DataCollatorForICDPrompting
+from ..training.collators import LABEL_NAMES, DataCollatorForICDPrompting
 from ..training.evaluation import ICDMetrics, predict_without_metrics, validation_threshold
 from ..training.rows import prompt_rows
 from ..training.run import (
@@ -164,7 +163,7 @@ def prepare(model_arguments: ModelArguments, data: DataArguments, training: Kept
     corpus = read_notes(data, training)
     check_best_metric(training, len(corpus.code_set))
     # A copy, since the Trainer's callbacks change it; peft hides the labels from the Trainer.
-    training = replace(training, label_names=training.label_names if lora is None else ["labels"])
+    training = replace(training, label_names=training.label_names if lora is None else [*LABEL_NAMES])
     if lora is not None and checkpoint is not None:
         base = PeftConfig.from_pretrained(checkpoint).base_model_name_or_path
         model_arguments = replace(model_arguments, model_name_or_path=base)
@@ -250,7 +249,6 @@ def fine_tune(run: PreparedRun, command: str) -> RunResult:
         eval_dataset=run.evaluation["validation"].rows,
         processing_class=run.processor.tokenizer,
         compute_metrics=run.evaluation["validation"].metrics(run.arguments.threshold_metric),
-        callbacks=[KeepEvaluationOrder()],
     )
     if run.training.should_save:
         write_settings(run.training, run.settings)

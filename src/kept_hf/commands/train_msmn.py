@@ -30,10 +30,9 @@ from ..models.modeling_msmn import MSMNForICDCoding
 from ..models.tokenization_msmn import MSMNTokenizer
 from ..reports.run import EvaluatedSplit, write_report
 from ..reports.tables import format_table
-from ..training.callbacks import KeepEvaluationOrder
 from ..training.checks import check_best_metric, check_loss, check_output_dir
 from ..training.collators import DataCollatorForMSMN
-from ..training.evaluation import ICDMetrics, validation_threshold
+from ..training.evaluation import ICDMetrics, predict_in_order, validation_threshold
 from ..training.msmn import new_msmn, note_rows, set_initial_state, write_candidates
 from ..training.run import (
     RunArguments,
@@ -262,7 +261,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         eval_dataset=rows["validation"],
         processing_class=tokenizer,
         compute_metrics=evaluation,
-        callbacks=[KeepEvaluationOrder()],
     )
     seconds = timed_training(trainer, checkpoint)
     report(trainer, evaluation, corpus, rows, data, settings, seconds, started, argv)
@@ -282,7 +280,7 @@ def report(
     """Evaluate, write model, candidates and report. To be called on all processes."""
     split, model = "test" if "test" in rows else "validation", trainer.model
     model.config.threshold = validation_threshold(trainer)
-    scores, labels = evaluation.scores_and_labels(trainer.predict(rows[split]))
+    scores, labels = evaluation.scores_and_labels(predict_in_order(trainer, rows[split]))
     trainer.save_model()
     recall = {}
     if data.num_candidates:

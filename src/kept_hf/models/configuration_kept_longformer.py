@@ -74,7 +74,7 @@ class KeptLongformerConfig(LongformerConfig):
 
     model_type = "kept_longformer"
     _auto_class = "AutoConfig"
-    keys_to_ignore_at_inference = ["prior"]  # noqa: RUF012 (transformers' form)
+    keys_to_ignore_at_inference = ["prior", "hidden_states", "attentions", "global_attentions"]  # noqa: RUF012 (transformers' form)
 
     yes_token_id: int | None = None
     no_token_id: int | None = None

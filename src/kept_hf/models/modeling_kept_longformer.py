@@ -21,7 +21,7 @@ from transformers.models.longformer.modeling_longformer import (
 from .attention_backends import BACKENDS, DEFAULT, choose_backend
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .configuration_kept_longformer import KeptLongformerConfig
-from .icd_output import PADDED_SCORE, ICDPromptingOutput
+from .icd_output import PADDED_SCORE, ICDPromptingOutput, check_labels
 from .isolated_layout import IsolatedPrompting
 from .joint_layout import mask_slots, prompt_attention
 from .longformer_layers import KeptLongformerEncoder, states_at
@@ -325,6 +325,8 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
         code_input_ids: torch.LongTensor | None = None,
         code_attention_mask: torch.Tensor | None = None,
         code_indices: torch.LongTensor | None = None,
+        label_notes: torch.LongTensor | None = None,
+        label_codes: torch.LongTensor | None = None,
     ) -> ICDPromptingOutput | tuple:
         """
         Args:
@@ -351,19 +353,24 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
                 1 for tokens, 0 for padding.
             code_indices (`(batch_size, num_labels)`, *optional*):
                 Which block each code asked is; -100 for the slots beyond the codes of a row. By default all blocks.
+            label_notes (`(batch_size,)`), label_codes (`(batch_size, num_labels)`) (*optional*):
+                The number of the note and the positions of the codes that a row asks about. The model does not read
+                them: the Trainer gathers them with the labels, and `ICDMetrics` merges the scores by them.
 
         Returns:
             [`ICDPromptingOutput`], or a tuple of its values with `return_dict=False`.
 
         Raises:
-            ValueError: no `input_ids`, or `inputs_embeds`; a configuration without the ids of "yes", "no" and the mask;
-                no mask in the batch; rows whose numbers of masks and labels differ; or, in the isolated layout, an
-                index that no block has, or an argument that it cannot serve.
+            ValueError: no `input_ids`, or `inputs_embeds`; in training `label_codes` without `labels`; a configuration
+                without the ids of "yes", "no" and the mask; no mask in the batch; rows whose numbers of masks and
+                labels differ; or, in the isolated layout, an index that no block has, or an argument that it cannot
+                serve.
         """
         if input_ids is None:
             raise ValueError("input_ids=None; pass the token ids of prompt and note (KeptProcessor makes them).")
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds is given; pass input_ids alone, the masks are found among them.")
+        check_labels(labels, label_codes, self.training)
         self._check_token_ids()
         is_isolated = code_input_ids is not None
         self._warn_of_layout("isolated" if is_isolated else "joint")

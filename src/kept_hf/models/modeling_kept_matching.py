@@ -7,7 +7,7 @@ from torch import nn
 
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .configuration_kept_longformer import KeptLongformerMatchingConfig
-from .icd_output import PADDED_SCORE, ICDPromptingOutput
+from .icd_output import PADDED_SCORE, ICDPromptingOutput, check_labels
 from .isolated_layout import IsolatedScoring, in_slots
 from .mask_attention import GlobalStates
 from .modeling_kept_longformer import KeptLongformerModel, KeptLongformerPreTrainedModel
@@ -63,6 +63,8 @@ class KeptLongformerForICDMatching(IsolatedScoring, KeptLongformerPreTrainedMode
         code_indices: torch.LongTensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         return_dict: bool | None = None,
+        label_notes: torch.LongTensor | None = None,
+        label_codes: torch.LongTensor | None = None,
     ) -> ICDPromptingOutput | tuple:
         """
         Args:
@@ -78,14 +80,18 @@ class KeptLongformerForICDMatching(IsolatedScoring, KeptLongformerPreTrainedMode
                 Which block each code asked is; -100 for the slots beyond the codes of a row. By default all blocks.
             num_items_in_batch (*optional*):
                 Number of codes over which the loss is averaged. By default the codes of this batch.
+            label_notes (`(batch_size,)`), label_codes (`(batch_size, num_labels)`) (*optional*):
+                The number of the note and the positions of the codes that a row asks about. The model does not read
+                them: the Trainer gathers them with the labels, and `ICDMetrics` merges the scores by them.
 
         Returns:
             [`ICDPromptingOutput`] with `logits` and, with `labels`, the binary cross entropy `loss`; or a tuple of its
             values with `return_dict=False`.
 
         Raises:
-            ValueError: no blocks, or an index that no block has.
+            ValueError: no blocks, an index that no block has, or in training `label_codes` without `labels`.
         """
+        check_labels(labels, label_codes, self.training)
         if code_input_ids is None:
             raise ValueError("code_input_ids=None; pass the blocks of KeptProcessor(..., prompt_layout='isolated').")
         inputs = (input_ids, attention_mask, global_attention_mask)

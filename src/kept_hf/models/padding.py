@@ -12,8 +12,9 @@ PADDING_VALUES = {
     "code_attention_mask": 0,
     "code_indices": -100,
     "labels": -100,
+    "label_codes": -100,
 }
-PER_CODE = ("labels", "code_indices")
+PER_CODE = ("labels", "label_codes", "code_indices")
 
 
 def pad_features(
@@ -22,15 +23,18 @@ def pad_features(
     """Pad rows of features to the longest of them and stack them.
 
     Args:
-        rows: feature name → list of integers; the same names in each row.
+        rows: feature name → list of integers, or one integer; the same names in each row.
         pad_token_id: what `input_ids` is padded with; masks are padded with 0, labels and code indices with -100.
         pad_to_multiple_of: round the length of the token features (not of labels and indices) up to a multiple.
 
     Returns:
-        Tensors of shape `(rows, longest)` and type int64.
+        Tensors of shape `(rows, longest)`, or `(rows,)`, and type int64.
     """
     batch = {}
-    for name in rows[0]:
+    for name, value in rows[0].items():
+        if torch.as_tensor(value).ndim == 0:
+            batch[name] = torch.tensor([int(row[name]) for row in rows])
+            continue
         longest = max(len(row[name]) for row in rows)
         if pad_to_multiple_of and name not in PER_CODE:
             longest += -longest % pad_to_multiple_of

@@ -325,7 +325,7 @@ class KeptProcessor(ProcessorMixin):
     def _by_note(text, codes, gold_codes) -> tuple[list[str], list, list]:
         """The notes, and the codes and gold codes of each: the arguments of `__call__` in one form."""
         is_single = isinstance(text, str)
-        if not is_single and not isinstance(text, (list, tuple)):
+        if not is_single and not _is_list(text):
             raise TypeError(f"text is of type {type(text).__name__}; pass a note as str, or a list of notes.")
         for name, value in (("codes", codes), ("gold_codes", gold_codes)):
             if isinstance(value, str):
@@ -334,7 +334,7 @@ class KeptProcessor(ProcessorMixin):
         for index, note in enumerate(texts):
             if not isinstance(note, str):
                 raise TypeError(f"text[{index}] is of type {type(note).__name__}; pass notes as str.")
-        is_list_per_note = isinstance(codes, (list, tuple)) and len(codes) > 0 and not isinstance(codes[0], str)
+        is_list_per_note = _is_list(codes) and len(codes) > 0 and not isinstance(codes[0], str)
         codes_by_note = list(codes) if is_list_per_note else [codes] * len(texts)
         gold_by_note = [gold_codes] * len(texts) if gold_codes is None or is_single else list(gold_codes)
         for name, lists in (("codes", codes_by_note), ("gold_codes", gold_by_note)):
@@ -561,3 +561,12 @@ class KeptProcessor(ProcessorMixin):
         processor.code_set = code_set
         processor._check_prompt_order()
         return processor
+
+
+def _is_list(value) -> bool:
+    """Whether `value` is a list of some kind, such as a column of a dataset; no text, mapping, set or code set."""
+    return (
+        hasattr(value, "__getitem__")
+        and hasattr(value, "__len__")
+        and not isinstance(value, (str, bytes, dict, ICDCodeSet))
+    )

@@ -68,8 +68,8 @@ def add_adapter(
         base_model_name_or_path: where the base, as it is now, is loaded from; saved with the adapter.
 
     Returns:
-        The model that the Trainer takes. With it `TrainingArguments` want `label_names=["labels"]`, because peft hides
-        the argument.
+        The model that the Trainer takes. With it `TrainingArguments` want `label_names=[*LABEL_NAMES]` (of
+        [`kept_hf.training.collators`]), because peft hides the model's arguments.
     """
     adapted = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = str(base_model_name_or_path)

@@ -11,14 +11,22 @@ from ..models.padding import pad_features
 from ..models.processing_kept import KeptProcessor
 from ..models.tokenization_msmn import MSMNTokenizer
 
-MODEL_INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "code_indices", "labels")
+LABEL_NAMES = ("labels", "label_notes", "label_codes")
+"""What the Trainer gathers beside the scores: the labels of a row, its note, and its codes.
+
+It finds the names by itself, except where another class hides the model, as peft's do: then pass
+`TrainingArguments(label_names=[*LABEL_NAMES])`.
+"""
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "global_attention_mask", "code_indices", *LABEL_NAMES)
 
 
 @dataclass
 class DataCollatorForICDPrompting:
     """Pads each batch to its longest row, never to the model's maximum; labels with -100.
 
-    In the isolated layout the batch also gets the blocks of its codes, each once.
+    In the isolated layout the batch also gets the blocks of its codes, each once. Rows with labels that are not of
+    [`prompt_rows`] do not say which note and codes they ask about (-1): they can be trained on, not evaluated.
 
     Args:
         processor: the processor that made the features, or in the joint layout its tokenizer.
@@ -44,6 +52,9 @@ class DataCollatorForICDPrompting:
             found = ", ".join(features[0]) if features else "no rows"
             raise ValueError(f"features need input_ids; got {found}. Map the notes with a KeptProcessor first.")
         rows = [{name: row[name] for name in MODEL_INPUTS if name in row} for row in features]
+        for row in rows:
+            if "labels" in row and "label_notes" not in row:
+                row |= {"label_notes": -1, "label_codes": [-1] * len(row["labels"])}
         if hasattr(self.processor, "tokenizer"):
             return self.processor.pad(rows, self.pad_to_multiple_of)
         if "code_indices" in rows[0]:

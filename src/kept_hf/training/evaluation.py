@@ -9,6 +9,7 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..metrics import best_macro_f1_threshold, best_micro_f1_threshold, icd_metrics
 from ..models.processing_kept import KeptProcessor
+from .merging import AskedPairs, scores_and_labels
 from .rows import CandidatePrompts
 
 THRESHOLD_SEARCHES = {"f1_micro": best_micro_f1_threshold, "f1_macro": best_macro_f1_threshold}
@@ -19,10 +20,11 @@ class ICDMetrics:
     """`compute_metrics` for the Trainer: a row of scores per note, threshold tuned on the split that is evaluated.
 
     For choosing an epoch on the validation split. The test split is evaluated at the threshold of the validation split:
-    see `icd_metrics`.
+    see `icd_metrics`. The scores of a note's prompts are put together by the notes and codes that the rows of
+    [`prompt_rows`] carry, in whatever order the Trainer takes them.
 
     Args:
-        processor: the processor that made the rows, which merges a note's prompts. None where the model scores all
+        processor: the processor that made the rows, whose code set is asked about. None where the model scores all
             codes of a note at once.
         threshold_metric: what the threshold maximises: "f1_micro" (as published) or "f1_macro".
         candidates: what made the notes of the rows, if each is asked about candidates of its own.
@@ -46,19 +48,34 @@ class ICDMetrics:
         self.find_threshold = THRESHOLD_SEARCHES[threshold_metric]
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Metrics of [`kept_hf.metrics.icd_metrics`] at the best threshold, and that `threshold`."""
+        """Metrics of [`kept_hf.metrics.icd_metrics`] at the best threshold, and that `threshold`.
+
+        Of prompts also `loss`, which replaces the Trainer's: the mean binary cross entropy over all codes asked,
+        whatever the batches.
+        """
+        loss = {} if self._scores_whole_notes else {"loss": AskedPairs.from_prediction(prediction).loss()}
         scores, labels = self.scores_and_labels(prediction)
         threshold = self.find_threshold(scores, labels)
-        return {**icd_metrics(scores, labels, threshold=threshold), "threshold": threshold}
+        return {**icd_metrics(scores, labels, threshold=threshold), "threshold": threshold, **loss}
 
     def scores_and_labels(self, prediction: EvalPrediction) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and labels of what the Trainer predicted, `(notes, codes)` each."""
+        """Scores and labels of what the Trainer predicted, `(notes, codes)` each, in the order of the notes.
+
+        Without a processor they stand as the Trainer took the notes.
+
+        Raises:
+            ValueError: rows that do not say what they ask, a code asked twice of a note, or one not asked.
+        """
+        if self._scores_whole_notes:
+            return scores_and_labels(prediction)
+        pairs = AskedPairs.from_prediction(prediction)
         if self.candidates is not None:
-            return self.candidates.merge_logits(prediction.predictions), self.candidates.labels
-        scores, labels = prediction.predictions, prediction.label_ids
-        if self.processor is not None:
-            scores, labels = self.processor.merge_logits(scores), self.processor.merge_logits(labels)
-        return scores, labels.astype(int)
+            return self.candidates.score_matrix(pairs), self.candidates.labels
+        return pairs.matrices(len(self.processor.code_set))
+
+    @property
+    def _scores_whole_notes(self) -> bool:
+        return self.processor is None and self.candidates is None
 
 
 def validation_threshold(trainer: Trainer) -> float:
@@ -82,3 +99,15 @@ def predict_without_metrics(trainer: Trainer, rows: Dataset) -> PredictionOutput
         return trainer.predict(rows)
     finally:
         trainer.compute_metrics = compute_metrics
+
+
+def predict_in_order(trainer: Trainer, rows: Dataset) -> PredictionOutput:
+    """`trainer.predict` in the order of the rows, which need not say what they ask. Call this on all processes.
+
+    With `train_sampling_strategy="group_by_length"` the Trainer also evaluates in another order.
+    """
+    strategy, trainer.args.train_sampling_strategy = trainer.args.train_sampling_strategy, "sequential"
+    try:
+        return trainer.predict(rows)
+    finally:
+        trainer.args.train_sampling_strategy = strategy

@@ -13,6 +13,7 @@ from ..candidates.candidates import Candidates
 from ..models.processing_kept import TRUNCATION_MESSAGE, KeptProcessor
 from ..models.prompting import sample_codes
 from ..reranking import in_code_set, label_matrix, mixed_order, published_fill
+from .merging import AskedPairs
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +47,15 @@ def prompt_rows(
             training does not.
 
     Returns:
-        Rows with the model's inputs, `labels` and `length`, in the order of the notes. How many notes were
-        truncated is logged.
+        Rows with the model's inputs, `labels` and `length`, in the order of the notes; with `label_notes`, the number
+        of the row's note, and `label_codes`, the positions in the code set of the codes that it asks about. How many
+        notes were truncated is logged.
 
     Raises:
-        ValueError: no notes, or proposals that do not fit them.
+        TypeError: `notes` is no dataset of one split.
+        ValueError: no notes, notes without texts or codes, or proposals that do not fit them.
     """
-    if not len(notes):
-        raise ValueError("notes has no rows; choose codes that its split has, or pass another split.")
+    _check_notes(notes)
     codes = list(processor.code_set) if processor.code_set is not None else []
     if proposals is not None:
         proposals = in_code_set(_for_notes(proposals, notes), processor.code_set)
@@ -84,9 +86,20 @@ def prompt_rows(
             asked = [
                 codes_to_ask(gold_codes, index, draw) for gold_codes, (index, draw) in zip(gold, positions, strict=True)
             ]
+            indices = [index for index, _ in positions]
         features = processor(texts, codes=asked, gold_codes=gold, return_cut=True)
-        return {**features, "length": [len(ids) for ids in features["input_ids"]]}
+        groups = [processor.code_groups(codes) for codes in asked or [None] * len(texts)]
+        return {
+            **features,
+            "label_notes": [index for index, of_note in zip(indices, groups, strict=True) for _ in of_note],
+            "label_codes": [
+                [processor.code_set.index(code) for code in group] for of_note in groups for group in of_note
+            ],
+            "length": [len(ids) for ids in features["input_ids"]],
+        }
 
+    # Other columns may have the names of those that the rows get, such as `labels`.
+    notes = notes.select_columns([name for name in ("text", "codes", "asked") if name in notes.column_names])
     result = notes.map(
         rows, batched=True, batch_size=100, with_indices=True, remove_columns=notes.column_names, desc="Prompts"
     )
@@ -94,6 +107,17 @@ def prompt_rows(
     if cut[1:].any():
         logger.warning(TRUNCATION_MESSAGE, cut[1:].sum(), cut.sum(), processor.max_length, cut[1], cut[2])
     return result.remove_columns("cut")
+
+
+def _check_notes(notes: Dataset) -> None:
+    if not isinstance(notes, Dataset):
+        hint = f", such as notes[{next(iter(notes))!r}]" if isinstance(notes, dict) and notes else ""
+        raise TypeError(f"notes is of type {type(notes).__name__}; pass the Dataset of one split{hint}.")
+    missing = [name for name in ("text", "codes") if name not in notes.column_names]
+    if missing:
+        raise ValueError(f"notes has the columns {', '.join(notes.column_names)}; it needs {' and '.join(missing)}.")
+    if not len(notes):
+        raise ValueError("notes has no rows; choose codes that its split has, or pass another split.")
 
 
 class CandidatePrompts:
@@ -126,33 +150,39 @@ class CandidatePrompts:
         proposals = in_code_set(_for_notes(proposals, notes), self.code_set)
         asked = [mixed_order(proposals.codes_of(note)) for note in range(len(notes))]
         self.labels = label_matrix(notes["codes"], self.code_set.codes)
-        self._note = np.repeat(np.arange(len(asked)), [len(codes) for codes in asked])
-        self._code = np.array([self.code_set.index(code) for codes in asked for code in codes], dtype=np.int64)
-        self._sizes = [len(group) for codes in asked if codes for group in processor.code_groups(codes)]
         with_candidates = [note for note, codes in enumerate(asked) if codes]
         if not with_candidates:
             raise ValueError("proposals has no candidate for any of these notes.")
+        self._is_asked = label_matrix(asked, self.code_set.codes).astype(bool)
+        # The rows count the notes that have candidates.
+        self._with_candidates = np.array(with_candidates)
         notes = notes.select(with_candidates)
         self.notes = notes.add_column("asked", [asked[note] for note in with_candidates])
 
-    def merge_logits(self, logits: np.ndarray) -> np.ndarray:
-        """Put the scores of all prompts into one matrix.
+    def score_matrix(self, pairs: AskedPairs) -> np.ndarray:
+        """The scores of all notes.
 
         Args:
-            logits: `(prompts, longest)` in the order of the rows of `notes`.
+            pairs: what the rows of `notes` asked, and the scores.
 
         Returns:
             `(notes, codes)` float32.
 
         Raises:
-            ValueError: another number of prompts.
+            ValueError: pairs of other rows than those of `notes`.
         """
-        if len(logits) != len(self._sizes):
-            raise ValueError(f"logits has {len(logits)} rows for {len(self._sizes)} prompts.")
-        logits = np.asarray(logits, dtype=np.float32)
-        asked = logits[np.arange(logits.shape[1]) < np.array(self._sizes)[:, None]]
-        matrix = np.full(self.labels.shape, published_fill(asked), dtype=np.float32)
-        matrix[self._note, self._code] = asked
+        in_range = len(pairs.notes) and pairs.notes.max() < len(self._with_candidates)
+        is_asked = np.zeros_like(self._is_asked)
+        if in_range:
+            notes = self._with_candidates[pairs.notes]
+            is_asked[notes, pairs.codes] = True
+        if not in_range or not np.array_equal(is_asked, self._is_asked):
+            raise ValueError(
+                f"The rows ask about {len(pairs.notes)} pairs of note and candidate, and these prompts about "
+                f"{self._is_asked.sum()}; evaluate prompt_rows(candidates.notes, processor), all of them."
+            )
+        matrix = np.full(self.labels.shape, published_fill(pairs.scores), dtype=np.float32)
+        matrix[notes, pairs.codes] = pairs.scores
         return matrix
 
 

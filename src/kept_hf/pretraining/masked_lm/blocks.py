@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import DataCollatorForLanguageModeling, EvalPrediction, PreTrainedTokenizerBase
+
+from ...models.padding import pad_features
 
 GROUPS = {
     "repeated": "rarer words that stand elsewhere in the text",
@@ -184,6 +187,21 @@ class MaskedBlocks(Dataset):
         return item
 
 
+@dataclass
+class DataCollatorForBlocks:
+    """Pads the rows of a batch of blocks to its longest; labels with -100.
+
+    Args:
+        tokenizer: of the blocks.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def __call__(self, features: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, torch.Tensor]:
+        """Rows of lists → tensors of shape `(batch_size, longest)`."""
+        return pad_features(features, self.tokenizer.pad_token_id)
+
+
 class MaskedLMTask:
     """Held-out blocks whose masks stay the same, and the metrics of their predictions.
 
@@ -221,7 +239,16 @@ class MaskedLMTask:
 
         Returns:
             `METRICS`, without the groups that are empty.
+
+        Raises:
+            ValueError: rows in another order.
         """
+        labels = np.asarray(prediction.label_ids)
+        if not np.array_equal(labels[labels != -100], self.labels):
+            raise ValueError(
+                "The rows were evaluated in another order; pass "
+                "TrainingArguments(train_sampling_strategy='sequential')."
+            )
         losses, tokens = prediction.predictions
         is_slot = losses >= 0  # the Trainer pads with -100, and no cross entropy is negative
         return self.metrics(losses[is_slot], tokens[is_slot])

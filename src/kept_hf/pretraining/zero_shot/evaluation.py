@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from ...metrics import icd_metrics
 from ...models.processing_kept import KeptProcessor
+from ...training.merging import AskedPairs
 from ...training.rows import prompt_rows
 from .examples import size_between
 from .passages import PassageSource
@@ -31,13 +32,15 @@ class _Group:
 
     Attributes:
         name: of its metrics.
-        processor: puts the scores of the prompts of a note together; None where each prompt stands for itself.
-        rows: of the whole task.
+        notes: their numbers (`label_notes`) in the whole task.
+        num_codes: that each note is asked about.
+        metrics: metric of `icd_metrics` → its name in this group.
     """
 
     name: str
-    processor: KeptProcessor | None
-    rows: range
+    notes: range
+    num_codes: int
+    metrics: dict[str, str]
 
 
 @dataclass
@@ -89,7 +92,12 @@ class ZeroShotTask(Dataset):
             raise ValueError(f"concepts has {len(concepts)}, fewer than the num_codes={num_codes} of a prompt.")
         generator = random.Random(seed)
         examples = (source.draw(generator, num_codes, num_sentences, only=concepts) for _ in range(num_prompts))
-        self._add(name, None, [prompt_row(example, processor) for example in examples])
+        rows = [prompt_row(example, processor) for example in examples]
+        # Each prompt stands for itself, as if it were a note with codes of its own.
+        rows = [
+            {**row, "label_notes": number, "label_codes": list(range(num_codes))} for number, row in enumerate(rows)
+        ]
+        self._add(name, rows, num_codes, {"auc_micro": f"{name}_auc"})
         self.titles[f"{name}_auc"] = f"held-out concepts, {num_codes} a prompt: AUC"
 
     def add_notes(self, notes: datasets.Dataset, processor: KeptProcessor, codes_per_prompt: int | None = None) -> None:
@@ -110,12 +118,14 @@ class ZeroShotTask(Dataset):
             rows = [with_names(row, descriptions) for row in rows]
         size = processor.codes_per_prompt or len(processor.code_set)
         name = f"zero_shot_{size}"
-        self._add(name, processor, rows)
+        self._add(name, rows, len(processor.code_set), {metric: f"{name}_{metric}" for metric in ZERO_SHOT_METRICS})
         for metric, title in zip(ZERO_SHOT_METRICS, ("macro AUC", "micro AUC", "mean average precision"), strict=True):
             self.titles[f"{name}_{metric}"] = f"notes, {size} codes a prompt: {title}"
 
-    def _add(self, name: str, processor: KeptProcessor | None, rows: Sequence[dict[str, list[int]]]) -> None:
-        self._groups.append(_Group(name, processor, range(len(self.rows), len(self.rows) + len(rows))))
+    def _add(self, name: str, rows: Sequence[dict], num_codes: int, metrics: dict[str, str]) -> None:
+        first = self._groups[-1].notes.stop if self._groups else 0
+        rows = [{**row, "label_notes": first + row["label_notes"]} for row in rows]
+        self._groups.append(_Group(name, range(first, rows[-1]["label_notes"] + 1), num_codes, metrics))
         self.rows += rows
 
     def __len__(self) -> int:
@@ -125,18 +135,13 @@ class ZeroShotTask(Dataset):
         return self.rows[index]
 
     def compute_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """The metrics of each group; scores and labels are those of all rows, in order."""
+        """The metrics of each group, of the predictions for all rows in any order."""
         metrics: dict[str, float] = {}
+        pairs = AskedPairs.from_prediction(prediction)
         for group in self._groups:
-            scores, labels = (
-                np.asarray(values)[group.rows] for values in (prediction.predictions, prediction.label_ids)
-            )
-            if group.processor is None:
-                width = len(self.rows[group.rows[0]]["labels"])
-                metrics[f"{group.name}_auc"] = icd_metrics(scores[:, :width], labels[:, :width])["auc_micro"]
-            else:
-                found = icd_metrics(group.processor.merge_logits(scores), group.processor.merge_logits(labels))
-                metrics |= {f"{group.name}_{metric}": found[metric] for metric in ZERO_SHOT_METRICS}
+            scores, labels = pairs.of_notes(group.notes.start, group.notes.stop).matrices(group.num_codes)
+            found = icd_metrics(scores, labels)
+            metrics |= {name: found[metric] for metric, name in group.metrics.items()}
         return metrics
 
 
