@@ -129,3 +129,19 @@ def test_few_codes_of_a_note_are_kept_beside_those_that_count(write, tmp_path):
     for line, note_scores, gold in zip(lines, scores, GOLD["test"], strict=True):
         expected = {CODES[note_scores.argmax()], *gold, *np.array(CODES)[note_scores > 0.5]}
         assert {code["code"] for code in line["codes"]} == expected
+
+
+def test_the_report_says_which_kinds_of_mention_are_found(corpus, write, capsys):
+    assert "assigned_by_mention" not in write()[0] and "mentions them" not in capsys.readouterr().out
+    corpus.mentions = {("test-0", "401.9"): "abbreviation", ("test-3", "486"): "synonym", ("test-2", "486"): "negated"}
+    results, scores, _ = write()
+    assigned = scores > 0.5
+    expected = [
+        ("abbreviation", True, 1, assigned[0, 1]),
+        ("none", True, 2, np.mean([assigned[0, 0], assigned[1, 1]])),
+        ("synonym", True, 1, assigned[3, 2]),
+        ("negated", False, 1, assigned[2, 2]),
+    ]
+    rows = [tuple(row.values()) for row in results["assigned_by_mention"]]
+    assert rows[:4] == expected and rows[4][:3] == ("none", False, 7)
+    assert "abbreviation" in capsys.readouterr().out

@@ -12,7 +12,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -74,11 +74,13 @@ class Corpus:
             (list of dotted codes as text), and whatever further ones the corpus documents.
         code_set: every code of the corpus, in sorted order, with what is known of each.
         card: where it is from, and under which licence.
+        mentions: (note_id, code) → how the note mentions the code, where that is known: of made-up notes.
     """
 
     dataset: DatasetDict
     code_set: ICDCodeSet
     card: CorpusCard
+    mentions: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
 def corpus_module(name: str) -> ModuleType:

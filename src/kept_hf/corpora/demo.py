@@ -9,6 +9,7 @@ the set and report them of relatives. No text is that of a patient.
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import random
 import tempfile
@@ -51,8 +52,15 @@ _TABLES = {
     "PROCEDURES_ICD": _CODE_COLUMNS,
     "D_ICD_DIAGNOSES": _TITLE_COLUMNS,
     "D_ICD_PROCEDURES": _TITLE_COLUMNS,
+    "MENTIONS": ("HADM_ID", "CODE", "MENTION"),
 }
-_CONTENT = "NOTEEVENTS.csv, DIAGNOSES_ICD.csv, PROCEDURES_ICD.csv, D_ICD_*.csv and *_full_hadm_ids.csv"
+_CONTENT = "NOTEEVENTS.csv, DIAGNOSES_ICD.csv, PROCEDURES_ICD.csv, D_ICD_*.csv, MENTIONS.csv and *_full_hadm_ids.csv"
+MENTIONS = ("synonym", "abbreviation", "finding", "misspelling", "negated", "of a relative")
+"""How a note mentions a code, the clearest way first.
+
+"finding": by a finding, a cause or a treatment. The last two are mentions of codes that the note does not carry. No
+note has a code's title.
+"""
 
 CARD = CorpusCard(
     title="kept-hf demo corpus",
@@ -164,7 +172,25 @@ def load(
     builder.download_and_prepare()
     dataset = builder.as_dataset()
     diagnoses, procedures = read_titles(builder.raw_dir)
-    return Corpus(dataset, ICDCodeSet(corpus_codes(dataset), diagnoses | procedures), CARD)
+    code_set = ICDCodeSet(corpus_codes(dataset), diagnoses | procedures)
+    return Corpus(dataset, code_set, CARD, read_mentions(builder.raw_dir))
+
+
+def read_mentions(folder: str | os.PathLike) -> dict[tuple[str, str], str]:
+    """How the notes mention codes: (note_id, dotted code) → one of `MENTIONS`, the first that applies.
+
+    Args:
+        folder: that `write_demo_files` wrote.
+
+    Raises:
+        FileNotFoundError: the folder has no MENTIONS.csv.
+    """
+    found: dict[tuple[str, str], str] = {}
+    with open(os.path.join(folder, "MENTIONS.csv"), encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            pair = (row["HADM_ID"], row["CODE"])
+            found[pair] = min(found.get(pair, MENTIONS[-1]), row["MENTION"], key=MENTIONS.index)
+    return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -178,7 +204,8 @@ def write_demo_files(folder: str | os.PathLike, seed: int = 0) -> None:
 
     `NOTEEVENTS.csv`, `DIAGNOSES_ICD.csv`, `PROCEDURES_ICD.csv`, `D_ICD_DIAGNOSES.csv`, `D_ICD_PROCEDURES.csv`; with one
     HADM_ID a line `{train,dev,test}_full_hadm_ids.csv` and `{train,dev,test}_50_hadm_ids.csv`; and
-    `collectrare50data.py`: whatever `kept_hf.corpora.mimic3` reads. The same seed gives the same bytes on every
+    `collectrare50data.py`: whatever `kept_hf.corpora.mimic3` reads. `MENTIONS.csv` says how the notes mention the codes
+    (`read_mentions`). The same seed gives the same bytes on every
     platform and Python.
 
     Args:
@@ -192,12 +219,14 @@ def write_demo_files(folder: str | os.PathLike, seed: int = 0) -> None:
     os.makedirs(folder, exist_ok=True)
     draw = _Draw(seed)
     admissions = _admissions(draw)
+    notes, mentions = _note_rows(draw, admissions)
     tables = {
-        "NOTEEVENTS": _note_rows(draw, admissions),
+        "NOTEEVENTS": notes,
         "DIAGNOSES_ICD": _code_rows(draw, admissions, procedure=False),
         "PROCEDURES_ICD": _code_rows(draw, admissions, procedure=True),
         "D_ICD_DIAGNOSES": _title_rows(procedure=False),
         "D_ICD_PROCEDURES": _title_rows(procedure=True),
+        "MENTIONS": mentions,
     }
     for name, rows in tables.items():
         lines = [",".join(_quoted(value) for value in row) for row in [_TABLES[name], *rows]]
@@ -316,6 +345,7 @@ class _Writer:
         }
         self.pronouns |= {"He": self.pronouns["he"].capitalize(), "His": self.pronouns["his"].capitalize()}
         self.used: dict[str, set[str]] = {}
+        self.mentions: list[tuple[str, str]] = []
         self.long = draw.chance(0.05)
         self.complaint = draw.choice(demo_content.COMPLAINTS)
         # De-identified dates lie in the 22nd century. The stay ends in its month.
@@ -338,36 +368,37 @@ class _Writer:
             wording = self.wording(code)
             if code is late:
                 # Said in the addendum alone, so that whoever reads only the report misses it.
-                addendum = self.assertion(content.ASSERTED[code.kind], wording)
+                addendum = self.asserted(content.ASSERTED[code.kind], code, wording)
             elif code.kind == "procedure":
                 if draw.chance(0.5):
-                    operations.append(self.misspelt(_capital(wording), 0.1))
+                    operations.append(self.listed(code, _capital(wording)))
                 else:
-                    course.append(self.assertion(content.ASSERTED["procedure"], wording))
+                    course.append(self.asserted(content.ASSERTED["procedure"], code, wording))
             elif code.kind == "care":
-                course.append(self.assertion(content.ASSERTED["care"], wording))
+                course.append(self.asserted(content.ASSERTED["care"], code, wording))
             elif code.kind in ("chronic", "status") and draw.chance(0.5):
-                listed.append(self.misspelt(wording, 0.1))
+                listed.append(self.listed(code, wording))
             else:
-                present.append(self.assertion(content.ASSERTED[code.kind], wording))
+                present.append(self.asserted(content.ASSERTED[code.kind], code, wording))
             if code is not late and draw.chance(0.35):
-                course.append(self.assertion(content.COURSE[code.kind], self.wording(code)))
+                course.append(self.asserted(content.COURSE[code.kind], code, self.wording(code)))
             if code is not late and code.kind not in ("external", "care") and draw.chance(0.2):
                 final.append(self.wording(code))
+                self.record(code, final[-1], final[-1])
 
         doubtful = {name for code in codes for group in content.RELATED if code.code in group for name in group}
         doubtful |= {code.code for code in codes}
         others = draw.shuffled([code for code in content.CODES if code.code not in doubtful])
         denied = [others.pop() for _ in range(draw.choice((0, 0, 1, 1, 1, 2)))]
         for code in denied:
-            sentence = self.assertion(content.DENIED[code.kind], self.plain_name(code))
+            sentence = self.not_coded("negated", content.DENIED[code.kind], code)
             (course if code.kind in ("procedure", "care") or draw.chance(0.4) else present).append(sentence)
         diseases = [code for code in others if code.kind in ("chronic", "acute")]
         family = draw.choice(content.NO_FAMILY_HISTORY)
         if draw.chance(0.35):
-            family = self.assertion(content.FAMILY, self.plain_name(diseases.pop()))
+            family = self.not_coded("of a relative", content.FAMILY, diseases.pop())
         if draw.chance(0.08):
-            present.append(self.assertion(content.OTHER_PERSON, self.plain_name(diseases.pop())))
+            present.append(self.not_coded("of a relative", content.OTHER_PERSON, diseases.pop()))
 
         fillers = len(content.FILLERS) if self.long else draw.integer(1, 2)
         present += [self.misspelt(self.fill(text), 0.06) for text in draw.sample(content.FILLERS, fillers)]
@@ -447,6 +478,35 @@ class _Writer:
             names = code.test_forms[:1]
         return self.draw.choice(names)
 
+    def asserted(self, templates: Sequence[str], code: DemoCode, wording: str) -> str:
+        """A sentence by which the note carries `code`."""
+        sentence = self.assertion(templates, wording)
+        self.record(code, wording, sentence)
+        return sentence
+
+    def listed(self, code: DemoCode, wording: str) -> str:
+        """An entry of a list by which the note carries `code`."""
+        entry = self.misspelt(wording, 0.1)
+        self.record(code, wording, entry)
+        return entry
+
+    def record(self, code: DemoCode, wording: str, text: str) -> None:
+        """Keep how `text` mentions `code`, by a `wording` that it may misspell."""
+        form = next(form for form in (*code.forms, *code.test_forms) if _capital(form) == _capital(wording))
+        if form in demo_content.MISSPELT or not (wording in text or _capital(wording) in text):
+            mention = "misspelling"
+        elif form in demo_content.ABBREVIATIONS:
+            mention = "abbreviation"
+        else:
+            mention = "synonym" if form in (*code.forms[:2], code.test_forms[0]) else "finding"
+        self.mentions.append((code.code, mention))
+
+    def not_coded(self, mention: str, templates: Sequence[str], code: DemoCode) -> str:
+        """A sentence that names `code`, which the note does not carry."""
+        sentence = self.assertion(templates, self.plain_name(code))
+        self.mentions.append((code.code, mention))
+        return sentence
+
     def assertion(self, templates: Sequence[str], wording: str) -> str:
         return self.misspelt(self.fill(self.draw.choice(templates), m=wording, M=_capital(wording)), 0.12)
 
@@ -496,9 +556,13 @@ class _Writer:
         return " ".join(words)
 
 
-def _note_rows(draw: _Draw, admissions: list[_Admission]) -> list[list]:
-    """The rows of NOTEEVENTS: summaries in a random order, addenda after their report, other notes in between."""
+def _note_rows(draw: _Draw, admissions: list[_Admission]) -> tuple[list[list], list[list]]:
+    """The rows of NOTEEVENTS: summaries in a random order, addenda after their report, other notes in between.
+
+    Also those of MENTIONS.
+    """
     rows: list[tuple[int, int, list]] = []
+    mentions: list[list] = []
 
     def add(place: int, writer: _Writer, category: str, description: str, text: str, **other) -> None:
         subject_id, hadm_id = writer.admission.subject_id, other.get("hadm_id", writer.admission.hadm_id)
@@ -509,6 +573,7 @@ def _note_rows(draw: _Draw, admissions: list[_Admission]) -> list[list]:
     for admission in admissions:
         writer = _Writer(draw, admission)
         report, addendum = writer.summary()
+        mentions += [[admission.hadm_id, *mention] for mention in sorted(set(writer.mentions))]
         place = draw.integer(0, 999_999)
         add(place, writer, "Discharge summary", "Report", report)
         if addendum:
@@ -525,7 +590,8 @@ def _note_rows(draw: _Draw, admissions: list[_Admission]) -> list[list]:
         # An outpatient's summary: no admission, so it belongs to none.
         writer = _Writer(draw, admission)
         add(draw.integer(0, 999_999), writer, "Discharge summary", "Report", writer.summary()[0], hadm_id=None)
-    return [[row_id, *row] for row_id, (_, _, row) in enumerate(sorted(rows, key=lambda row: row[:2]), start=1)]
+    numbered = enumerate(sorted(rows, key=lambda row: row[:2]), start=1)
+    return [[row_id, *row] for row_id, (_, _, row) in numbered], sorted(mentions)
 
 
 def _code_rows(draw: _Draw, admissions: list[_Admission], procedure: bool) -> list[list]:

@@ -519,6 +519,23 @@ CODES = (
     ),
 )
 
+_ABBREVIATIONS = (
+    "HTN, CHF, AF, afib, afib with RVR, a-fib, DM2, NIDDM, T2DM, CAD, AKI, ARF, HLD, UTI, PNA, CAP, COPD, OSA, "
+    "GERD, hypoxemic resp failure, hyperK treated with kayexalate, low serum Na, a low plt count, a PE, a DVT, "
+    "an ischemic CVA, CVA with facial droop and aphasia, MDD, OA, CKD, worn out knees from DJD, "
+    "sz d/o on phenytoin, CRI, HCV, hep C, AIDS, HIV infection, CDI, HIV positivity, C. diff, C diff colitis, "
+    "C difficile toxin in the stool, a GI bleed, GIB, LLE cellulitis, a sacral decub, a hip fx, EtOH w/d, "
+    "EtOH addiction, current tob abuse, severe AS, an NSTEMI, a non-ST elevation MI, a small MI by enzymes, "
+    "NSCLC, lung CA, previous prostate ca, prostate CA in remission since radiation, a prior CABG, "
+    "a remote CABG x 4, CMO with a morphine drip, an MVC, HD, HD through a fistula, pRBCs, 3u PRBC, an EGD, "
+    "CABG with LIMA to LAD, a LIMA graft, THA, THR, lap chole, lap CCY"
+)
+ABBREVIATIONS = frozenset(_ABBREVIATIONS.split(", "))
+"""Wordings that name the code by an abbreviation."""
+
+MISSPELT = frozenset(("hypertenison",))
+"""Wordings that are misspelt wherever they occur."""
+
 UNUSED_TITLES = (
     ("003.1", "Salmonella septicemia", False),
     ("389.00", "Conductive hearing loss, unspecified", False),

@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ..models.code_set import ICDCodeSet
 from . import Corpus
@@ -118,4 +119,4 @@ def _restrict(corpus: Corpus, codes: Iterable[str]) -> Corpus:
             # datasets can write a split without rows, but not load it.
             logger.warning("No note of the split %s carries any of the %d codes: it is left out.", split, len(code_set))
         logger.info("%s: %d of %d notes carry one of the %d codes.", split, len(kept), len(rows), len(code_set))
-    return Corpus(type(corpus.dataset)(splits), code_set, corpus.card)
+    return replace(corpus, dataset=type(corpus.dataset)(splits), code_set=code_set)

@@ -19,6 +19,7 @@ from ..training.hardware import allowed_cores, peak_memory_gb
 from .bands import f1_by_band
 from .figures import plot_f1_by_frequency, plot_precision_recall
 from .files import write_per_code, write_predictions
+from .mentions import assigned_by_mention
 from .tables import format_table
 
 RESULTS_FILE = "all_results.json"
@@ -90,10 +91,15 @@ def write_report(
     if by_frequency:
         print("\nF1 by how often a code occurs in training")
         print(format_table(f1_by_band(frequency.astype(int), per_code["support"], per_code["f1"])))
+    mentions = _assigned_by_mention(corpus, evaluated)
+    if mentions:
+        print("\nCodes assigned, by how the note mentions them")
+        print(format_table(mentions))
 
     results = {
         **{f"{evaluated.name}_{name}": value for name, value in metrics.items()},
         **{f"frequency_{name}": value for name, value in (frequency_metrics or {}).items()},
+        **({"assigned_by_mention": mentions} if mentions else {}),
         **_circumstances(training, corpus, evaluated, started),
         **record,
     }
@@ -107,6 +113,15 @@ def _frequency_metrics(corpus: Corpus, evaluated: EvaluatedSplit, frequency: np.
     validation_labels = np.array([corpus.code_set.multi_hot(codes) for codes in corpus.dataset["validation"]["codes"]])
     threshold = evaluated.find_threshold(np.tile(frequency, (len(validation_labels), 1)), validation_labels)
     return icd_metrics(np.tile(frequency, (len(evaluated.scores), 1)), evaluated.labels, threshold=threshold)
+
+
+def _assigned_by_mention(corpus: Corpus, evaluated: EvaluatedSplit) -> list[dict[str, object]]:
+    """The table of `kept_hf.reports.mentions`; no rows where the corpus does not say how its notes mention codes."""
+    if not corpus.mentions:
+        return []
+    note_ids = corpus.dataset[evaluated.name]["note_id"]
+    scored = (evaluated.scores, evaluated.labels, evaluated.threshold)
+    return assigned_by_mention(note_ids, corpus.code_set.codes, *scored, corpus.mentions)
 
 
 def _write_files(
