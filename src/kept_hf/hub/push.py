@@ -150,7 +150,14 @@ def _upload(folder: Path, patterns: tuple[str, ...], repo_id: str, repo_type: st
     if private and not api.repo_info(repo_id, repo_type=repo_type).private:
         raise PermissionError(f"private=True, but the repository {repo_id!r} exists and is public; choose another.")
     # By name: to the Hub's patterns "*" also means files in folders, those of checkpoints too.
-    files = sorted({path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)})
+    files = sorted(
+        {
+            path.relative_to(folder).as_posix()
+            for pattern in patterns
+            for path in folder.glob(pattern)
+            if path.name[0] != "."
+        }
+    )
     return str(
         api.upload_folder(
             repo_id=repo_id,
