@@ -9,7 +9,7 @@ from transformers import Trainer, TrainingArguments
 
 from kept_hf import DataCollatorForICDPrompting, KeptLongformerForICDPrompting, KeptProcessor
 from kept_hf.corpora import load_corpus
-from kept_hf.training import ICDMetrics, prompt_rows
+from kept_hf.training import CheckPublication, ICDMetrics, prompt_rows
 from kept_hf.training.conversion import convert_to_kept_longformer, converted_to
 from kept_hf.training.weights import PACKAGED_WEIGHTS, weights_path
 
@@ -48,6 +48,7 @@ def main() -> None:
         train_dataset=rows["train"],
         eval_dataset=rows["validation"],
         compute_metrics=ICDMetrics(processor),
+        callbacks=[CheckPublication()],  # for push_to_hub=True
     )
     trainer.train()
     metrics = trainer.evaluate()

@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 
 from kept_hf import DataCollatorForICDPrompting, KeptLongformerForICDPrompting, KeptProcessor
 from kept_hf.corpora import load_corpus
-from kept_hf.training import prompt_rows
+from kept_hf.training import CheckPublication, prompt_rows
 from kept_hf.training.conversion import convert_to_kept_longformer, converted_to
 from kept_hf.training.weights import PACKAGED_WEIGHTS, weights_path
 
@@ -59,6 +59,7 @@ def main() -> None:
         TrainingArguments(output_dir=str(FOLDER / "model"), **TRAINING),
         data_collator=DataCollatorForICDPrompting(processor),
         train_dataset=prompt_rows(corpus.dataset["train"], processor),
+        callbacks=[CheckPublication()],  # for push_to_hub=True
     )
     trainer.train()
     model.save_pretrained(FOLDER / "model")

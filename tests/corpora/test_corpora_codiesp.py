@@ -253,3 +253,10 @@ def test_real_corpus_has_the_published_sizes(tmp_path, kind, codes, rows, empty,
     assert sum(map(len, train["evidence"])) == spans
     quoted = [note["text"][span["start"] : span["end"]] in span["text"] for note in train for span in note["evidence"]]
     assert sum(quoted) / len(quoted) > 0.99
+
+
+def test_what_macos_writes_beside_files_is_no_case(folder, load):
+    expected = {split: list(rows["note_id"]) for split, rows in load().dataset.items()}
+    for text in list(folder.rglob("*.txt")):
+        text.with_name(f"._{text.name}").write_bytes(b"\x00\x05\x16\x07\xff")
+    assert {split: list(rows["note_id"]) for split, rows in load().dataset.items()} == expected

@@ -1,7 +1,9 @@
 import gzip
 
+import pyarrow as pa
 import pytest
 from datasets import load_dataset
+from pyarrow import feather
 from test_dataset_scripts import run
 
 from kept_hf.corpora import load_corpus
@@ -114,6 +116,7 @@ def test_patients_in_two_splits_are_counted(tables, tmp_path, caplog):
         ("hadm_id,split\n1,train\nx1,train\n", "line 3: the column hadm_id holds no number"),
         ("hadm_id,split\n1,training\n", "line 2: the split must be one of train, dev, val, validation, test"),
         ("hadm_id,split\n1,train\n1,test\n", "line 3: the admission is in another split before"),
+        ("hadm_id;split\n1;train\n", 'separated by ";", so save the table with commas'),
         ("", "has no column hadm_id, split"),
         ('hadm_id,split\n1,train\n2,"' + "test " * 50_000, r"splits\.csv, line \d+: no valid CSV"),
     ],
@@ -157,3 +160,20 @@ def test_missing_things(tmp_path, tables):
         load_corpus("mimic4", data_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_corpus("mimic4", data_dir=tables, split_file=tmp_path / "nowhere.csv")
+
+
+def test_the_split_files_of_the_replication_study(tables, tmp_path):
+    path = tmp_path / "splits.feather"
+    feather.write_feather(pa.table({"_id": [20003, 20005, 20009], "split": ["val", "train", "test"]}), path)
+    assert read_splits(path) == {"20003": "validation", "20005": "train", "20009": "test"}
+    corpus = load_corpus("mimic4", data_dir=tables, cache_dir=tmp_path / "cache", split_file=path)
+    assert {split: len(rows) for split, rows in corpus.dataset.items()} == {"train": 1, "validation": 1, "test": 1}
+    feather.write_feather(pa.table({"_id": [1, None], "split": ["val", "train"]}), path)
+    with pytest.raises(ValueError, match="row 2: the column hadm_id holds no number"):
+        read_splits(path)
+    feather.write_feather(pa.table({"hadm": [1]}), path)
+    with pytest.raises(ValueError, match="has no column _id, split; its columns are hadm"):
+        read_splits(path)
+    path.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="cannot be read as feather"):
+        read_splits(path)

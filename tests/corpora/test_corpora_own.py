@@ -10,12 +10,15 @@ from types import SimpleNamespace
 import pytest
 from datasets import Dataset, DatasetDict
 from huggingface_hub import HfApi
+from transformers import TrainingArguments
 
 from kept_hf.commands import export
+from kept_hf.commands.evaluate import EvaluationArguments, read_split
 from kept_hf.corpora import load_corpus
 from kept_hf.corpora.arguments import CorpusArguments, read_corpus
 from kept_hf.corpora.selection import select_codes
 from kept_hf.corpora.splits import draw_splits
+from kept_hf.models.code_set import ICDCodeSet
 from kept_hf.models.publication import CREDENTIALED, UNSTATED
 
 SECRET = "Zanzibar syndrome"
@@ -394,3 +397,16 @@ def test_the_example_of_the_document_runs(tmp_path, monkeypatch, capsys):
     for program in re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL):
         exec(program.replace("seed=0)", f"seed=0, cache_dir={str(tmp_path / 'cache')!r})"), {})
     assert "{'train': 74, 'validation': 8, 'test': 8} ICDCodeSet(6 codes" in capsys.readouterr().out
+
+
+def test_the_code_set_of_a_model_describes_codes(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"text": f"Note {number}.", "codes": ["401.9"]} for number in range(9)])
+    with pytest.raises(ValueError, match="codes_file=None: 1 of 1 codes have no description"):
+        load(tmp_path, path)
+    ICDCodeSet(["401.9"], {"401.9": "Hypertension"}).to_json(tmp_path / "code_set.json")
+    assert load(tmp_path, path, codes_file=tmp_path / "code_set.json").code_set.describe("401.9") == "Hypertension"
+    arguments = EvaluationArguments(
+        model=str(tmp_path), corpus="own", data_files=[f"test={path}"], split="test", cache_dir=str(tmp_path / "cache")
+    )
+    training = TrainingArguments(str(tmp_path / "out"), use_cpu=True, report_to="none")
+    assert read_split(arguments, training).code_set.describe("401.9") == "Hypertension"

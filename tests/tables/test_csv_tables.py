@@ -33,6 +33,8 @@ def test_values_are_text(tmp_path, ending):
     [
         ("", "is empty"),
         ("secret of him,3\n", "row 1 is no header"),
+        ("ROW_ID;CODE;TEXT\n1;2;secret\n", 'they are separated by ";", so save the table with commas'),
+        ("ROW_ID\tCODE\n1\t2\n", "they are separated by tabs"),
         ("ROW_ID,TEXT\n", "has no column CODE; its columns are ROW_ID, TEXT"),
         ("CODE,TEXT\n1,secret,3\n", "row 2 has 3 fields, the header 2"),
         ('CODE,TEXT\n1,a\n2,"secret\n', "row 3 is truncated"),
@@ -49,3 +51,18 @@ def test_errors_name_the_row_and_quote_nothing(tmp_path, content, message):
 def test_a_missing_table(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds neither T\.csv nor T\.csv\.gz"):
         rows(tmp_path, "CODE")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "TEXT,CODE\nsecret,1\nother,2\n",  # R and SQL choose another order
+        ",ROW_ID,CODE,TEXT\n0,7,1,secret\n1,8,2,other\n",  # pandas' index
+        'CATEGORY,CODE,TEXT\n"a ""b""",1,secret\n,2,other\n',
+    ],
+)
+def test_tables_with_another_first_column(tmp_path, content):
+    (tmp_path / "T.csv").write_text(content)
+    found = rows(tmp_path, "TEXT", "CODE", needle="secret")
+    assert found[0] == {"TEXT": "secret", "CODE": "1"}
+    assert rows(tmp_path, "TEXT", "CODE") == [found[0], {"TEXT": "other", "CODE": "2"}]

@@ -114,7 +114,7 @@ def test_notes_with_ids(tmp_path):
     ("content", "message"),
     [
         ("", "holds no notes"),
-        ('{"text": 3}\n', 'line 1: expected {"note_id": ..., "text": "..."}'),
+        ('{"text": 3}\n', 'line 1: expected {"note_id": ..., "text": "..."}, but text is of type int.'),
         (f'{{"text": "a", "note_id": "{SECRET}"}}\n' * 2, "line 2: the note_id has occurred before"),
     ],
 )
@@ -122,3 +122,29 @@ def test_notes_that_cannot_be_read(tmp_path, content, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         read_notes(write(tmp_path / "n.jsonl", content), "input")
     assert SECRET not in str(caught.value)
+
+
+def test_tables_of_another_separator_and_of_pandas(tmp_path):
+    path = write(tmp_path / "n.csv", f"text;codes\n{SECRET};I10\n")
+    with pytest.raises(ValueError, match='separated by ";", so save the table with commas') as caught:
+        read_notes(path)
+    assert SECRET not in str(caught.value)
+    path = write(tmp_path / "n.csv", ",text,codes\n0,Cough.,R05.9\n")
+    assert [row for _, row in read_rows(path, ["text", "codes"])] == [{"text": "Cough.", "codes": "R05.9"}]
+    with pytest.raises(ValueError, match="has no column subject; it has: , text, codes"):
+        read_rows(path, ["subject"])
+
+
+def test_binary_text_is_named(tmp_path):
+    path = tmp_path / "n.parquet"
+    parquet.write_table(pa.table({"text": pa.array([SECRET.encode()], pa.binary())}), path)
+    with pytest.raises(ValueError, match="holds values of type bytes; write the notes as text"):
+        read_texts([path])
+    with pytest.raises(ValueError, match="but text is of type bytes"):
+        read_notes(path)
+
+
+def test_what_macos_writes_beside_files_is_no_note(tmp_path):
+    write(tmp_path / "a.txt", "Cough.")
+    (tmp_path / "._a.txt").write_bytes(b"\x00\x05\x16\x07\xff")
+    assert read_texts([tmp_path]) == ["Cough."] and read_notes(tmp_path) == (["a"], ["Cough."])

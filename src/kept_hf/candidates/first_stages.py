@@ -72,7 +72,7 @@ def _file_of_candidates(folder: Path, split: str) -> Path | None:
     saved = folder / f"{split}_candidates.npz"
     if saved.exists():
         return saved
-    published = sorted(folder.glob(f"*_{PUBLISHED_SPLITS[split]}_predtop50.txt"))
+    published = sorted(folder.glob(f"[!.]*_{PUBLISHED_SPLITS[split]}_predtop50.txt"))
     if len(published) > 1:
         names = ", ".join(path.name for path in published)
         raise FirstStageError(f"{folder} has {len(published)} files for {split}: {names}; leave one of them there.")

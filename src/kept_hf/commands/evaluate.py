@@ -31,7 +31,7 @@ from ..candidates.msmn import MSMNFirstStage
 from ..corpora import CORPORA, Corpus
 from ..corpora.arguments import CorpusArguments, read_corpus
 from ..models.code_set import ICDCodeSet
-from ..models.processing_kept import KeptProcessor
+from ..models.processing_kept import CODE_SET_NAME, KeptProcessor
 from ..reports.run import RESULTS_FILE, EvaluatedSplit, write_report
 from ..reranking import in_code_set
 from ..training.collators import LABEL_NAMES, DataCollatorForICDPrompting
@@ -351,6 +351,9 @@ def read_split(arguments: EvaluationArguments, training: TrainingArguments) -> C
     if arguments.split not in SPLITS:
         raise ValueError(f"split={arguments.split!r} is unknown; pass one of {', '.join(SPLITS)}.")
     rule = "all" if arguments.codes == OWN_CODES else arguments.codes
+    described = Path(arguments.model, CODE_SET_NAME)
+    if arguments.corpus == "own" and not arguments.codes_file and described.is_file():
+        arguments = replace(arguments, codes_file=str(described))  # ICD-9 has no packaged descriptions
     with training.main_process_first(desc="building the corpus"):
         corpus = read_corpus(replace(arguments, codes=rule))
     if arguments.split not in corpus.dataset:

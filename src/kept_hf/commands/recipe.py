@@ -97,7 +97,7 @@ def recipe_path(parser: argparse.ArgumentParser, recipe: str) -> Path:
     Raises:
         SystemExit: there is none; the message lists the packaged ones.
     """
-    packaged = {path.stem: path for path in RECIPES.glob("*.yaml")}
+    packaged = {path.stem: path for path in RECIPES.glob("[!.]*.yaml")}
     path = packaged.get(recipe, Path(recipe))
     if not path.is_file():
         parser.error(f"the recipe {recipe} is no file and none of the packaged ones: {', '.join(sorted(packaged))}")

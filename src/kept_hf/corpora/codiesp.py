@@ -189,7 +189,10 @@ def load_unlabelled(
 
 def _text_names(folder: str) -> list[str]:
     """The text files of a folder, sorted; none without the folder."""
-    return sorted(name for name in os.listdir(folder) if name.endswith(".txt")) if os.path.isdir(folder) else []
+    if not os.path.isdir(folder):
+        return []
+    # Not ._case.txt, which macOS writes beside case.txt on other disks.
+    return sorted(name for name in os.listdir(folder) if name.endswith(".txt") and not name.startswith("."))
 
 
 def _card(kind: str, language: str) -> CorpusCard:
@@ -257,7 +260,7 @@ def _read_split(data_dir: str, split: str, kind: str, language: str) -> list[dic
     """The cases of one split, sorted by id."""
     folder = os.path.join(data_dir, split)
     text_folder = os.path.join(folder, _TEXT_FOLDERS[language])
-    note_ids = sorted(name[: -len(".txt")] for name in os.listdir(text_folder) if name.endswith(".txt"))
+    note_ids = sorted(name.removesuffix(".txt") for name in _text_names(text_folder))
     codes: dict[str, set[str]] = {note_id: set() for note_id in note_ids}
     evidence: dict[str, list[dict]] = {note_id: [] for note_id in note_ids}
 

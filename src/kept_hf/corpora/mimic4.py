@@ -15,9 +15,11 @@ import os
 from collections.abc import Iterator
 
 import datasets
+import pyarrow as pa
+from pyarrow import feather
 
 from ..models import code_set as code_set_module
-from ..models.code_set import category_parents
+from ..models.code_set import category_parents, separator_hint
 from ..models.publication import CREDENTIALED
 from ..tables import csv_tables, mimic_tables
 from ..tables.mimic_tables import MIMIC4, read_text, read_titles
@@ -55,7 +57,8 @@ class Mimic4(datasets.GeneratorBasedBuilder):
     Args:
         config_name: see above.
         data_dir: the folder that holds `hosp` and `note`.
-        split_file: a CSV with the columns `hadm_id` and `split` (train, validation or dev or val, test); admissions it
+        split_file: a CSV with the columns `hadm_id` and `split` (train, validation or dev or val, test), or a .feather
+            file with `_id` and `split`; admissions it
             does not list are left out. Without it each patient is put into a split by a hash of `seed` and subject_id,
             80 / 10 / 10: no patient is in two splits, and one's split depends on nobody else.
         seed: of that draw.
@@ -166,7 +169,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `load` for a command."""
     parser.add_argument("--data_dir", required=True, help="folder that holds hosp and note")
     parser.add_argument("--config", choices=CONFIGS, default="icd10", help="version of the codes (default: icd10)")
-    parser.add_argument("--split_file", help="CSV with the columns hadm_id and split (default: drawn by patient)")
+    parser.add_argument(
+        "--split_file",
+        help="CSV with the columns hadm_id and split, or .feather with _id and split (default: drawn by patient)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
 
 
@@ -209,30 +215,58 @@ def draw_split(subject_id: str, seed: int = 0) -> str:
 
 
 def read_splits(path: str | os.PathLike) -> dict[str, str]:
-    """hadm_id → split, from a CSV with these two columns.
+    """hadm_id → split, from a CSV with these two columns, or a .feather file with `_id` and `split`.
+
+    The latter is what the replication study ships (Edin et al., SIGIR 2023).
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a missing column; a line without a number, with an unknown split, or that contradicts another.
     """
     splits: dict[str, str] = {}
+    read_rows = _read_feather if os.fspath(path).lower().endswith(".feather") else _read_csv
+    for where, hadm_id, split in read_rows(path):
+        if not hadm_id.isdecimal():
+            raise ValueError(f"{where}: the column hadm_id holds no number.")
+        if split not in SPLIT_NAMES:
+            raise ValueError(f"{where}: the split must be one of {', '.join(SPLIT_NAMES)}.")
+        if splits.setdefault(hadm_id, SPLIT_NAMES[split]) != SPLIT_NAMES[split]:
+            raise ValueError(f"{where}: the admission is in another split before.")
+    return splits
+
+
+def _read_csv(path: str | os.PathLike) -> Iterator[tuple[str, str, str]]:
+    """Where a row stands, its admission and its split."""
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
         missing = {"hadm_id", "split"} - set(reader.fieldnames or ())
         if missing:
-            raise ValueError(f"{os.fspath(path)} has no column {', '.join(sorted(missing))}; write hadm_id,split.")
+            hint = separator_hint(reader.fieldnames or ())
+            raise ValueError(
+                f"{os.fspath(path)} has no column {', '.join(sorted(missing))}{hint}; write hadm_id,split."
+            )
         for row in reader:
-            hadm_id, split = (row["hadm_id"] or "").strip(), (row["split"] or "").strip().lower()
             where = f"{os.fspath(path)}, line {reader.line_num}"
-            if not hadm_id.isdecimal():
-                raise ValueError(f"{where}: the column hadm_id holds no number.")
-            if split not in SPLIT_NAMES:
-                raise ValueError(f"{where}: the split must be one of {', '.join(SPLIT_NAMES)}.")
-            if splits.setdefault(hadm_id, SPLIT_NAMES[split]) != SPLIT_NAMES[split]:
-                raise ValueError(f"{where}: the admission is in another split before.")
+            yield where, (row["hadm_id"] or "").strip(), (row["split"] or "").strip().lower()
     except csv.Error:
         raise ValueError(f"{os.fspath(path)}, line {reader.line_num}: no valid CSV; is a quote not closed?") from None
-    return splits
+
+
+def _read_feather(path: str | os.PathLike) -> Iterator[tuple[str, str, str]]:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"split_file={os.fspath(path)!r} is no file.")
+    try:
+        table = feather.read_table(path, memory_map=False)
+    except (pa.ArrowException, OSError):
+        raise ValueError(f"{os.fspath(path)} cannot be read as feather; copy it again.") from None
+    missing = {"_id", "split"} - set(table.column_names)
+    if missing:
+        raise ValueError(
+            f"{os.fspath(path)} has no column {', '.join(sorted(missing))}; its columns are "
+            f"{', '.join(table.column_names)}."
+        )
+    for number, row in enumerate(table.select(["_id", "split"]).to_pylist(), start=1):
+        yield f"{os.fspath(path)}, row {number}", str(row["_id"]).strip(), str(row["split"]).strip().lower()
 
 
 def _sources() -> list[str]:

@@ -130,8 +130,9 @@ def load(
         data_files: split → table, or the name or folder of a data set for `datasets.load_dataset`; also written as
             ["train=a.csv", "test=b.csv"]. One source alone, or "train" alone, is split by patient, or by note where no
             patient is named: 80 / 10 / 10, at least one each. A data set that has splits keeps them.
-        codes_file: a CSV with the columns `code`, `description` and, if wanted, `synonyms` with ";" between them. Codes
-            that it lacks are described by the ICD-10-CM list that is packaged, if the codes are of ICD-10 for certain.
+        codes_file: a CSV with the columns `code`, `description` and, if wanted, `synonyms` with ";" between them, or
+            the `code_set.json` of a model. Codes that it lacks are described by the ICD-10-CM list that is packaged, if
+            the codes are of ICD-10 for certain.
         patient_column: the column with the patient; by default `patient_id` or `subject_id`, if it is there.
         seed: of the draw of splits. The same notes and seed give the same splits, whatever the order of the notes.
         data_license: an identifier as the Hub writes it, such as "cc-by-4.0". Without one, nothing that is made of the
@@ -240,7 +241,8 @@ def read_codes_file(path: str | os.PathLike) -> dict:
             "synonyms."
         )
     try:
-        content = ICDCodeSet.from_csv(path).to_dict()
+        read = ICDCodeSet.from_json if os.fspath(path).endswith(".json") else ICDCodeSet.from_csv
+        content = read(path).to_dict()
     except UnicodeDecodeError:
         raise ValueError(f"codes_file={os.fspath(path)!r} is not UTF-8; convert it.") from None
     except ValueError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import DatasetCard, HfApi
 
 from ..metrics import ICD_METRIC_PATH
-from ..models.publication import RESTRICTED, check_publication, license_metadata
+from ..models.publication import check_publication, restricted_license
 from .cards import make_card
 from .run_files import RESULTS_FILE
 
@@ -94,7 +94,7 @@ def push_dataset(
     if not (folder / "README.md").is_file():
         raise FileNotFoundError(f"folder={os.fspath(folder)!r} has no README.md; kept-hf export writes one.")
     header = DatasetCard.load(folder / "README.md").data.to_dict()
-    license = next((name for name in RESTRICTED if license_metadata(name).items() <= header.items()), None)
+    license = restricted_license(header)
     check_publication("this dataset", license, repo_id, "dataset", private, token, permitted_by)
     # Nothing but what this card is about: the folder may hold configurations of another corpus.
     files = {data["path"] for config in header.get("configs", ()) for data in config["data_files"]}
@@ -150,7 +150,14 @@ def _upload(folder: Path, patterns: tuple[str, ...], repo_id: str, repo_type: st
     if private and not api.repo_info(repo_id, repo_type=repo_type).private:
         raise PermissionError(f"private=True, but the repository {repo_id!r} exists and is public; choose another.")
     # By name: to the Hub's patterns "*" also means files in folders, those of checkpoints too.
-    files = sorted({path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)})
+    files = sorted(
+        {
+            path.relative_to(folder).as_posix()
+            for pattern in patterns
+            for path in folder.glob(pattern)
+            if path.name[0] != "."
+        }
+    )
     return str(
         api.upload_folder(
             repo_id=repo_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 
+from ..models.code_set import separator_hint
 from .names import NAME_KINDS
 from .term_graph import TermGraph
 
@@ -47,7 +48,7 @@ def load(csv_file: str | os.PathLike) -> TermGraph:
         if missing:
             raise ValueError(
                 f"{path} has no column {', '.join(missing)}; its columns are {reader.fieldnames}, and "
-                f"{', '.join(_COLUMNS)} are needed."
+                f"{', '.join(_COLUMNS)} are needed{separator_hint(reader.fieldnames or ())}."
             )
         for row in reader:
             concept, name, kind, parent = ((row[column] or "").strip() for column in _COLUMNS)

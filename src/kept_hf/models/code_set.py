@@ -82,6 +82,20 @@ def load_tabular_list() -> ModuleType:
     return simple_icd_10_cm
 
 
+def separator_hint(columns: Sequence[str]) -> str:
+    """What to say of the header of a CSV that was read by commas and is of another separator; "" otherwise.
+
+    Examples:
+        >>> separator_hint(["code;description"]), separator_hint(["code", "title"])
+        ('; they are separated by ";", so save the table with commas', '')
+    """
+    found = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
+    if found is None:
+        return ""
+    name = "tabs" if found == "\t" else f'"{found}"'
+    return f"; they are separated by {name}, so save the table with commas"
+
+
 class ICDCodeSet:
     """Ordered ICD codes with what is known about each.
 
@@ -336,7 +350,8 @@ class ICDCodeSet:
             missing = [name for name in _CSV_COLUMNS[:2] if name not in columns]
             if missing:
                 raise ValueError(
-                    f"{os.fspath(path)} has no column {', '.join(missing)}; its columns are {columns}. "
+                    f"{os.fspath(path)} has no column {', '.join(missing)}; its columns are {columns}"
+                    f"{separator_hint(columns)}. "
                     f"Required: code, description; optional: synonyms, parent."
                 )
             for row in reader:

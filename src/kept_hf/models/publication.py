@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -56,6 +57,16 @@ def license_metadata(license: str) -> dict[str, str]:
     return {"license": license}
 
 
+def restricted_license(header: Mapping[str, object]) -> str | None:
+    """The one of `RESTRICTED` that the header of a card names.
+
+    Examples:
+        >>> restricted_license({"license": "other", "license_name": "umls-metathesaurus", "tags": []})
+        'UMLS Metathesaurus License Agreement'
+    """
+    return next((name for name in RESTRICTED if license_metadata(name).items() <= header.items()), None)
+
+
 def check_publication(
     what: str,
     license: str | None,
@@ -64,6 +75,8 @@ def check_publication(
     private: bool | None = None,
     token: str | bool | None = None,
     permitted_by: str | None = None,
+    remedy: str = "Pass private=True and a repository that is private, or name in permitted_by the licence or "
+    "permission that allows it.",
 ) -> None:
     """Refuse to make public what comes from data that only people with their own access may have.
 
@@ -75,6 +88,7 @@ def check_publication(
         private: what a repository that does not exist yet will be.
         token: of the Hub.
         permitted_by: the licence or permission that allows publication all the same.
+        remedy: what to pass instead, for the message.
 
     Raises:
         PermissionError: the licence is one of `RESTRICTED`, the repository is public, and nothing permits it.
@@ -91,9 +105,8 @@ def check_publication(
     if not is_private:
         raise PermissionError(
             f"repo_id={repo_id!r} is a public repository, and {what} comes from data under the {license}: models and "
-            "predictions can give away what they were made of, and whoever reads them needs access of their own. Pass "
-            "private=True and a repository that is private, or name in permitted_by the licence or permission that "
-            "allows it."
+            "predictions can give away what they were made of, and whoever reads them needs access of their own. "
+            f"{remedy}"
         )
 
 

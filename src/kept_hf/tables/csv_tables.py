@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
+from ..models.code_set import separator_hint
+
 # A row must fit; the longest notes have some hundred thousand characters. Larger buffers leave the cache.
 _ROW_BYTES = 1 << 20
 # Rows are parsed in pieces of this size, and so many pieces are found ahead: fewer cost time, more cost memory.
@@ -34,6 +36,9 @@ _QUOTE = ord('"')
 _BAD_ROW = re.compile(r"Row #(?P<row>\d+): Expected (?P<expected>\d+) columns, got (?P<got>\d+)")
 _COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,29}")
 _FIRST_NUMBER = re.compile(rb'"?\d+"?,')
+# What can be searched for needles: a first column that has a number in every row.
+_NUMBERED = ("ROW_ID", "")
+_OTHER_SEPARATORS = re.compile(r"[;\t|]")
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -60,7 +65,8 @@ def stream_table(
         name: the table, without suffix.
         columns: names in upper case; a file may write them in lower case.
         numbers: those of the columns that hold whole numbers or nothing; spaces around these are removed.
-        needle: rows without these characters may be left out, unread. For tables whose first column is a number.
+        needle: rows without these characters may be left out, unread. Without effect in a table whose first
+            column is not ROW_ID or the number that pandas writes.
 
     Raises:
         FileNotFoundError: no such table.
@@ -70,6 +76,8 @@ def stream_table(
     """
     path = find_table(data_dir, name)
     header = _read_header(path)
+    if header[0].upper() not in _NUMBERED:
+        needle = ""
     spelling = {column.upper(): column for column in header}
     missing = [column for column in columns if column not in spelling]
     if missing:
@@ -251,7 +259,12 @@ def _read_header(path: str) -> list[str]:
             raise _cut_off(path) from None
     if not header:
         raise ValueError(f"{path} is empty.")
-    if not all(_COLUMN_NAME.fullmatch(name) for name in header):
+    if len(header) == 1 and all(map(_COLUMN_NAME.fullmatch, _OTHER_SEPARATORS.split(header[0].replace('"', "")))):
+        hint = separator_hint(header)
+        if hint:
+            raise ValueError(f"{path} has one column where its names are read by commas{hint}.")
+    # pandas and R write a first column without a name, the number of the row.
+    if not all(map(_COLUMN_NAME.fullmatch, header[not header[0] :] or [""])):
         # It may be a row with note text.
         raise ValueError(f"{path}: row 1 is no header; write the names of the columns there.")
     return header

@@ -21,6 +21,8 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import parquet
 
+from ..models.code_set import separator_hint
+
 TABLES = (".csv", ".jsonl", ".parquet")
 """Endings of tables. A .csv or a .jsonl may be compressed: .csv.gz, .jsonl.gz."""
 
@@ -123,7 +125,10 @@ def read_notes(path: str | os.PathLike, argument: str = "path") -> tuple[list[st
     note_ids, texts, seen = [], [], set()
     for place, row in read_rows(path, ["text"], ["note_id"], argument):
         if not isinstance(row["text"], str):
-            raise ValueError(f'{argument} has {place}: expected {{"note_id": ..., "text": "..."}}.')
+            found = "empty" if row["text"] is None else f"of type {type(row['text']).__name__}"
+            raise ValueError(
+                f'{argument} has {place}: expected {{"note_id": ..., "text": "..."}}, but text is {found}.'
+            )
         note_id = row.get("note_id")
         note_ids.append(place.rpartition(", ")[2] if note_id in (None, "") else str(note_id))
         texts.append(row["text"])
@@ -142,14 +147,19 @@ def _texts_of(path: Path, column: str, argument: str) -> Iterable[str | None]:
     if column not in names:
         raise ValueError(f"text_column={column!r} is no column of {os.fspath(path)!r}; {_shown(names)}.")
     texts = [row[column] for _, row in rows]
-    if not all(text is None or isinstance(text, str) for text in texts):
-        raise ValueError(f"text_column={column!r} of {os.fspath(path)!r} holds no text.")
+    others = sorted({type(text).__name__ for text in texts} - {"str", "NoneType"})
+    if others:
+        raise ValueError(
+            f"text_column={column!r} of {os.fspath(path)!r} holds values of type {', '.join(others)}; write the notes "
+            "as text."
+        )
     return texts
 
 
 def _text_files(path: Path, argument: str) -> list[Path]:
     """The file, or the .txt files of the folder, sorted."""
-    files = sorted(path.glob("*.txt")) if path.is_dir() else [path] * path.is_file()
+    # Not ._note.txt, which macOS writes beside note.txt on other disks.
+    files = sorted(path.glob("[!.]*.txt")) if path.is_dir() else [path] * path.is_file()
     if not files:
         what = "is a folder without .txt files" if path.is_dir() else "does not exist"
         raise FileNotFoundError(
@@ -172,7 +182,11 @@ def _not_utf8(path: Path, argument: str) -> ValueError:
 
 def _shown(names: Sequence[str]) -> str:
     """What the columns are; a first row that is no header may be a note."""
-    if not all(map(_COLUMN_NAME.fullmatch, names)):
+    hint = separator_hint(names)
+    if hint and all(map(_COLUMN_NAME.fullmatch, re.split(r"[;\t|]", names[0]))):
+        return f"it has: {names[0]}{hint}"
+    # pandas writes a first column without a name.
+    if not all(map(_COLUMN_NAME.fullmatch, names[not names[0] :])):
         return "its first row is no header; write the names of the columns there"
     return f"it has: {', '.join(names)}"
 

@@ -8,16 +8,70 @@ from __future__ import annotations
 
 import os
 
-from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from huggingface_hub import ModelCard, RepoUrl, metadata_update
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    PeftModelForSequenceClassification,
+    TaskType,
+    get_peft_model,
+)
+from transformers.utils import cached_file
 
 from ..models.configuration_kept_longformer import KeptLongformerConfig
 from ..models.modeling_kept_longformer import KeptLongformerForICDPrompting
+from ..models.publication import check_publication, joint_license, license_metadata, restricted_license
 
 PEFT_METHODS = {"lora": "none", "lora+bias": "all"}
 """Method → the biases that train beside the low-rank matrices, in peft's words."""
 
 TARGET_MODULES = ("query", "key", "value", "query_global", "key_global", "value_global")
 """The projections that get low-rank matrices: all of a Longformer's attention."""
+
+
+class AdaptedModel(PeftModelForSequenceClassification):
+    """peft's model, which writes the licence of its data beside the adapter and does not go public unasked.
+
+    peft's own class, which `AutoPeftModelForSequenceClassification` and `PeftModel` load, asks nobody: see
+    [`load_adapter`].
+    """
+
+    def push_to_hub(self, repo_id, *, permitted_by=None, **kwargs):
+        """As in transformers, for the adapter alone.
+
+        Raises:
+            PermissionError: see [`kept_hf.models.publication.check_publication`].
+        """
+        check_publication(
+            "this adapter",
+            self.config.data_license,
+            repo_id,
+            private=kwargs.get("private"),
+            token=kwargs.get("token"),
+            permitted_by=permitted_by,
+        )
+        pushed = super().push_to_hub(repo_id, **kwargs)
+        if self.config.data_license is not None and not kwargs.get("create_pr"):
+            # transformers writes a card of its own over the one that was saved.
+            options = {name: kwargs[name] for name in ("token", "revision") if name in kwargs}
+            metadata_update(
+                RepoUrl(pushed.repo_url).repo_id,
+                license_metadata(self.config.data_license),
+                overwrite=True,
+                **options,
+            )
+        return pushed
+
+    def create_or_update_model_card(self, output_dir):
+        """Called by peft when it saves; the card is where a reader of the Hub looks for the licence."""
+        super().create_or_update_model_card(output_dir)
+        if self.config.data_license is not None:
+            path = os.path.join(output_dir, "README.md")
+            card = ModelCard.load(path)
+            for name, value in license_metadata(self.config.data_license).items():
+                card.data[name] = value
+            card.save(path)
 
 
 def adapter_config(
@@ -59,7 +113,7 @@ def adapter_config(
 
 def add_adapter(
     model: KeptLongformerForICDPrompting, config: LoraConfig, base_model_name_or_path: str | os.PathLike
-) -> PeftModel:
+) -> AdaptedModel:
     """Freeze the model and add an untrained adapter, in place.
 
     Args:
@@ -72,6 +126,7 @@ def add_adapter(
         [`kept_hf.training.collators`]), because peft hides the model's arguments.
     """
     adapted = get_peft_model(model, config)
+    adapted.__class__ = AdaptedModel  # peft has no way to name the class
     adapted.peft_config["default"].base_model_name_or_path = str(base_model_name_or_path)
     return adapted
 
@@ -84,6 +139,23 @@ def loads_by_name(model: KeptLongformerForICDPrompting) -> bool:
     return bool(model.name_or_path) and model.config.architectures == [KeptLongformerForICDPrompting.__name__]
 
 
+def load_adapter(adapter: str | os.PathLike, config: KeptLongformerConfig | None = None) -> AdaptedModel:
+    """A saved adapter on its base, with the licence of the data of both.
+
+    Args:
+        adapter: folder or model id of a saved adapter, which names its base.
+        config: of the base, see [`merged_model`].
+    """
+    base = PeftConfig.from_pretrained(adapter).base_model_name_or_path
+    model = KeptLongformerForICDPrompting.from_pretrained(base, config=config)
+    card = cached_file(adapter, "README.md", _raise_exceptions_for_missing_entries=False)
+    license = card and restricted_license(ModelCard.load(card, ignore_metadata_errors=True).data.to_dict())
+    model.config.data_license = joint_license(model.config.data_license, license)
+    adapted = PeftModel.from_pretrained(model, adapter)
+    adapted.__class__ = AdaptedModel
+    return adapted
+
+
 def merged_model(
     adapter: str | os.PathLike, config: KeptLongformerConfig | None = None
 ) -> KeptLongformerForICDPrompting:
@@ -94,6 +166,4 @@ def merged_model(
         config: of the result. By default the base's, whose codes and threshold may be those of another task: what peft
             saves has neither.
     """
-    base = PeftConfig.from_pretrained(adapter).base_model_name_or_path
-    model = KeptLongformerForICDPrompting.from_pretrained(base, config=config)
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    return load_adapter(adapter, config).merge_and_unload()
