@@ -17,9 +17,11 @@ from collections.abc import Iterator
 import datasets
 
 from ..models import code_set as code_set_module
+from ..models import code_systems
 from ..models.code_set import category_parents
 from ..models.publication import CREDENTIALED
-from ..tables import csv_tables, mimic_tables
+from ..tables import code_column, csv_tables, mimic_tables
+from ..tables.csv_tables import whole_number
 from ..tables.mimic_tables import MIMIC4, read_text, read_titles
 from . import Corpus, CorpusCard, corpus_codes, fingerprint, physionet, require_data_dir
 from . import splits as splits_module
@@ -222,7 +224,7 @@ def read_splits(path: str | os.PathLike) -> dict[str, str]:
         if missing:
             raise ValueError(f"{os.fspath(path)} has no column {', '.join(sorted(missing))}; write hadm_id,split.")
         for row in reader:
-            hadm_id, split = (row["hadm_id"] or "").strip(), (row["split"] or "").strip().lower()
+            hadm_id, split = whole_number(row["hadm_id"] or ""), (row["split"] or "").strip().lower()
             where = f"{os.fspath(path)}, line {reader.line_num}"
             if not hadm_id.isdecimal():
                 raise ValueError(f"{where}: the column hadm_id holds no number.")
@@ -236,5 +238,5 @@ def read_splits(path: str | os.PathLike) -> dict[str, str]:
 
 
 def _sources() -> list[str]:
-    files = (physionet, splits_module, mimic_tables, csv_tables, code_set_module)
+    files = (physionet, splits_module, mimic_tables, code_column, csv_tables, code_set_module, code_systems)
     return [__file__, *(module.__file__ for module in files)]

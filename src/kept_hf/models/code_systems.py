@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 MISSING = frozenset(
     # What pandas, R, SQL, spreadsheets, SAS and MIMIC write.
-    "NULL (NULL) [NULL] NAN -NAN NAT NONE NA <NA> N/A #N/A #NA \\N . NODX".split()
+    ["NULL", "(NULL)", "[NULL]", "NAN", "-NAN", "NAT", "NONE", "NA", "<NA>", "N/A", "#N/A", "#NA", "\\N", ".", "NODX"]
 ) | {""}
 """The usual spellings of a missing value, in upper case."""
 
@@ -58,16 +58,22 @@ class CodeSystem:
             >>> ICD9_DIAGNOSIS.dotted("0389"), ICD9_DIAGNOSIS.dotted("e029.9"), ICD9_PROCEDURE.dotted(" 0407 ")
             ('038.9', 'E029.9', '04.07')
         """
+        dotted = self.parse(code)
+        if dotted is None:
+            raise ValueError(self._problem(code.strip().upper()))
+        return dotted
+
+    def parse(self, code: str) -> str | None:
+        """As `dotted`, but None for what is no code of the system."""
         text = code.strip().upper()
         bare = text.replace(".", "", 1)
-        if self.shape.fullmatch(bare):
-            dotted = bare
-            if self.head is not None:
-                end = self.head.match(bare).end()
-                dotted = f"{bare[:end]}.{bare[end:]}".rstrip(".")
-            if text in (bare, dotted, f"{dotted}."):
-                return dotted
-        raise ValueError(self._problem(text))
+        if not self.shape.fullmatch(bare):
+            return None
+        dotted = bare
+        if self.head is not None:
+            end = self.head.match(bare).end()
+            dotted = f"{bare[:end]}.{bare[end:]}".rstrip(".")
+        return dotted if text in (bare, dotted, f"{dotted}.") else None
 
     def _problem(self, text: str) -> str:
         if is_missing(text):
