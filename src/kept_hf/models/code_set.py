@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 _FLOAT = re.compile(r"\d+(\.\d+)?[eE][+-]\d+|\d+\.\d{6,}")
 _LONG_NUMBER = re.compile(r"\d{4,}\.(\d+)")
 _ICD9_DIAGNOSIS = re.compile(r"\d{3}(\.\d{1,2})?")
+# So many codes such as 250.01 do not go without one such as 250.00.
+_MANY_LONG = 30
 _CSV_COLUMNS = ("code", "description", "synonyms", "parent")
 
 
@@ -462,7 +464,7 @@ def _check_numbers(codes: Sequence[str]) -> None:
     if numbers:
         raise ValueError(f"codes has {numbers[0]!r}, which was read as a number: {AS_TEXT}.")
     diagnoses = [code for code in codes if _ICD9_DIAGNOSIS.fullmatch(code)]
-    if any("." in code for code in diagnoses) and lost_zeros(diagnoses, trailing=True):
+    if sum(len(code) == 6 for code in diagnoses) >= _MANY_LONG and lost_zeros(diagnoses, trailing=True):
         raise ValueError(
             f"codes were read as numbers: of {len(diagnoses)} such as {diagnoses[0]!r} none starts with 0 or ends with "
             f"0 after the dot, as 038.9 and 250.00 do; {AS_TEXT}."
