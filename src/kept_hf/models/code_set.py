@@ -14,16 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from .code_systems import AS_TEXT, ICD10_DIAGNOSIS, Spellings, code_system, is_missing, lacks_dot, lost_zeros
+from .code_systems import AS_TEXT, ICD10_DIAGNOSIS, Spellings, code_system, is_missing, lacks_dot, lost_dotted_zeros
 
 logger = logging.getLogger(__name__)
 
 # What programs make of codes that they take for numbers: 1e+05, 38.900000000000006. 1E50 is a code of ICD-11.
 _FLOAT = re.compile(r"\d+(\.\d+)?[eE][+-]\d+|\d+\.\d{6,}")
 _LONG_NUMBER = re.compile(r"\d{4,}\.(\d+)")
-_ICD9_DIAGNOSIS = re.compile(r"\d{3}(\.\d{1,2})?")
-# So many codes such as 250.01 do not go without one such as 250.00.
-_MANY_LONG = 30
 _CSV_COLUMNS = ("code", "description", "synonyms", "parent")
 
 
@@ -462,10 +459,9 @@ def _check_numbers(codes: Sequence[str]) -> None:
     if long and all(match[1] == "0" for match in long):
         numbers += [match[0] for match in long]
     if numbers:
-        raise ValueError(f"codes has {numbers[0]!r}, which was read as a number: {AS_TEXT}.")
-    diagnoses = [code for code in codes if _ICD9_DIAGNOSIS.fullmatch(code)]
-    if sum(len(code) == 6 for code in diagnoses) >= _MANY_LONG and lost_zeros(diagnoses, trailing=True):
+        raise ValueError(f"codes: {numbers[0]!r} was written as a number; {AS_TEXT}.")
+    if lost_dotted_zeros(codes):
         raise ValueError(
-            f"codes were read as numbers: of {len(diagnoses)} such as {diagnoses[0]!r} none starts with 0 or ends with "
-            f"0 after the dot, as 038.9 and 250.00 do; {AS_TEXT}."
+            "codes were read as numbers: of those of ICD-9 none starts with 0 or ends with 0 after the dot, as 038.9 "
+            f"and 250.00 do; {AS_TEXT}."
         )

@@ -20,6 +20,8 @@ AS_TEXT = "export the table again with its codes as text (in pandas, read it wit
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]\d+)?")
 _MANY = 100
+_MANY_LONG = 30
+_DOTTED_DIAGNOSIS = re.compile(r"\d{3}(\.\d{1,2})?")
 
 
 def is_missing(value: str) -> bool:
@@ -132,6 +134,18 @@ def lacks_dot(code: str) -> bool:
     return bool(_UNDOTTED.fullmatch(code)) and not (
         ICD9_EXTERNAL_CATEGORY.fullmatch(code) or ICD10_PROCEDURE.shape.fullmatch(code)
     )
+
+
+def lost_dotted_zeros(codes: Iterable[str]) -> bool:
+    """As [`lost_zeros`] for the diagnoses of ICD-9 among dotted codes, of whatever systems these are.
+
+    Examples:
+        >>> lost_dotted_zeros(f"{number}.{number % 9 + 1}5" for number in range(100, 210))
+        True
+    """
+    diagnoses = {code for code in codes if _DOTTED_DIAGNOSIS.fullmatch(code)}
+    # So many codes such as 250.01 do not go without one such as 250.00.
+    return sum(len(code) == 6 for code in diagnoses) >= _MANY_LONG and lost_zeros(diagnoses, trailing=True)
 
 
 def lost_zeros(codes: Iterable[str], trailing: bool = False) -> bool:
