@@ -178,8 +178,8 @@ def load(
         raise ValueError(f"data_files={shown(data_files)}: no note has a code; {_ASK_FOR_CODES}.")
     if lost_dotted_zeros(codes):
         raise ValueError(
-            f"data_files={shown(data_files)}: the codes were read as numbers, since of those of ICD-9 none starts with 0 "
-            f"or ends with 0 after the dot, as 038.9 and 250.00 do; {AS_TEXT}."
+            f"data_files={shown(data_files)}: the codes were read as numbers, since of those of ICD-9 none starts with "
+            f"0 or ends with 0 after the dot, as 038.9 and 250.00 do; {AS_TEXT}."
         )
     is_drawn = "" in sources
     return Corpus(dataset, describe_codes(codes, codes_file), _card(dataset, license, language, is_drawn, seed))
