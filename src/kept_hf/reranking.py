@@ -20,6 +20,7 @@ from .candidates.kept import KeptFirstStage
 from .candidates.scoring import TruncationCount, check_notes, encoded_codes, evaluation, longest_first
 from .metrics import icd_metrics, micro_precision_recall_curve
 from .models.caches import CodeCache
+from .models.code_systems import Spellings
 from .models.processing_kept import KeptProcessor
 
 __all__ = [
@@ -269,6 +270,8 @@ def tune_fusion(
 def label_matrix(gold: Sequence[Iterable[str]], codes: Sequence[str]) -> np.ndarray:
     """`(notes, codes)` int8, 1 where a code is gold. Large: for metrics, not for storage.
 
+    Gold codes in another spelling are found, as by `ICDCodeSet.find`.
+
     Raises:
         ValueError: a gold code that is not among the codes. Ignoring it would make every metric too high.
 
@@ -276,13 +279,13 @@ def label_matrix(gold: Sequence[Iterable[str]], codes: Sequence[str]) -> np.ndar
         >>> label_matrix([["R05"], []], ["I10", "R05"]).tolist()
         [[0, 1], [0, 0]]
     """
-    positions = {code: index for index, code in enumerate(codes)}
+    positions, spellings = {code: index for index, code in enumerate(codes)}, Spellings(codes)
     labels = np.zeros((len(gold), len(positions)), dtype=np.int8)
     for note, gold_codes in enumerate(gold):
         for code in gold_codes:
-            if code not in positions:
+            if (found := spellings.find(code)) is None:
                 raise ValueError(f"gold has {code!r} in note {note}, not one of the {len(positions)} codes.")
-            labels[note, positions[code]] = 1
+            labels[note, positions[found]] = 1
     return labels
 
 

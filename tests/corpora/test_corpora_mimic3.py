@@ -399,7 +399,7 @@ def test_rare50_file_that_is_no_python(tmp_path):
             "entry 1 needs whole numbers",
         ),
         ('[{"subject_id": "1", "hadm_id": "2", "LABELS": "401.9"}]', "entry 1 needs whole numbers"),
-        ('[{"subject_id": "1", "hadm_id": "2.0", "LABELS": "401.9", "TEXT": ""}]', "entry 1 needs whole numbers"),
+        ('[{"subject_id": "1", "hadm_id": "2.5", "LABELS": "401.9", "TEXT": ""}]', "entry 1 needs whole numbers"),
         ('["secret note"]', "entry 1 is no JSON object"),
         ('{"subject_id": "1"}', "no list of JSON objects; it must begin"),
         ("", "no list of JSON objects; it must begin"),
@@ -413,6 +413,34 @@ def test_bad_json_file(tmp_path, content, message):
         load_corpus("mimic3", data_dir=tmp_path, cache_dir=tmp_path / "cache", config="50")
     assert "secret note" not in str(caught.value)
     assert "mimic3-50_train.json" in str(caught.value) or content == "[]"
+
+
+def json_files(folder, labels):
+    rows = [{"subject_id": 1.0, "hadm_id": number + 1.0, "LABELS": codes, "TEXT": "a"} for number, codes in labels]
+    for split in ("train", "dev", "test"):
+        content = json.dumps(rows if split == "train" else [])
+        (folder / f"mimic3_{split}.json").write_text(content, encoding="utf-8")
+
+
+def test_missing_labels_and_ids_with_decimals_in_json_files(tmp_path):
+    json_files(tmp_path, [(0, "401.9;nan; 038.9;NULL"), (1, "v45.81;04.07;None")])
+    corpus = load_corpus("mimic3", tmp_path, tmp_path / "cache")
+    assert corpus.dataset["train"]["codes"][:] == [["401.9", "038.9"], ["V45.81", "04.07"]]
+    assert corpus.dataset["train"]["note_id"][:] == ["1", "2"]
+
+
+@pytest.mark.parametrize("label", ["4019", "38.900", "4019.0", "A41.9", "1e+05", "7"])
+def test_labels_that_are_no_codes(tmp_path, label):
+    json_files(tmp_path, [(0, "401.9"), (1, label)])
+    with pytest.raises(ValueError, match=r"mimic3_train\.json: entry 2: a label is no ICD-9-CM code with its dot"):
+        load_corpus("mimic3", tmp_path, tmp_path / "cache")
+
+
+def test_json_files_whose_procedures_lost_their_zeros(tmp_path):
+    json_files(tmp_path, [(0, "038.9;" + ";".join(f"{number / 100:.2f}" for number in range(1000, 1100)))])
+    message = r"mimic3_train\.json: the labels that are ICD-9-CM procedures were read as numbers, since none starts"
+    with pytest.raises(ValueError, match=message):
+        load_corpus("mimic3", tmp_path, tmp_path / "cache")
 
 
 def test_neither_tables_nor_json_files(tmp_path):

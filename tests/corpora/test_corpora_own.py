@@ -244,7 +244,15 @@ def test_parquet_with_binary_text(tmp_path):
         ([{"text": "a", "codes": "A41.9;4019.0"}], "line 1: a code was read as a number"),
         ([{"text": "a", "codes": "38.900000000000006"}], "line 1: a code was read as a number"),
         ([{"text": "a", "codes": ["1e+05"]}], "line 1: a code was read as a number"),
-        ([{"text": "a", "codes": "nan"}], "stands for none; write codes as text"),
+        ([{"text": f"{number}", "codes": "nan"} for number in range(5)], "no note has a code; write codes as text"),
+        ([{"text": "a", "codes": "A41.9;99213"}], "A code of CPT or HCPCS is no ICD code: leave it out."),
+        (
+            [
+                {"text": f"{number}", "codes": [f"{number}.{number % 9 + 1}{number % 8 + 1}"]}
+                for number in range(100, 210)
+            ],
+            "since of those of ICD-9 none starts with 0 or ends with 0 after the dot",
+        ),
         (
             [{"text": "a", "codes": "['A41.9', 'I10']"}],
             'line 1: a code has a space, comma, quote or bracket in it; write ";"',
@@ -313,6 +321,7 @@ def test_bad_options(tmp_path, options, message, monkeypatch):
         ("codes,text\n", "has no column code, description"),
         ("code,description\nA41.9,a\nA41.9,b\n", "pass each code once"),
         ("code,description\n4019.0,a\n", "'4019.0' was written as a number"),
+        ("code,description\nNULL,a\n", "line 2: the column code is empty, or has a word that stands for no code"),
         ("code,description\nA41.9,é\n".encode("latin-1"), "is not UTF-8; convert it"),
     ],
 )
@@ -323,6 +332,28 @@ def test_bad_codes_files(tmp_path, content, message):
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)) as caught:
         load(tmp_path, write(tmp_path / "a.jsonl", NOTES), codes_file=path)
     assert str(caught.value).startswith("codes_file=")
+
+
+def test_words_for_a_missing_value_are_no_codes(tmp_path):
+    missing = ["NULL", "nan", "A41.9; NaN ;\\N", "None", None, float("nan"), ["A41.9", "N/A", ""]]
+    rows = [{"text": f"{number}", "codes": codes} for number, codes in enumerate(missing)]
+    corpus = load(tmp_path, {"train": write(tmp_path / "a.jsonl", rows), "test": write(tmp_path / "b.jsonl", NOTES)})
+    assert corpus.dataset["train"]["codes"][:] == [[], [], ["A41.9"], [], [], [], ["A41.9"]]
+
+
+def test_a_codes_file_in_another_spelling(tmp_path):
+    path = tmp_path / "codes.csv"
+    path.write_text("code,description\na419,Blood poisoning\n n390,Infection\n")
+    code_set = load(tmp_path, write(tmp_path / "a.jsonl", NOTES), codes_file=path).code_set
+    assert code_set.describe("A41.9") == "Blood poisoning" and code_set.describe("N39.0") == "Infection"
+
+
+def test_patients_as_numbers_with_decimals(tmp_path, caplog):
+    for name, patient in (("a", 7), ("b", 7.0)):
+        write(tmp_path / f"{name}.jsonl", [{"text": name, "codes": ["A41.9"], "patient_id": patient}])
+    corpus = load(tmp_path, {"train": tmp_path / "a.jsonl", "test": tmp_path / "b.jsonl"})
+    assert [rows["subject_id"][0] for rows in corpus.dataset.values()] == ["7", "7"]
+    assert "patient" in caplog.text
 
 
 def test_licence(tmp_path, monkeypatch):

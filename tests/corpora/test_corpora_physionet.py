@@ -262,7 +262,7 @@ def test_stray_quotes_do_not_mix_notes(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('7,12,300.0,,,,"Discharge summary",,,,"secret"\n', r"row 10 has no whole number in HADM_ID"),
+        ('7,12,300.5,,,,"Discharge summary",,,,"secret"\n', r"row 10 has no whole number in HADM_ID"),
         ('7,x12,300,,,,"Discharge summary",,,,"secret"\n', r"row 10 has no whole number in SUBJECT_ID"),
         ('7,99,200,,,,"Discharge summary",,,,"secret"\n', r"two notes of one admission name different patients"),
     ],

@@ -134,7 +134,7 @@ def test_numbers_are_refused(code):
         add_dot(code)
 
 
-@pytest.mark.parametrize("codes", [[], ["401.9", ""], [" 401.9"], ["401.9\n"]])
+@pytest.mark.parametrize("codes", [[], ["401.9", ""], ["401.9", " "], ["401.9", "\n"]])
 def test_empty_codes(codes):
     with pytest.raises(ValueError, match="codes"):
         ICDCodeSet(codes)
@@ -265,7 +265,6 @@ def test_from_icd10cm_whole_list():
     [
         ("0389", False, 9, "038.9"),
         ("389", False, 9, "389"),
-        ("38.9", False, 9, "389"),  # dots are set anew: "38.9" is a procedure code
         ("38.9", True, 9, "38.9"),
         ("389", True, 9, "38.9"),
         ("0407", True, 9, "04.07"),

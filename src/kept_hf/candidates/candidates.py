@@ -17,6 +17,7 @@ import numpy as np
 
 from ..metrics import metrics_of_counts
 from ..models.code_set import ICDCodeSet
+from ..models.code_systems import Spellings
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ class Candidates:
         """The share of all gold codes of all notes that are among the candidates (micro recall).
 
         Args:
-            gold: for each note its gold codes.
+            gold: for each note its gold codes; other spellings are found, as by `ICDCodeSet.find`.
             k: count only the `k` best candidates; all by default.
 
         Returns:
@@ -303,14 +304,15 @@ class Candidates:
         if len(gold) != len(self):
             raise ValueError(f"gold has {len(gold)} notes and the candidates {len(self)}; pass the same notes.")
         positions, pairs = {code: index for index, code in enumerate(self.codes)}, set()
+        spellings = Spellings(self.codes)
         for note, codes in enumerate(gold):
             for code in codes:
-                if code not in positions:
+                if (found := spellings.find(code)) is None:
                     raise ValueError(
                         f"gold has {code!r} in note {note}, not one of the {len(positions)} codes of the candidates; "
                         "propose from a code set that has it, or remove it from gold."
                     )
-                pairs.add(note * len(positions) + positions[code])
+                pairs.add(note * len(positions) + positions[found])
         pairs = np.fromiter(pairs, np.int64, len(pairs))
         candidates = np.arange(len(self))[:, None] * len(positions) + self.indices
         return np.isin(candidates, pairs) & (self.indices >= 0), pairs

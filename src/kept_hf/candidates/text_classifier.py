@@ -58,7 +58,11 @@ class TextClassifier:
 
         if len(notes) != len(codes):
             raise ValueError(f"notes has {len(notes)} texts and codes {len(codes)} lists; pass one each.")
-        pairs = [(note, self.code_set.index(code)) for note, note_codes in enumerate(codes) for code in note_codes]
+        pairs = [
+            (note, self.code_set.index(self.code_set.find(code) or code))
+            for note, note_codes in enumerate(codes)
+            for code in note_codes
+        ]
         if not pairs:
             raise ValueError("codes is empty for every note; pass notes with codes.")
         rows, columns = np.array(pairs).T

@@ -36,6 +36,7 @@ from ..reports.run import RESULTS_FILE, EvaluatedSplit, write_report
 from ..reranking import in_code_set
 from ..training.collators import LABEL_NAMES, DataCollatorForICDPrompting
 from ..training.evaluation import ICDMetrics
+from ..training.gold import respell_gold
 from ..training.run import RunResult, set_up
 from ..training.task import SPLITS, EvaluationPrompts, read_candidates
 from .recipe import argument_errors, plain_parser
@@ -167,7 +168,8 @@ def prepare(arguments: EvaluationArguments) -> PreparedEvaluation:
         scorer = MSMNSplit(arguments, corpus)
     else:
         scorer = PromptedSplit(arguments, corpus, candidates)
-    corpus = replace(corpus, code_set=scorer.code_set)
+    notes = {split: respell_gold(notes, scorer.code_set) for split, notes in corpus.dataset.items()}
+    corpus = replace(corpus, code_set=scorer.code_set, dataset=type(corpus.dataset)(notes))
     return PreparedEvaluation(arguments, training, settings, corpus, scorer, config.threshold, started)
 
 
@@ -387,7 +389,7 @@ class PromptedSplit:
         if arguments.codes_per_prompt is not None:
             self.processor.codes_per_prompt = arguments.codes_per_prompt
         self.code_set = self.processor.code_set
-        notes = corpus.dataset[arguments.split]
+        notes = respell_gold(corpus.dataset[arguments.split], self.code_set)
         require_labels(arguments, notes, self.code_set)
         if candidates is not None:
             try:
@@ -423,7 +425,7 @@ class MSMNSplit:
     def __init__(self, arguments: EvaluationArguments, corpus: Corpus):
         self.scorer = MSMNFirstStage.from_pretrained(arguments.model, arguments.batch_size)
         known = {code: column for column, code in enumerate(self.scorer.codes)}
-        described = {code: corpus.code_set.describe(code) for code in known if code in corpus.code_set}
+        described = {code: corpus.code_set.describe(found) for code in known if (found := corpus.code_set.find(code))}
         self.code_set = ICDCodeSet(list(known), described)
         if arguments.codes != OWN_CODES:
             self.code_set = corpus.code_set
@@ -433,9 +435,9 @@ class MSMNSplit:
                 f"codes={arguments.codes} has {len(unknown)} codes that {arguments.model} was not trained on, such as "
                 f"{unknown[0]}; leave --codes out to evaluate its own."
             )
-        require_labels(arguments, corpus.dataset[arguments.split], self.code_set)
         self.columns = [known[code] for code in self.code_set]
-        self.notes: Dataset = corpus.dataset[arguments.split]
+        self.notes: Dataset = respell_gold(corpus.dataset[arguments.split], self.code_set)
+        require_labels(arguments, self.notes, self.code_set)
 
     def scores_and_labels(self, training: TrainingArguments) -> tuple[np.ndarray, np.ndarray]:
         """`(notes, codes)` each, in the order of the split."""

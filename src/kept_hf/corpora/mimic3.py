@@ -19,9 +19,12 @@ import ijson
 import pyarrow as pa
 
 from ..models import code_set as code_set_module
+from ..models import code_systems
 from ..models.code_set import ICDCodeSet, category_parents
+from ..models.code_systems import AS_TEXT, ICD9_DIAGNOSIS, ICD9_PROCEDURE, is_missing, lost_zeros
 from ..models.publication import CREDENTIALED
-from ..tables import csv_tables, mimic_tables
+from ..tables import code_column, csv_tables, mimic_tables
+from ..tables.csv_tables import whole_number
 from ..tables.mimic_tables import MIMIC3, code_titles, read_text
 from . import Corpus, CorpusCard, corpus_codes, fingerprint, physionet, require_data_dir
 from .physionet import Admission, NoteTexts
@@ -51,7 +54,6 @@ _VERSION = datasets.Version("1.4.0")
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 _JSON_PREFIXES = {"full": "mimic3", "50": "mimic3-50", "rare50": "mimic3-50l"}
 _MOST_FREQUENT = 50
-_NO_CODES = ("", "nan")
 _CONTENT = (
     "MIMIC-III's NOTEEVENTS, DIAGNOSES_ICD and PROCEDURES_ICD (.csv or .csv.gz), if possible D_ICD_DIAGNOSES, "
     "D_ICD_PROCEDURES and CAML's ICD9_descriptions; or KEPT's {prefix}_train.json, _dev.json and _test.json"
@@ -290,13 +292,13 @@ def read_rare50_lists(path: str | os.PathLike) -> dict[str, dict[tuple[str, str]
 
 
 def _sources() -> list[str]:
-    files = (physionet, mimic_tables, csv_tables, code_set_module)
+    files = (physionet, mimic_tables, code_column, csv_tables, code_set_module, code_systems)
     return [__file__, *(module.__file__ for module in files)]
 
 
 def _split_labels(labels: str) -> list[str]:
     """The codes of a list "a;b"."""
-    return [code for code in map(str.strip, labels.split(";")) if code not in _NO_CODES]
+    return [code.strip() for code in labels.split(";") if not is_missing(code)]
 
 
 def _has_tables(data_dir: str) -> bool:
@@ -398,7 +400,7 @@ def _read_json(data_dir: str, config: str, scratch_dir: str) -> tuple[dict[str, 
     for split, path in _json_files(data_dir, config).items():
         splits[split] = {}
         for number, entry in _stream_json(path):
-            ids = [str(entry.get(name, "")) for name in ("subject_id", "hadm_id")]
+            ids = [whole_number(str(entry.get(name, ""))) for name in ("subject_id", "hadm_id")]
             labels, text = entry.get("LABELS"), entry.get("TEXT")
             if not all(map(str.isdecimal, ids)) or not isinstance(labels, str) or not isinstance(text, str):
                 raise ValueError(
@@ -407,9 +409,31 @@ def _read_json(data_dir: str, config: str, scratch_dir: str) -> tuple[dict[str, 
             subject_id, hadm_id = ids
             if hadm_id in texts:
                 raise ValueError(f"{path}: entry {number} is an admission that came before.")
-            splits[split][hadm_id] = Admission(subject_id, _split_labels(labels))
+            codes = [_checked(code, f"{path}: entry {number}") for code in _split_labels(labels)]
+            splits[split][hadm_id] = Admission(subject_id, codes)
             texts.add([hadm_id], [subject_id], pa.chunked_array([[text]]))
+        _check_zeros(path, {code for admission in splits[split].values() for code in admission.codes})
     return splits, texts
+
+
+def _checked(code: str, place: str) -> str:
+    """A label, if it is a code with its dot: the dot tells a diagnosis from a procedure."""
+    if code.upper() not in (ICD9_DIAGNOSIS.parse(code), ICD9_PROCEDURE.parse(code)):
+        raise ValueError(
+            f"{place}: a label is no ICD-9-CM code with its dot, such as 038.9 or 04.07; leave out what is no ICD "
+            f"code, and if codes were read as numbers, {AS_TEXT}."
+        )
+    return code.upper()
+
+
+def _check_zeros(path: str, codes: set[str]) -> None:
+    """Refuse a file whose diagnoses or procedures have lost their zeros."""
+    for system, length in ((ICD9_DIAGNOSIS, 3), (ICD9_PROCEDURE, 2)):
+        if lost_zeros(code for code in codes if len(code.partition(".")[0]) == length):
+            raise ValueError(
+                f"{path}: the labels that are {system.name} were read as numbers, since none starts with 0, as "
+                "many do; make the file again from the tables, reading their codes as text (in pandas, dtype=str)."
+            )
 
 
 def _stream_json(path: str) -> Iterator[tuple[int, dict]]:

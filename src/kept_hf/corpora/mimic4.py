@@ -19,9 +19,11 @@ import pyarrow as pa
 from pyarrow import feather
 
 from ..models import code_set as code_set_module
+from ..models import code_systems
 from ..models.code_set import category_parents, separator_hint
 from ..models.publication import CREDENTIALED
-from ..tables import csv_tables, mimic_tables
+from ..tables import code_column, csv_tables, mimic_tables
+from ..tables.csv_tables import whole_number
 from ..tables.mimic_tables import MIMIC4, read_text, read_titles
 from . import Corpus, CorpusCard, corpus_codes, fingerprint, physionet, require_data_dir
 from . import splits as splits_module
@@ -226,6 +228,7 @@ def read_splits(path: str | os.PathLike) -> dict[str, str]:
     splits: dict[str, str] = {}
     read_rows = _read_feather if os.fspath(path).lower().endswith(".feather") else _read_csv
     for where, hadm_id, split in read_rows(path):
+        hadm_id = whole_number(hadm_id)
         if not hadm_id.isdecimal():
             raise ValueError(f"{where}: the column hadm_id holds no number.")
         if split not in SPLIT_NAMES:
@@ -270,5 +273,5 @@ def _read_feather(path: str | os.PathLike) -> Iterator[tuple[str, str, str]]:
 
 
 def _sources() -> list[str]:
-    files = (physionet, splits_module, mimic_tables, csv_tables, code_set_module)
+    files = (physionet, splits_module, mimic_tables, code_column, csv_tables, code_set_module, code_systems)
     return [__file__, *(module.__file__ for module in files)]

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import datasets
 
+from ..models import code_systems
 from ..models.code_set import ICDCodeSet, category_parents
+from ..models.code_systems import AS_TEXT, Spellings, is_missing, lacks_dot, lost_dotted_zeros
 from ..models.publication import CREDENTIALED, RESTRICTED, UNSTATED
-from ..tables import note_files
+from ..tables import csv_tables, note_files
+from ..tables.csv_tables import whole_number
 from . import Corpus, CorpusCard, corpus_codes, fingerprint, own_sources
 from . import splits as splits_module
 from .own_sources import ASK_FOR_FILES, Source, find_sources, shown
@@ -28,13 +32,10 @@ PATIENT_COLUMNS = ("patient_id", "subject_id")
 """Where the patient is looked for, unless a column is named."""
 
 _ASK_FOR_CODES = "write codes as text with their dot, such as 038.9"
-# What programs make of codes that they take for numbers: 4019.0, 38.900000000000006, 1e+05, nan.
-_NUMBER = re.compile(r"\d+\.\d{3,}|\d{4,}\.\d*|\.\d+|\d+(\.\d+)?[eE][+-]\d+|nan|none|null|true|false", re.IGNORECASE)
+# What programs make of codes that they take for numbers: 4019.0, 38.900000000000006, 1e+05.
+_NUMBER = re.compile(r"\d+\.\d{3,}|\d{4,}\.\d*|\.\d+|\d+(\.\d+)?[eE][+-]\d+|true|false", re.IGNORECASE)
 _NO_CODE = re.compile(r"[\s,\[\]{}'\"]")
 _OTHER_SEPARATOR = re.compile(r"[|/\\&；，、]")
-# More than three characters and no dot. E880 is a category of ICD-9 and has none, nor has a procedure of ICD-10-PCS.
-_UNDOTTED = re.compile(r"(?!E([89]\d|0[0-3])\d$)(\d{4,5}|[A-Z]\d[0-9A-Z]{2,5})")
-_PROCEDURE = re.compile(r"[0-9B-DF-HX][0-9A-HJ-NP-Z]{6}")
 _ICD9_EXTERNAL_CAUSE = re.compile(r"E([89]\d|0[0-3])\d{2}")
 _ICD9_CODE = re.compile(r"\d{2,3}(\.\d{1,2})?|E([89]\d|0[0-3])\d(\.\d)?")
 # V10.3 is a code of both systems: a history of breast cancer in ICD-9, a cyclist's accident in ICD-10.
@@ -122,7 +123,8 @@ def load(
     """Notes of one's own with their code set.
 
     Tables (.csv, .jsonl, .parquet; the first two also with .gz) have the columns `text` and `codes`, and if wanted
-    `note_id` and one with the patient. `codes` is a list of text, or text with ";" between the codes.
+    `note_id` and one with the patient. `codes` is a list of text, or text with ";" between the codes. Words for a
+    missing value, such as NULL and nan, are no codes.
 
     Args:
         data_dir: not for this corpus.
@@ -175,6 +177,11 @@ def load(
     codes = corpus_codes(dataset)
     if not codes:
         raise ValueError(f"data_files={shown(data_files)}: no note has a code; {_ASK_FOR_CODES}.")
+    if lost_dotted_zeros(codes):
+        raise ValueError(
+            f"data_files={shown(data_files)}: the codes were read as numbers, since of those of ICD-9 none starts with "
+            f"0 or ends with 0 after the dot, as 038.9 and 250.00 do; {AS_TEXT}."
+        )
     is_drawn = "" in sources
     return Corpus(dataset, describe_codes(codes, codes_file), _card(dataset, license, language, is_drawn, seed))
 
@@ -192,14 +199,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def describe_codes(codes: Sequence[str], codes_file: str | os.PathLike | None) -> ICDCodeSet:
     """The code set of these codes; a warning counts those that nothing describes.
 
-    A code is described by the file, by the packaged ICD-10-CM list, by the file's nearest category above it, or else by
-    itself.
+    A code is described by the file (in any spelling), by the packaged ICD-10-CM list, by the file's nearest category
+    above it, or else by itself.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a file that cannot be read, or no code is described.
     """
     file = read_codes_file(codes_file) if codes_file is not None else {}
+    spellings = Spellings(codes)
+    file = {
+        name: {spellings.find(code) or code: value for code, value in content.items()} for name, content in file.items()
+    }
     descriptions, synonyms, parents = (dict(file.get(name, {})) for name in ("descriptions", "synonyms", "parents"))
     others = [code for code in codes if code not in descriptions and code not in synonyms]
     if others and _are_of_icd10(codes):
@@ -298,7 +309,8 @@ def _refuse_copies(splits: Mapping[str, Sequence[dict]]) -> None:
 
 
 def _identifier(row: Mapping[str, object], column: str, place: str) -> str:
-    value = "" if row[column] is None else str(row[column]).strip()
+    value = "" if row[column] is None else whole_number(str(row[column]))
+    value = "" if is_missing(value) else value
     if not value:
         raise ValueError(f"data_files has {place}: the column {column} is empty; fill it in all rows, or leave it out.")
     return value
@@ -306,7 +318,9 @@ def _identifier(row: Mapping[str, object], column: str, place: str) -> str:
 
 def _read_codes(value: object, place: str) -> list[str]:
     """The codes of a list, or of text with ";" between them."""
-    items = value.split(";") if isinstance(value, str) else [] if value is None else value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return []
+    items = value.split(";") if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)):
         kind = "a number" if isinstance(items, (int, float)) else f"of type {type(items).__name__}"
         raise ValueError(
@@ -322,11 +336,10 @@ def _read_codes(value: object, place: str) -> list[str]:
                 f"{', and a number has lost its zeros' if isinstance(item, (int, float)) else ''}; {_ASK_FOR_CODES}."
             )
         code = item.strip().upper()
+        if is_missing(code):
+            continue
         if _NUMBER.fullmatch(code):
-            raise ValueError(
-                f"data_files has {place}: a code was read as a number, or stands for none; {_ASK_FOR_CODES}, and "
-                "nothing where a note has no code."
-            )
+            raise ValueError(f"data_files has {place}: a code was read as a number; {_ASK_FOR_CODES}, or {AS_TEXT}.")
         if _NO_CODE.search(code):
             raise ValueError(
                 f'data_files has {place}: a code has a space, comma, quote or bracket in it; write ";" between codes.'
@@ -335,10 +348,12 @@ def _read_codes(value: object, place: str) -> list[str]:
             raise ValueError(
                 f'data_files has {place}: the column codes has a separator that is not ";"; write ";" between codes.'
             )
-        if _UNDOTTED.fullmatch(code) and not _PROCEDURE.fullmatch(code):
-            raise ValueError(f"data_files has {place}: the code {code} has no dot; write {_dotted(code)}.")
-        if code:
-            codes.append(code)
+        if lacks_dot(code):
+            raise ValueError(
+                f"data_files has {place}: the code {code} has no dot; write {_dotted(code)}. A code of CPT or HCPCS is "
+                "no ICD code: leave it out."
+            )
+        codes.append(code)
     return list(dict.fromkeys(codes))
 
 
@@ -378,7 +393,8 @@ def _split(notes: Sequence[dict], by_patient: bool, seed: int) -> dict[str, list
 
 
 def _sources() -> list[str]:
-    return [__file__, own_sources.__file__, splits_module.__file__, note_files.__file__]
+    files = (own_sources, splits_module, note_files, csv_tables, code_systems)
+    return [__file__, *(module.__file__ for module in files)]
 
 
 def _license(data_license: str | None) -> str:

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..models.code_set import ICDCodeSet, add_dot
-from ..tables.csv_tables import find_table, stream_table
-from ..tables.mimic_tables import MIMIC3, Layout, read_text, stream_version
+from ..models.code_set import ICDCodeSet
+from ..tables.csv_tables import find_table, stream_table, whole_number
+from ..tables.mimic_tables import MIMIC3, Layout, code_column, read_text, stream_version
 
 logger = logging.getLogger(__name__)
 
@@ -158,14 +158,15 @@ def read_admissions(data_dir: str | os.PathLike, layout: Layout = MIMIC3, icd_ve
         icd_version: 9 or 10; codes of the other one are left out.
 
     Raises:
-        FileNotFoundError, ValueError: see `stream_table`; and where rows of one admission name different patients.
+        FileNotFoundError, ValueError: see `stream_table`; and where rows of one admission name different patients, a
+            code is none of its system, or codes were read as numbers.
     """
     admissions: dict[str, Admission] = {}
     ids = ["SUBJECT_ID", "HADM_ID"]
     for table, procedure in layout.codes:
-        dotted: dict[str, str] = {}  # each code is one object, however often it occurs
+        column = code_column(data_dir, table, procedure, layout, icd_version)
         for batch in stream_version(data_dir, table, [*ids, layout.code_column], ids, layout, icd_version):
-            for subject_id, hadm_id, code in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            for subject_id, hadm_id, code in zip(*(values.to_pylist() for values in batch.columns), strict=True):
                 if not hadm_id:
                     continue
                 admission = admissions.get(hadm_id)
@@ -174,10 +175,9 @@ def read_admissions(data_dir: str | os.PathLike, layout: Layout = MIMIC3, icd_ve
                 elif admission.subject_id != subject_id:
                     path = find_table(data_dir, table)
                     raise ValueError(f"{path}: two rows of one admission name different patients.")
-                if code.strip():
-                    if code not in dotted:
-                        dotted[code] = add_dot(code, procedure=procedure, icd_version=icd_version)
-                    admission.codes.append(dotted[code])
+                if dotted := column.dotted(code):
+                    admission.codes.append(dotted)
+        column.check()
     return admissions
 
 
@@ -190,7 +190,7 @@ def read_hadm_ids(path: str | os.PathLike) -> list[str]:
     """
     hadm_ids = {}
     for line, text in enumerate(read_text(path).splitlines(), start=1):
-        hadm_id = text.strip()
+        hadm_id = whole_number(text)
         if hadm_id and not hadm_id.isdecimal():
             raise ValueError(f"{os.fspath(path)}, line {line}: no HADM_ID; write one number a line, no header.")
         if hadm_id:

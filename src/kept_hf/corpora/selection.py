@@ -94,6 +94,7 @@ def _read_codes(path: str | os.PathLike, code_set: ICDCodeSet) -> list[str]:
         codes = [line.strip() for line in file if line.strip()]
     if not codes:
         raise ValueError(f"{os.fspath(path)} holds no code; write one a line.")
+    codes = [code_set.find(code) or code for code in codes]
     unknown = [code for code in codes if code not in code_set]
     if unknown:
         shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")

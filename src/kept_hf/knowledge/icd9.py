@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..models.code_set import add_dot, category_parents
+from ..models.code_set import category_parents
 from ..tables import csv_tables, mimic_tables
 from .term_graph import TermGraph
 
@@ -34,11 +34,12 @@ def load(folder: str | os.PathLike) -> TermGraph:
         except FileNotFoundError:
             missing.append(table)
             continue
+        codes = mimic_tables.code_column(folder, table, procedure, mimic_tables.MIMIC3, 9, has_titles=True)
         for batch in csv_tables.stream_table(folder, table, ["ICD9_CODE", "SHORT_TITLE"]):
             short_titles += [
-                (add_dot(code, procedure=procedure), title)
+                (dotted, title)
                 for code, title in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-                if code.strip()
+                if (dotted := codes.dotted(code))
             ]
     if len(missing) == len(mimic_tables.MIMIC3.titles):
         raise FileNotFoundError(

@@ -14,11 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from .code_systems import AS_TEXT, ICD10_DIAGNOSIS, Spellings, code_system, is_missing, lacks_dot, lost_dotted_zeros
+
 logger = logging.getLogger(__name__)
 
-_ICD10_DIAGNOSIS = re.compile(r"[A-Z][0-9][0-9A-Z](\.[0-9A-Z]{1,4})?")
-_ICD10_PROCEDURE = re.compile(r"[0-9B-DF-HX][0-9A-HJ-NP-Z]{6}")
-_ICD9_EXTERNAL_CATEGORY = re.compile(r"E([89][0-9]|0[0-3])[0-9]")
+# What programs make of codes that they take for numbers: 1e+05, 38.900000000000006. 1E50 is a code of ICD-11.
+_FLOAT = re.compile(r"\d+(\.\d+)?[eE][+-]\d+|\d+\.\d{6,}")
+_LONG_NUMBER = re.compile(r"\d{4,}\.(\d+)")
 _CSV_COLUMNS = ("code", "description", "synonyms", "parent")
 
 
@@ -35,7 +37,8 @@ def add_dot(code: str, procedure: bool = False, icd_version: int = 9) -> str:
 
     Raises:
         TypeError: `code` is no string (a number has lost its leading zeros).
-        ValueError: another `icd_version`.
+        ValueError: another `icd_version`, or no code of the system: of another shape, with its dot elsewhere (407.0 was
+            a number), or a spelling of a missing value.
 
     Examples:
         >>> add_dot("0389"), add_dot("389"), add_dot("E0299"), add_dot("0407", procedure=True)
@@ -45,13 +48,11 @@ def add_dot(code: str, procedure: bool = False, icd_version: int = 9) -> str:
     """
     if not isinstance(code, str):
         raise TypeError(f"code={code!r} is of type {type(code).__name__}; pass text: '038.9' and '38.9' differ.")
-    code = code.strip().upper().replace(".", "")
-    if icd_version not in (9, 10):
-        raise ValueError(f"icd_version={icd_version!r}; pass 9 or 10.")
-    if procedure and icd_version == 10:
-        return code
-    position = 2 if procedure else 4 if icd_version == 9 and code.startswith("E") else 3
-    return code if len(code) <= position else f"{code[:position]}.{code[position:]}"
+    system = code_system(procedure, icd_version)
+    try:
+        return system.dotted(code)
+    except ValueError as error:
+        raise ValueError(f"code={code!r} {error}.") from None
 
 
 def category_parents(codes: Iterable[str]) -> dict[str, str]:
@@ -100,14 +101,16 @@ class ICDCodeSet:
     """Ordered ICD codes with what is known about each.
 
     Args:
-        codes: the codes, as text, dotted where their system has a dot, without duplicates.
+        codes: the codes, as text, dotted where their system has a dot, without duplicates. Spaces around them are
+            removed. Codes of any system will do.
         descriptions: code → official title. Codes may be missing here: see `describe`.
         synonyms: code → further names.
         parents: code → the code above it.
 
     Raises:
         TypeError: a code is no string.
-        ValueError: no codes, an empty or duplicated code, or one code written both with and without its dot.
+        ValueError: no codes, a missing or duplicated code, dotted and undotted codes, or codes that were read as
+            numbers.
 
     Examples:
         >>> code_set = ICDCodeSet(["401.9", "038.9"], descriptions={"401.9": "Unspecified essential hypertension"})
@@ -126,25 +129,30 @@ class ICDCodeSet:
     ):
         if isinstance(codes, str):
             raise TypeError(f"codes={codes!r} is one string; pass a list of codes: [{codes!r}].")
-        self.codes: tuple[str, ...] = tuple(codes)
+        self.codes: tuple[str, ...] = tuple(code.strip() if isinstance(code, str) else code for code in codes)
         _check_codes(self.codes)
+        self._spellings: Spellings | None = None
         self._index = {code: index for index, code in enumerate(self.codes)}
-        for code, names in (synonyms or {}).items():
+        descriptions, synonyms, parents = (
+            {code.strip(): value for code, value in (mapping or {}).items()}
+            for mapping in (descriptions, synonyms, parents)
+        )
+        for code, names in synonyms.items():
             if isinstance(names, str):
                 raise TypeError(f"synonyms[{code!r}]={names!r} is one string; pass a list of names: [{names!r}].")
         # The codes above those of the set are kept too: their titles stand in for missing ones.
-        kept, parents = set(self.codes), parents or {}
+        kept = set(self.codes)
         self.parents: dict[str, str] = {}
         for code in self.codes:
             while parents.get(code) and code not in self.parents:
                 self.parents[code] = code = parents[code]
                 kept.add(code)
         self.descriptions = {
-            code: text.strip() for code, text in (descriptions or {}).items() if code in kept and _has_text(text)
+            code: text.strip() for code, text in descriptions.items() if code in kept and _has_text(text)
         }
         self.synonyms = {
             code: tuple(dict.fromkeys(" ".join(name.split()) for name in names if _has_text(name)))
-            for code, names in (synonyms or {}).items()
+            for code, names in synonyms.items()
             if code in kept and any(map(_has_text, names))
         }
 
@@ -176,6 +184,22 @@ class ICDCodeSet:
             return self._index[code]
         except KeyError:
             raise KeyError(f"code={code!r} is not among the {len(self)} codes of this code set.") from None
+
+    def find(self, code: str) -> str | None:
+        """The code of this set that `code` means in another spelling: case, spaces, with or without its dot.
+
+        Returns:
+            None where there is none, or several may be meant.
+
+        Examples:
+            >>> ICDCodeSet(["A41.9"]).find(" a419"), ICDCodeSet(["A41.9"]).find("I10")
+            ('A41.9', None)
+        """
+        if code in self._index:
+            return code
+        if self._spellings is None:
+            self._spellings = Spellings(self.codes)
+        return self._spellings.find(code)
 
     @property
     def label2id(self) -> dict[str, int]:
@@ -295,13 +319,13 @@ class ICDCodeSet:
         return table
 
     def multi_hot(self, codes: Iterable[str]) -> list[int]:
-        """0/1 labels in the order of this set; codes that are not in it are left out.
+        """0/1 labels in the order of this set; codes in another spelling are found, those not in it are left out.
 
         Examples:
             >>> ICDCodeSet(["401.9", "038.9"]).multi_hot(["038.9", "V99"])
             [0, 1]
         """
-        wanted = set(codes)
+        wanted = {self.find(code) for code in codes}
         return [int(code in wanted) for code in self.codes]
 
     def to_dict(self) -> dict:
@@ -356,8 +380,11 @@ class ICDCodeSet:
                 )
             for row in reader:
                 code = (row["code"] or "").strip()
-                if not code:
-                    raise ValueError(f"{os.fspath(path)}, line {reader.line_num}: the column code is empty.")
+                if is_missing(code):
+                    raise ValueError(
+                        f"{os.fspath(path)}, line {reader.line_num}: the column code is empty, or has a word that "
+                        "stands for no code; leave the row out."
+                    )
                 codes.append(code)
                 descriptions[code] = row["description"] or ""
                 synonyms[code] = [name for name in (row.get("synonyms") or "").split(";") if name.strip()]
@@ -387,7 +414,8 @@ class ICDCodeSet:
             codes = [
                 code
                 for code in dict.fromkeys(tabular_list.get_all_codes(True))
-                if _ICD10_DIAGNOSIS.fullmatch(code) and not tabular_list.is_extended_subcategory(code)
+                if ICD10_DIAGNOSIS.shape.fullmatch(code.replace(".", "", 1))
+                and not tabular_list.is_extended_subcategory(code)
             ]
         descriptions, synonyms, parents, unknown = {}, {}, {}, 0
         for code in codes:
@@ -418,13 +446,6 @@ def _has_text(text: str | None) -> bool:
     return bool(text and text.strip())
 
 
-def _lacks_dot(code: str) -> bool:
-    """Whether `code` is too long for a category and is no ICD-10-PCS code, so that its dot must have been removed."""
-    if "." in code or len(code) <= 3:
-        return False
-    return not (_ICD9_EXTERNAL_CATEGORY.fullmatch(code) or _ICD10_PROCEDURE.fullmatch(code))
-
-
 def _check_codes(codes: Sequence[str]) -> None:
     if not codes:
         raise ValueError("codes=[] is empty; pass at least one code.")
@@ -435,19 +456,35 @@ def _check_codes(codes: Sequence[str]) -> None:
             raise TypeError(
                 f"codes has {code!r} of type {type(code).__name__}; pass codes as text: '038.9' and '38.9' differ."
             )
-        if not code or code != code.strip():
-            raise ValueError(f"codes has {code!r}; a code is not empty and has no space around it.")
+        if is_missing(code):
+            raise ValueError(f"codes has {code!r}, which stands for no code; leave it out.")
         upper = code.upper()
         if upper in spellings:
             raise ValueError(f"codes has {code!r} after {spellings[upper]!r}; pass each code once.")
         spellings[upper] = code
         if "." in code:
             dotted = dotted or code
-        elif _lacks_dot(upper):
+        elif lacks_dot(upper):
             undotted = undotted or code
+    _check_numbers(codes)
     if dotted and undotted:
         raise ValueError(
-            f"codes mixes dotted and undotted codes, {dotted!r} and {undotted!r} for example. Write all "
-            "with their dot: "
+            f"codes mixes dotted and undotted codes, {dotted!r} and {undotted!r} for example. Leave it out if it is "
+            "of CPT or HCPCS, which are no ICD codes; write all others with their dot: "
             "kept_hf.models.code_set.add_dot sets it."
+        )
+
+
+def _check_numbers(codes: Sequence[str]) -> None:
+    """Refuse codes that were read as numbers before. A system of one's own may have codes such as 1000.1."""
+    long = [match for match in map(_LONG_NUMBER.fullmatch, codes) if match]
+    numbers = [code for code in codes if _FLOAT.fullmatch(code)]
+    if long and all(match[1] == "0" for match in long):
+        numbers += [match[0] for match in long]
+    if numbers:
+        raise ValueError(f"codes: {numbers[0]!r} was written as a number; {AS_TEXT}.")
+    if lost_dotted_zeros(codes):
+        raise ValueError(
+            "codes were read as numbers: of those of ICD-9 none starts with 0 or ends with 0 after the dot, as 038.9 "
+            f"and 250.00 do; {AS_TEXT}."
         )

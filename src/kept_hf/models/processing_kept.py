@@ -403,7 +403,7 @@ class KeptProcessor(ProcessorMixin):
                 "global_attention_mask": self._global_attention(input_ids, prompt_length),
             }
             if gold is not None:
-                wanted = set(gold)
+                wanted = {code_set.find(code) for code in gold}
                 row["labels"] = [int(code in wanted) for code in group]
             yield row, truncation
 
@@ -428,7 +428,7 @@ class KeptProcessor(ProcessorMixin):
         input_ids = self._first + tail + self._last
         row = {"input_ids": input_ids, "attention_mask": [1] * len(input_ids), "code_indices": indices}
         if gold is not None:
-            wanted = set(gold)
+            wanted = {code_set.find(code) for code in gold}
             row["labels"] = [int(code in wanted) for code in group]
         yield row, truncation
 

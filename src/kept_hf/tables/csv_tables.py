@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from ..models.code_set import separator_hint
+from ..models.code_systems import MISSING
 
 # A row must fit; the longest notes have some hundred thousand characters. Larger buffers leave the cache.
 _ROW_BYTES = 1 << 20
@@ -40,6 +41,7 @@ _FIRST_NUMBER = re.compile(rb'"?\d+"?,')
 _NUMBERED = ("ROW_ID", "")
 _OTHER_SEPARATORS = re.compile(r"[;\t|]")
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
+_WHOLE = re.compile(r"^([0-9]+)\.0*$")
 
 
 def find_table(data_dir: str | os.PathLike, name: str) -> str:
@@ -64,7 +66,8 @@ def stream_table(
         data_dir: the folder with the table.
         name: the table, without suffix.
         columns: names in upper case; a file may write them in lower case.
-        numbers: those of the columns that hold whole numbers or nothing; spaces around these are removed.
+        numbers: those of the columns that hold whole numbers or nothing; spaces around these are removed, 100.0 is
+            100, and a word for a missing value (NULL, nan) is "".
         needle: rows without these characters may be left out, unread. Without effect in a table whose first
             column is not ROW_ID or the number that pandas writes.
 
@@ -88,7 +91,7 @@ def stream_table(
             for content in pieces:
                 table = _parse(content, header, wanted, pa.string()).rename_columns(columns)
                 for column in numbers:
-                    values = pc.utf8_trim_whitespace(table[column])
+                    values = _whole_numbers(pc.utf8_trim_whitespace(table[column]))
                     if (index := _find_no_number(values)) is not None:
                         if needle:
                             # Rows were left out: only a full reading knows the number.
@@ -143,7 +146,7 @@ class _WholeRows(Iterable[bytes]):
             if size >= _PARSED_BYTES:
                 yield b"".join(pieces)
                 pieces, size = [], 0
-        if pieces:
+        if size:  # a table may be its header alone
             yield b"".join(pieces)
 
     def _stretches(self) -> Iterator[tuple[int, int]]:
@@ -321,6 +324,24 @@ def _find_bad_utf8(column: pa.ChunkedArray) -> int | None:
             except UnicodeDecodeError:
                 return index
     return None
+
+
+def whole_number(text: str) -> str:
+    """An id as it was before it was read as a number with decimals; any other text without spaces around it.
+
+    Examples:
+        >>> whole_number("100.0"), whole_number(" 100 "), whole_number("100.5")
+        ('100', '100', '100.5')
+    """
+    return _WHOLE.sub(r"\1", text.strip())
+
+
+def _whole_numbers(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """`whole_number` of each, and nothing for a missing value."""
+    if _find_no_number(values) is None:
+        return values
+    values = pc.replace_substring_regex(values, _WHOLE.pattern, r"\1")
+    return pc.if_else(pc.is_in(pc.utf8_upper(values), pa.array(sorted(MISSING))), "", values)
 
 
 def _find_no_number(column: pa.ChunkedArray) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..models.code_set import add_dot
+from .code_column import CodeColumn
 from .csv_tables import find_table, stream_table
 
 _DESCRIPTIONS_FILE = "ICD9_descriptions"
@@ -73,6 +73,15 @@ MIMIC4 = Layout(
 )
 
 
+def code_column(
+    data_dir: str | os.PathLike, table: str, procedure: bool, layout: Layout, icd_version: int, has_titles: bool = False
+) -> CodeColumn:
+    """The codes of a table of a release."""
+    return CodeColumn(
+        data_dir, table, layout.code_column, procedure, icd_version, layout.version_column, has_categories=has_titles
+    )
+
+
 def stream_version(
     data_dir: str | os.PathLike,
     name: str,
@@ -95,8 +104,10 @@ def read_titles(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Dotted code → LONG_TITLE, of diagnoses and of procedures. A table that is not there gives none.
 
+    What has a title and is no code, such as a category of ICD-10-PCS, has it as it stands.
+
     Raises:
-        ValueError: see `stream_table`.
+        ValueError: see `stream_table`; and codes that were read as numbers.
     """
     titles: dict[bool, dict[str, str]] = {False: {}, True: {}}
     for table, procedure in layout.titles:
@@ -104,10 +115,12 @@ def read_titles(
             find_table(data_dir, table)
         except FileNotFoundError:
             continue
+        codes = code_column(data_dir, table, procedure, layout, icd_version, has_titles=True)
         for batch in stream_version(data_dir, table, [layout.code_column, "LONG_TITLE"], (), layout, icd_version):
             for code, title in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                if code.strip() and title.strip():
-                    titles[procedure][add_dot(code, procedure=procedure, icd_version=icd_version)] = title
+                if (dotted := codes.dotted(code)) and title.strip():
+                    titles[procedure][dotted] = title
+        codes.check()
     return titles[False], titles[True]
 
 

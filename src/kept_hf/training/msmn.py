@@ -17,6 +17,7 @@ from ..models.code_set import ICDCodeSet
 from ..models.configuration_msmn import MSMNConfig
 from ..models.modeling_msmn import MSMNForICDCoding
 from ..models.tokenization_msmn import MSMNTokenizer
+from .gold import restrict_gold
 from .msmn_initialization import initialize_from_names
 
 RECALL_AT = (50, 100, 300)
@@ -85,11 +86,16 @@ def set_initial_state(model: MSMNForICDCoding, tokenizer: MSMNTokenizer, notes: 
 
 
 def note_rows(notes: Dataset, tokenizer: MSMNTokenizer, code_set: ICDCodeSet) -> Dataset:
-    """Rows for the Trainer: words, the numbers of the gold codes, length."""
+    """Rows for the Trainer: words, the numbers of the gold codes, length.
+
+    Raises:
+        ValueError: as [`kept_hf.training.gold.restrict_gold`].
+    """
+    notes = restrict_gold(notes, code_set, is_training=True)
 
     def rows(batch: dict) -> dict:
         encoded = tokenizer(batch["text"], truncation=True)
-        labels = [[code_set.index(code) for code in codes if code in code_set] for codes in batch["codes"]]
+        labels = [[code_set.index(code) for code in codes] for codes in batch["codes"]]
         return {**encoded, "labels": labels, "length": [len(ids) for ids in encoded["input_ids"]]}
 
     return notes.map(rows, batched=True, batch_size=100, remove_columns=notes.column_names, desc="Words")

@@ -13,6 +13,7 @@ from ..candidates.candidates import Candidates
 from ..models.processing_kept import TRUNCATION_MESSAGE, KeptProcessor
 from ..models.prompting import sample_codes
 from ..reranking import in_code_set, label_matrix, mixed_order, published_fill
+from .gold import respell_gold, restrict_gold
 from .merging import AskedPairs
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ def prompt_rows(
     add_gold: bool = True,
 ) -> Dataset:
     """Turn notes into rows for the Trainer.
+
+    Gold codes are found in the spelling of the code set; see [`kept_hf.training.gold.restrict_gold`], which says what
+    becomes of others.
 
     Args:
         notes: columns `text` and `codes`; with a column `asked`, each note is asked about these codes.
@@ -53,10 +57,13 @@ def prompt_rows(
 
     Raises:
         TypeError: `notes` is no dataset of one split.
-        ValueError: no notes, notes without texts or codes, or proposals that do not fit them.
+        ValueError: no notes, notes without texts or codes, codes that are no list of text or most of which are not in
+            the code set, or proposals that do not fit the notes.
     """
     _check_notes(notes)
     codes = list(processor.code_set) if processor.code_set is not None else []
+    if codes:
+        notes = restrict_gold(notes, processor.code_set, is_training=True)
     if proposals is not None:
         proposals = in_code_set(_for_notes(proposals, notes), processor.code_set)
 
@@ -149,6 +156,7 @@ class CandidatePrompts:
         self.code_set = processor.code_set
         proposals = in_code_set(_for_notes(proposals, notes), self.code_set)
         asked = [mixed_order(proposals.codes_of(note)) for note in range(len(notes))]
+        notes = respell_gold(notes, self.code_set)
         self.labels = label_matrix(notes["codes"], self.code_set.codes)
         with_candidates = [note for note, codes in enumerate(asked) if codes]
         if not with_candidates:

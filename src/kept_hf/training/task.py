@@ -16,6 +16,7 @@ from ..models.modeling_kept_matching import KeptLongformerForICDMatching
 from ..models.processing_kept import KeptProcessor
 from .base import load_base
 from .evaluation import ICDMetrics
+from .gold import restrict_gold
 from .rows import CandidatePrompts, prompt_rows
 from .weights import weights_path
 
@@ -103,6 +104,9 @@ class EvaluationPrompts:
         self.processor = processor
         order = np.argsort([len(text) for text in notes["text"]], kind="stable")
         notes = notes.select(order)
+        # With candidates all gold codes count, so that one which the code set lacks is an error.
+        if candidates is None and processor.code_set is not None:
+            notes = restrict_gold(notes, processor.code_set)
         self.candidate_prompts = None
         if candidates is not None:
             self.candidate_prompts = CandidatePrompts(notes, processor, candidates)
