@@ -147,7 +147,11 @@ def train_arguments(tiny_checkpoint, tmp_path_factory) -> list[str]:
         "bf16": "False",
         "use_cpu": "True",
     }
-    return ["examples/train.py", *(part for name, value in values.items() for part in (f"--{name}", str(value)))]
+    return [
+        "examples/train.py",
+        "demo_published",
+        *(part for name, value in values.items() for part in (f"--{name}", str(value))),
+    ]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def run_train(train_arguments) -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def run_values(train_arguments) -> dict[str, str]:
     """The tiny settings: option → value."""
-    return dict(zip(train_arguments[1::2], train_arguments[2::2], strict=True))
+    return dict(zip(train_arguments[2::2], train_arguments[3::2], strict=True))
 
 
 @pytest.fixture(scope="session")

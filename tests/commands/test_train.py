@@ -36,7 +36,7 @@ def test_the_entry_of_accelerate(train_arguments, trained, tmp_path):
     assert "Stage 1: 16 synthetic prompts" in result.stderr
     assert [name for name in REPORT if not (tmp_path / name).exists()] == []
     results, expected = results_of(tmp_path), results_of(trained)
-    assert results["command"].startswith("kept-hf train --model_name_or_path ")
+    assert results["command"].startswith("kept-hf train demo_published --model_name_or_path ")
     assert results["test_auc_micro"] == pytest.approx(expected["test_auc_micro"], abs=1e-6)
     assert logged_losses(tmp_path) == pytest.approx(logged_losses(trained), rel=1e-5)
 
@@ -123,7 +123,7 @@ def test_licences_of_base_and_notes_are_joined(tiny_checkpoint, run_values, tmp_
     base.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
     values = {**run_values, "--model_name_or_path": str(tmp_path / "base"), "--output_dir": str(tmp_path / "run")}
-    options = [part for option in values.items() for part in option]
+    options = ["demo_published", *(part for option in values.items() for part in option)]
     assert train.prepare(*train.parse_arguments(options)).model.config.data_license == expected
 
 
@@ -138,7 +138,7 @@ def test_train_is_a_function_that_leaves_its_arguments_alone(run_values, tmp_pat
         "--max_steps": "1",
         "--train_sampling_strategy": "group_by_length",
     }
-    arguments = train.parse_arguments([part for option in values.items() for part in option])
+    arguments = train.parse_arguments(["demo_published", *(part for option in values.items() for part in option)])
     before = [dataclasses.replace(one) for one in arguments]
     with unchanged_process():
         result = train.train(*arguments, command="a test")
