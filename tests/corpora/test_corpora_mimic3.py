@@ -150,7 +150,9 @@ def entries(corpus):
 
 @pytest.mark.parametrize("config", ["full", "50"])
 def test_same_notes_labels_and_order_as_the_published_preprocessing(tables, tmp_path, config):
-    corpus = load_corpus("mimic3", data_dir=tables, cache_dir=tmp_path / "cache", config=config)
+    # The codes of "50" are those of MIMIC-III; here those of the tables take their place.
+    recount = {"recount_codes": True} if config == "50" else {}
+    corpus = load_corpus("mimic3", data_dir=tables, cache_dir=tmp_path / "cache", config=config, **recount)
     published = published_json(tables, config)
     expected = {
         name: [
@@ -259,7 +261,8 @@ def test_demo_files_through_the_script(tmp_path):
     sizes = {}
     for config in ("full", "50", "rare50"):
         out = tmp_path / config
-        run("mimic3", "--data_dir", raw, "--config", config, "--out", out, "--cache_dir", tmp_path / "cache")
+        options = ["--recount_codes"] if config == "50" else []
+        run("mimic3", "--data_dir", raw, "--config", config, "--out", out, "--cache_dir", tmp_path / "cache", *options)
         loaded = load_dataset(str(out), config, cache_dir=str(tmp_path / "read"))
         assert list(loaded) == ["train", "validation", "test"]
         code_set = ICDCodeSet.from_json(out / config / "code_set.json")
@@ -340,12 +343,14 @@ def test_cache_follows_content_options_and_urls(tables, tmp_path):
     others = {
         folder_of("50"),
         folder_of(repair_codes=False),
+        folder_of(published_reading=True),
+        folder_of("50", recount_codes=True),
         folder_of(urls={"train_full_hadm_ids.csv": "http://x/y"}),
     }
     with open(tables / "PROCEDURES_ICD.csv", "a", encoding="utf-8") as file:
         file.write('999,1,1,1,"0407"\n')
     others.add(folder_of())
-    assert len(others | {first}) == 5
+    assert len(others | {first}) == 7
 
 
 def test_nothing_is_written_when_a_table_is_cut_off(tables, tmp_path):

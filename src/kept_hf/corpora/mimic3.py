@@ -23,7 +23,14 @@ from ..models.code_set import ICDCodeSet, category_parents
 from ..models.publication import CREDENTIALED
 from ..tables import csv_tables, mimic_tables
 from ..tables.mimic_tables import MIMIC3, code_titles, read_text
-from . import Corpus, CorpusCard, corpus_codes, fingerprint, physionet, require_data_dir
+from . import Corpus, CorpusCard, corpus_codes, fingerprint, mimic3_published, physionet, require_data_dir
+from .mimic3_published import (
+    PUBLISHED_50,
+    all_published_codes,
+    most_frequent_codes,
+    report_recount,
+    use_published_codes,
+)
 from .physionet import Admission, NoteTexts
 from .restricted import CredentialedDatasetDict
 
@@ -50,7 +57,6 @@ UNCERTAIN_CODES = {"52.0": "Pancreatotomy", "77.7": "Excision of bone for graft"
 _VERSION = datasets.Version("1.4.0")
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 _JSON_PREFIXES = {"full": "mimic3", "50": "mimic3-50", "rare50": "mimic3-50l"}
-_MOST_FREQUENT = 50
 _NO_CODES = ("", "nan")
 _CONTENT = (
     "MIMIC-III's NOTEEVENTS, DIAGNOSES_ICD and PROCEDURES_ICD (.csv or .csv.gz), if possible D_ICD_DIAGNOSES, "
@@ -59,7 +65,7 @@ _CONTENT = (
 
 _SUMMARIES = {
     "full": "all ICD-9-CM codes; splits of CAML",
-    "50": "the 50 most frequent ICD-9-CM codes; splits of CAML",
+    "50": "the 50 ICD-9-CM codes of MIMIC-III-50; splits of CAML",
     "rare50": "rare ICD-9-CM codes with few training notes each; splits of KEPT",
 }
 
@@ -72,8 +78,7 @@ class Mimic3(datasets.GeneratorBasedBuilder):
 
     Configurations:
         full: all codes; CAML's 47,723 / 1,631 / 3,372 admissions.
-        50: CAML's 8,066 / 1,573 / 1,729 admissions with the 50 codes that the tables list most often, counted over the
-            admissions with a discharge summary.
+        50: CAML's 8,066 / 1,573 / 1,729 admissions with the 50 published codes (`PUBLISHED_50`).
         rare50: KEPT's 249 / 20 / 142 admissions with 50 rare codes.
 
     Columns:
@@ -86,12 +91,16 @@ class Mimic3(datasets.GeneratorBasedBuilder):
         config_name: see above.
         data_dir: the folder with all files; a missing list of splits is downloaded (`SPLIT_URLS`).
         repair_codes: apply `REPAIRED_CODES` to rare50.
+        recount_codes: of "50", take the 50 codes that the tables list most often, counted over the admissions with a
+            discharge summary, instead of the published ones. A warning says where the two differ, whichever is taken.
+        published_reading: of "full" and "50", take the labels as the public preprocessing reads them, with the zeros
+            that it loses: see `mimic3_published`.
         urls: file name → URL or path, in place of `SPLIT_URLS`. The content behind a URL is taken to stay the same.
 
     Raises:
         FileNotFoundError: no `data_dir`; missing tables, or lists that cannot be downloaded, all named.
-        ValueError: an unknown configuration; a file that is not as published, named with the row or line; splits that
-            share admissions; no notes at all.
+        ValueError: an unknown configuration, or an option that is not of it; a file that is not as published, named
+            with the row or line; splits that share admissions; no notes at all.
     """
 
     VERSION = _VERSION
@@ -104,6 +113,8 @@ class Mimic3(datasets.GeneratorBasedBuilder):
         data_dir: str | os.PathLike | None = None,
         repair_codes: bool = True,
         urls: Mapping[str, str] | None = None,
+        recount_codes: bool = False,
+        published_reading: bool = False,
         **kwargs,
     ):
         data_dir = require_data_dir("mimic3", data_dir, _CONTENT.format(prefix="mimic3"))
@@ -114,11 +125,14 @@ class Mimic3(datasets.GeneratorBasedBuilder):
                 raise ValueError(
                     f"urls has {', '.join(unknown)}; the lists of {name!r} are {', '.join(SPLIT_URLS[name])}."
                 )
+            _check_options(data_dir, name, recount_codes, published_reading)
             self.repair_codes = repair_codes
+            self.recount_codes, self.published_reading = recount_codes, published_reading
             self.urls = {**SPLIT_URLS[name], **(urls or {})}
             files = [*_sources(), *_data_files(data_dir, name)]
             files += [path for path in self.urls.values() if os.path.isfile(path)]
-            kwargs.setdefault("hash", fingerprint(files, [name, repair_codes, sorted(self.urls.items())]))
+            options = [name, repair_codes, recount_codes, published_reading, sorted(self.urls.items())]
+            kwargs.setdefault("hash", fingerprint(files, options))
         super().__init__(config_name=name, data_dir=data_dir, **kwargs)
 
     def _info(self) -> datasets.DatasetInfo:
@@ -136,7 +150,12 @@ class Mimic3(datasets.GeneratorBasedBuilder):
         scratch_dir = self._cache_dir_root
         if _has_tables(data_dir):
             lists = self._split_lists(dl_manager)
-            splits, texts = (_read_rare50 if name == "rare50" else _read_caml)(data_dir, name, lists, scratch_dir)
+            if name == "rare50":
+                splits, texts = _read_rare50(data_dir, lists, scratch_dir)
+            else:
+                splits, texts = _read_caml(
+                    data_dir, name, lists, scratch_dir, self.recount_codes, self.published_reading
+                )
         else:
             splits, texts = _read_json(data_dir, name, scratch_dir)
         if name == "rare50":
@@ -174,6 +193,8 @@ def load(
     repair_codes: bool = True,
     published_titles: bool = False,
     urls: Mapping[str, str] | None = None,
+    recount_codes: bool = False,
+    published_reading: bool = False,
 ) -> Corpus:
     """MIMIC-III with its code set.
 
@@ -183,7 +204,7 @@ def load(
         config: "full", "50" or "rare50".
         repair_codes: whether codes of rare50 that lost digits get them back; `False` for the published ones.
         published_titles: see `code_titles`.
-        urls: see `Mimic3`.
+        urls, recount_codes, published_reading: see `Mimic3`.
 
     Raises:
         FileNotFoundError, ValueError: see `Mimic3`.
@@ -192,17 +213,25 @@ def load(
     if config not in CONFIGS:
         raise ValueError(f"config={config!r} is no configuration of mimic3; pass one of: {', '.join(CONFIGS)}.")
     builder = Mimic3(
-        config, data_dir=data_dir, repair_codes=repair_codes, urls=urls, cache_dir=cache_dir and os.fspath(cache_dir)
+        config,
+        data_dir=data_dir,
+        repair_codes=repair_codes,
+        urls=urls,
+        recount_codes=recount_codes,
+        published_reading=published_reading,
+        cache_dir=cache_dir and os.fspath(cache_dir),
     )
     builder.download_and_prepare()
     dataset = CredentialedDatasetDict(builder.as_dataset())
     codes = corpus_codes(dataset)
-    titles = code_titles(builder.config.data_dir, published_titles)
+    if config == "50" and not recount_codes:
+        codes = all_published_codes(codes)
+    titles, card = code_titles(builder.config.data_dir, published_titles), _card(config, recount_codes)
     if published_titles:
-        return Corpus(dataset, ICDCodeSet(codes, titles), _card(config))
+        return Corpus(dataset, ICDCodeSet(codes, titles), card)
     if config == "rare50":
         titles = {**UNCERTAIN_CODES, **titles}
-    return Corpus(dataset, physionet.described(codes, titles, category_parents(codes)), _card(config))
+    return Corpus(dataset, physionet.described(codes, titles, category_parents(codes)), card)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -217,12 +246,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="leave the codes of rare50 that lost a zero as published",
     )
+    parser.add_argument(
+        "--recount_codes",
+        action="store_true",
+        help="config 50: the 50 most frequent codes of the tables, not the published ones",
+    )
+    parser.add_argument(
+        "--published_reading",
+        action="store_true",
+        help="configs full, 50: labels as the public preprocessing reads them, which loses zeros",
+    )
 
 
-def _card(config: str) -> CorpusCard:
+def _card(config: str, recount_codes: bool) -> CorpusCard:
+    summary = "the 50 most frequent ICD-9-CM codes; splits of CAML" if recount_codes else _SUMMARIES[config]
     return CorpusCard(
         title=f"MIMIC-III, {config}",
-        summary=f"Discharge summaries of a Boston hospital with {_SUMMARIES[config]}.",
+        summary=f"Discharge summaries of a Boston hospital with {summary}.",
         source=(
             "Johnson et al.: MIMIC-III, a freely accessible critical care database. Scientific Data 2016; version 1.4, "
             "[PhysioNet](https://physionet.org/content/mimiciii/1.4/). Splits: Mullenbach et al., NAACL 2018 (CAML); "
@@ -290,8 +330,24 @@ def read_rare50_lists(path: str | os.PathLike) -> dict[str, dict[tuple[str, str]
 
 
 def _sources() -> list[str]:
-    files = (physionet, mimic_tables, csv_tables, code_set_module)
+    files = (physionet, mimic3_published, mimic_tables, csv_tables, code_set_module)
     return [__file__, *(module.__file__ for module in files)]
+
+
+def _check_options(data_dir: str, config: str, recount_codes: bool, published_reading: bool) -> None:
+    """Refuse what would have no effect."""
+    if recount_codes and config != "50":
+        raise ValueError(f"recount_codes=True is an option of config='50', not of config={config!r}; leave it out.")
+    if recount_codes and not _has_tables(data_dir):
+        raise ValueError(
+            f"recount_codes=True, but data_dir={data_dir!r} has no NOTEEVENTS: KEPT's JSON files hold the published 50 "
+            "codes only; pass the folder with MIMIC-III's tables."
+        )
+    if published_reading and config == "rare50":
+        raise ValueError(
+            "published_reading=True has no effect on config='rare50', whose codes its list gives; pass "
+            "repair_codes=False to have them as published."
+        )
 
 
 def _split_labels(labels: str) -> list[str]:
@@ -335,27 +391,30 @@ def _data_files(data_dir: str, config: str) -> list[str]:
 
 
 def _read_caml(
-    data_dir: str, config: str, lists: Mapping[str, str], scratch_dir: str
+    data_dir: str,
+    config: str,
+    lists: Mapping[str, str],
+    scratch_dir: str,
+    recount_codes: bool,
+    published_reading: bool,
 ) -> tuple[dict[str, dict], NoteTexts]:
     """The splits of "full" and "50"."""
     hadm_ids = {split: physionet.read_hadm_ids(lists[f"{split}_{config}_hadm_ids.csv"]) for split in _SPLITS}
     physionet.check_disjoint(hadm_ids)
     admissions = physionet.by_patient(physionet.read_admissions(data_dir, MIMIC3))
     texts = physionet.read_discharge_summaries(data_dir, MIMIC3, scratch_dir=scratch_dir)
+    if published_reading:
+        use_published_codes(data_dir, admissions, texts)
     splits = {
         split: physionet.by_patient(physionet.listed_admissions(listed, admissions, texts))
         for split, listed in hadm_ids.items()
     }
     if config == "50":
-        wanted = set(_most_frequent(admissions[hadm_id] for hadm_id in admissions if hadm_id in texts))
+        counted = most_frequent_codes(admissions[hadm_id] for hadm_id in admissions if hadm_id in texts)
+        report_recount(counted, recount_codes)
+        wanted = set(counted if recount_codes else PUBLISHED_50)
         splits = {split: _restrict(listed, wanted) for split, listed in splits.items()}
     return splits, texts
-
-
-def _most_frequent(admissions: Iterator[Admission]) -> list[str]:
-    """CAML's 50 codes: those most often listed, repetitions within an admission included."""
-    counts = Counter(code for admission in admissions for code in admission.codes)
-    return [code for code, _ in counts.most_common(_MOST_FREQUENT)]
 
 
 def _restrict(admissions: Mapping[str, Admission], wanted: set[str]) -> dict[str, Admission]:
@@ -369,9 +428,7 @@ def _restrict(admissions: Mapping[str, Admission], wanted: set[str]) -> dict[str
     return restricted
 
 
-def _read_rare50(
-    data_dir: str, config: str, lists: Mapping[str, str], scratch_dir: str
-) -> tuple[dict[str, dict], NoteTexts]:
+def _read_rare50(data_dir: str, lists: Mapping[str, str], scratch_dir: str) -> tuple[dict[str, dict], NoteTexts]:
     """The splits of "rare50": its lists give the codes too."""
     listed = read_rare50_lists(lists[RARE50_FILE])
     hadm_ids = {split: [hadm_id for _, hadm_id in notes] for split, notes in listed.items()}
@@ -409,6 +466,8 @@ def _read_json(data_dir: str, config: str, scratch_dir: str) -> tuple[dict[str, 
                 raise ValueError(f"{path}: entry {number} is an admission that came before.")
             splits[split][hadm_id] = Admission(subject_id, _split_labels(labels))
             texts.add([hadm_id], [subject_id], pa.chunked_array([[text]]))
+    if config == "50":
+        splits = {split: _restrict(listed, set(PUBLISHED_50)) for split, listed in splits.items()}
     return splits, texts
 
 
