@@ -31,7 +31,7 @@ from .mimic3_published import (
     report_recount,
     use_published_codes,
 )
-from .physionet import Admission, NoteTexts
+from .physionet import SKIPPED_NOTES, Admission, NoteTexts
 from .restricted import CredentialedDatasetDict
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,13 @@ REPAIRED_CODES = {"40.7": "04.07"}
 """Codes of rare50 that lost a leading zero when they were read as numbers, and what they were."""
 
 UNCERTAIN_CODES = {"52.0": "Pancreatotomy", "77.7": "Excision of bone for graft"}
-"""Codes of rare50 that are categories, which no admission should carry, with their titles: kept as they are."""
+"""Codes of rare50 that are categories, which no admission should carry, with their titles."""
+
+LIKELY_CODES = {"52.0": "00.52", "77.7": "77.70"}
+"""What becomes of an `UNCERTAIN_CODES` where the tables list it for each of its admissions; else it is kept.
+
+The public reading makes the one of the other: 0052 → 52. → 52.0, and 7770 → 77.70 → 77.7.
+"""
 
 _VERSION = datasets.Version("1.4.0")
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
@@ -90,11 +96,12 @@ class Mimic3(datasets.GeneratorBasedBuilder):
     Args:
         config_name: see above.
         data_dir: the folder with all files; a missing list of splits is downloaded (`SPLIT_URLS`).
-        repair_codes: apply `REPAIRED_CODES` to rare50.
+        repair_codes: apply `REPAIRED_CODES` to rare50, and `LIKELY_CODES` where the tables confirm them.
         recount_codes: of "50", take the 50 codes that the tables list most often, counted over the admissions with a
             discharge summary, instead of the published ones. A warning says where the two differ, whichever is taken.
         published_reading: of "full" and "50", take the labels as the public preprocessing reads them, with the zeros
             that it loses: see `mimic3_published`.
+        skip_notes: discharge summaries to leave out, some of `physionet.SKIPPED_NOTES`; the published data have them.
         urls: file name → URL or path, in place of `SPLIT_URLS`. The content behind a URL is taken to stay the same.
 
     Raises:
@@ -115,6 +122,7 @@ class Mimic3(datasets.GeneratorBasedBuilder):
         urls: Mapping[str, str] | None = None,
         recount_codes: bool = False,
         published_reading: bool = False,
+        skip_notes: str | Sequence[str] = (),
         **kwargs,
     ):
         data_dir = require_data_dir("mimic3", data_dir, _CONTENT.format(prefix="mimic3"))
@@ -125,13 +133,15 @@ class Mimic3(datasets.GeneratorBasedBuilder):
                 raise ValueError(
                     f"urls has {', '.join(unknown)}; the lists of {name!r} are {', '.join(SPLIT_URLS[name])}."
                 )
-            _check_options(data_dir, name, recount_codes, published_reading)
+            self.skip_notes = sorted({skip_notes} if isinstance(skip_notes, str) else set(skip_notes))
+            _check_options(data_dir, name, recount_codes, published_reading, self.skip_notes)
             self.repair_codes = repair_codes
             self.recount_codes, self.published_reading = recount_codes, published_reading
             self.urls = {**SPLIT_URLS[name], **(urls or {})}
             files = [*_sources(), *_data_files(data_dir, name)]
             files += [path for path in self.urls.values() if os.path.isfile(path)]
-            options = [name, repair_codes, recount_codes, published_reading, sorted(self.urls.items())]
+            options = [name, repair_codes, recount_codes, published_reading, self.skip_notes]
+            options.append(sorted(self.urls.items()))
             kwargs.setdefault("hash", fingerprint(files, options))
         super().__init__(config_name=name, data_dir=data_dir, **kwargs)
 
@@ -148,18 +158,20 @@ class Mimic3(datasets.GeneratorBasedBuilder):
         data_dir, name = self.config.data_dir, self.config.name
         # The texts wait where the prepared notes will lie.
         scratch_dir = self._cache_dir_root
+        tables: Mapping[str, Admission] = {}
         if _has_tables(data_dir):
-            lists = self._split_lists(dl_manager)
+            lists, tables = self._split_lists(dl_manager), physionet.read_admissions(data_dir, MIMIC3)
             if name == "rare50":
-                splits, texts = _read_rare50(data_dir, lists, scratch_dir)
+                splits, texts = _read_rare50(data_dir, lists, tables, scratch_dir, self.skip_notes)
             else:
-                splits, texts = _read_caml(
-                    data_dir, name, lists, scratch_dir, self.recount_codes, self.published_reading
+                texts = physionet.read_discharge_summaries(
+                    data_dir, MIMIC3, scratch_dir=scratch_dir, skip_notes=self.skip_notes
                 )
+                splits = _read_caml(data_dir, name, lists, tables, texts, self.recount_codes, self.published_reading)
         else:
             splits, texts = _read_json(data_dir, name, scratch_dir)
         if name == "rare50":
-            _repair(splits, self.repair_codes)
+            _repair(splits, self.repair_codes, tables)
         return physionet.split_generators({_SPLITS[split]: notes for split, notes in splits.items()}, texts)
 
     def _generate_examples(self, admissions, texts) -> Iterator[tuple[int, dict]]:
@@ -195,6 +207,7 @@ def load(
     urls: Mapping[str, str] | None = None,
     recount_codes: bool = False,
     published_reading: bool = False,
+    skip_notes: str | Sequence[str] = (),
 ) -> Corpus:
     """MIMIC-III with its code set.
 
@@ -204,7 +217,7 @@ def load(
         config: "full", "50" or "rare50".
         repair_codes: whether codes of rare50 that lost digits get them back; `False` for the published ones.
         published_titles: see `code_titles`.
-        urls, recount_codes, published_reading: see `Mimic3`.
+        urls, recount_codes, published_reading, skip_notes: see `Mimic3`.
 
     Raises:
         FileNotFoundError, ValueError: see `Mimic3`.
@@ -219,6 +232,7 @@ def load(
         urls=urls,
         recount_codes=recount_codes,
         published_reading=published_reading,
+        skip_notes=skip_notes,
         cache_dir=cache_dir and os.fspath(cache_dir),
     )
     builder.download_and_prepare()
@@ -255,6 +269,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--published_reading",
         action="store_true",
         help="configs full, 50: labels as the public preprocessing reads them, which loses zeros",
+    )
+    meanings = "; ".join(f"{name}: {meaning}" for name, meaning in SKIPPED_NOTES.items())
+    parser.add_argument(
+        "--skip_notes",
+        nargs="+",
+        choices=SKIPPED_NOTES,
+        default=(),
+        help=f"summaries to leave out ({meanings}; default: none)",
     )
 
 
@@ -334,8 +356,17 @@ def _sources() -> list[str]:
     return [__file__, *(module.__file__ for module in files)]
 
 
-def _check_options(data_dir: str, config: str, recount_codes: bool, published_reading: bool) -> None:
-    """Refuse what would have no effect."""
+def _check_options(
+    data_dir: str, config: str, recount_codes: bool, published_reading: bool, skip_notes: Sequence[str]
+) -> None:
+    """Refuse what is unknown or would have no effect."""
+    if unknown := [name for name in skip_notes if name not in SKIPPED_NOTES]:
+        raise ValueError(f"skip_notes has {unknown[0]!r}; pass some of: {', '.join(SKIPPED_NOTES)}.")
+    if skip_notes and not _has_tables(data_dir):
+        raise ValueError(
+            f"skip_notes={list(skip_notes)!r}, but data_dir={data_dir!r} has no NOTEEVENTS: in KEPT's JSON files the "
+            "notes of an admission are one text; pass the folder with MIMIC-III's tables."
+        )
     if recount_codes and config != "50":
         raise ValueError(f"recount_codes=True is an option of config='50', not of config={config!r}; leave it out.")
     if recount_codes and not _has_tables(data_dir):
@@ -394,15 +425,15 @@ def _read_caml(
     data_dir: str,
     config: str,
     lists: Mapping[str, str],
-    scratch_dir: str,
+    tables: Mapping[str, Admission],
+    texts: NoteTexts,
     recount_codes: bool,
     published_reading: bool,
-) -> tuple[dict[str, dict], NoteTexts]:
+) -> dict[str, dict]:
     """The splits of "full" and "50"."""
     hadm_ids = {split: physionet.read_hadm_ids(lists[f"{split}_{config}_hadm_ids.csv"]) for split in _SPLITS}
     physionet.check_disjoint(hadm_ids)
-    admissions = physionet.by_patient(physionet.read_admissions(data_dir, MIMIC3))
-    texts = physionet.read_discharge_summaries(data_dir, MIMIC3, scratch_dir=scratch_dir)
+    admissions = physionet.by_patient(tables)
     if published_reading:
         use_published_codes(data_dir, admissions, texts)
     splits = {
@@ -414,7 +445,7 @@ def _read_caml(
         report_recount(counted, recount_codes)
         wanted = set(counted if recount_codes else PUBLISHED_50)
         splits = {split: _restrict(listed, wanted) for split, listed in splits.items()}
-    return splits, texts
+    return splits
 
 
 def _restrict(admissions: Mapping[str, Admission], wanted: set[str]) -> dict[str, Admission]:
@@ -428,16 +459,20 @@ def _restrict(admissions: Mapping[str, Admission], wanted: set[str]) -> dict[str
     return restricted
 
 
-def _read_rare50(data_dir: str, lists: Mapping[str, str], scratch_dir: str) -> tuple[dict[str, dict], NoteTexts]:
+def _read_rare50(
+    data_dir: str,
+    lists: Mapping[str, str],
+    tables: Mapping[str, Admission],
+    scratch_dir: str,
+    skip_notes: Sequence[str],
+) -> tuple[dict[str, dict], NoteTexts]:
     """The splits of "rare50": its lists give the codes too."""
     listed = read_rare50_lists(lists[RARE50_FILE])
     hadm_ids = {split: [hadm_id for _, hadm_id in notes] for split, notes in listed.items()}
     physionet.check_disjoint(hadm_ids)
-    texts = physionet.read_discharge_summaries(
-        data_dir, MIMIC3, {hadm_id for ids in hadm_ids.values() for hadm_id in ids}, scratch_dir
-    )
+    wanted = {hadm_id for ids in hadm_ids.values() for hadm_id in ids}
+    texts = physionet.read_discharge_summaries(data_dir, MIMIC3, wanted, scratch_dir, skip_notes)
     # The lists count where the tables say the same of whose stay it was.
-    tables = physionet.read_admissions(data_dir, MIMIC3)
     splits = {}
     for split, notes in listed.items():
         admissions = {
@@ -490,8 +525,10 @@ def _stream_json(path: str) -> Iterator[tuple[int, dict]]:
             raise ValueError(f"{path}: no valid JSON after entry {number}; is the file truncated?") from None
 
 
-def _repair(splits: Mapping[str, dict[str, Admission]], repair_codes: bool) -> None:
+def _repair(splits: Mapping[str, dict[str, Admission]], repair_codes: bool, tables: Mapping[str, Admission]) -> None:
     """Mend the codes of rare50, in place, and warn of those that cannot be mended."""
+    if repair_codes:
+        _confirm(splits, tables)
     admissions: Sequence[Admission] = [admission for split in splits.values() for admission in split.values()]
     counts = Counter(code for admission in admissions for code in set(admission.codes))
     broken = {code: counts[code] for code in REPAIRED_CODES if counts[code]}
@@ -510,3 +547,14 @@ def _repair(splits: Mapping[str, dict[str, Admission]], repair_codes: bool) -> N
             " and ".join(uncertain),
             sum(uncertain.values()),
         )
+
+
+def _confirm(splits: Mapping[str, dict[str, Admission]], tables: Mapping[str, Admission]) -> None:
+    """Put `LIKELY_CODES` in place of uncertain ones where the tables list them for every note."""
+    notes = [(tables.get(hadm_id), admission) for split in splits.values() for hadm_id, admission in split.items()]
+    for code, likely in LIKELY_CODES.items():
+        found = [(table, admission) for table, admission in notes if code in admission.codes]
+        if found and all(table and likely in table.codes and code not in table.codes for table, _ in found):
+            for _, admission in found:
+                admission.codes = [likely if one == code else one for one in admission.codes]
+            logger.warning("rare50: %s of %d notes has lost a zero; the tables have %s.", code, len(found), likely)
