@@ -18,26 +18,20 @@ PIECE = 1 << 17
 """Rows of five columns that pandas guesses the type of together."""
 
 
+def numbers(texts, kind):
+    """The texts as numbers; None if one is not. A gap is no whole number."""
+    try:
+        return [kind(text or "nan") for text in texts]
+    except ValueError:
+        return None
+
+
 def guess(values):
     """What pandas makes of a column of text, told from what it documents: numbers where a piece holds nothing else."""
-
-    def number(text, kind):
-        try:
-            return kind(text)
-        except ValueError:
-            return None
-
     pieces = []
     for start in range(0, len(values), PIECE):
         piece = values[start : start + PIECE]
-        for kind in (int, float):
-            found = [number(text or "nan", kind) for text in piece]
-            if None not in found:
-                piece = found
-                break
-        else:
-            piece = [text or float("nan") for text in piece]
-        pieces.append(piece)
+        pieces.append(numbers(piece, int) or numbers(piece, float) or [text or float("nan") for text in piece])
     # A column of whole and broken numbers only is one of broken numbers.
     if {type(value) for piece in pieces for value in piece} == {int, float}:
         pieces = [[float(value) for value in piece] for piece in pieces]
