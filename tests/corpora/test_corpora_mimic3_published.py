@@ -1,5 +1,6 @@
 """The public preprocessing's reading of MIMIC-III's codes, and its 50 codes."""
 
+import json
 import logging
 import random
 
@@ -237,3 +238,12 @@ def test_the_published_codes_are_reported_by_the_logger_of_the_package(tables, t
     with caplog.at_level(logging.WARNING, logger="kept_hf"):
         load(tables, tmp_path)
     assert [record.levelname for record in caplog.records if "most often" in record.getMessage()] == ["WARNING"]
+
+
+def test_other_codes_of_json_files_are_left_out_with_a_warning(tmp_path, caplog):
+    for number, split in enumerate(("train", "dev", "test"), start=1):
+        entry = {"subject_id": str(number), "hadm_id": str(number), "LABELS": "93.90;401.9", "TEXT": "Note"}
+        (tmp_path / f"mimic3-50_{split}.json").write_text(json.dumps([entry]))
+    corpus = load(tmp_path, tmp_path)
+    assert corpus.dataset["train"][0]["codes"] == ["401.9"] and corpus.code_set.codes == PUBLISHED_50
+    assert "have 1 codes that are not among the published 50, such as 93.90: they are left out." in caplog.text

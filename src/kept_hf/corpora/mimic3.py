@@ -502,6 +502,13 @@ def _read_json(data_dir: str, config: str, scratch_dir: str) -> tuple[dict[str, 
             splits[split][hadm_id] = Admission(subject_id, _split_labels(labels))
             texts.add([hadm_id], [subject_id], pa.chunked_array([[text]]))
     if config == "50":
+        found = {code for listed in splits.values() for admission in listed.values() for code in admission.codes}
+        if others := found - set(PUBLISHED_50):
+            logger.warning(
+                "The JSON files have %d codes that are not among the published 50, such as %s: they are left out.",
+                len(others),
+                min(others),
+            )
         splits = {split: _restrict(listed, set(PUBLISHED_50)) for split, listed in splits.items()}
     return splits, texts
 
