@@ -150,7 +150,9 @@ def entries(corpus):
 
 @pytest.mark.parametrize("config", ["full", "50"])
 def test_same_notes_labels_and_order_as_the_published_preprocessing(tables, tmp_path, config):
-    corpus = load_corpus("mimic3", data_dir=tables, cache_dir=tmp_path / "cache", config=config)
+    # The codes of "50" are those of MIMIC-III; here those of the tables take their place.
+    recount = {"recount_codes": True} if config == "50" else {}
+    corpus = load_corpus("mimic3", data_dir=tables, cache_dir=tmp_path / "cache", config=config, **recount)
     published = published_json(tables, config)
     expected = {
         name: [
@@ -259,7 +261,8 @@ def test_demo_files_through_the_script(tmp_path):
     sizes = {}
     for config in ("full", "50", "rare50"):
         out = tmp_path / config
-        run("mimic3", "--data_dir", raw, "--config", config, "--out", out, "--cache_dir", tmp_path / "cache")
+        options = ["--recount_codes"] if config == "50" else []
+        run("mimic3", "--data_dir", raw, "--config", config, "--out", out, "--cache_dir", tmp_path / "cache", *options)
         loaded = load_dataset(str(out), config, cache_dir=str(tmp_path / "read"))
         assert list(loaded) == ["train", "validation", "test"]
         code_set = ICDCodeSet.from_json(out / config / "code_set.json")
@@ -340,12 +343,14 @@ def test_cache_follows_content_options_and_urls(tables, tmp_path):
     others = {
         folder_of("50"),
         folder_of(repair_codes=False),
+        folder_of(published_reading=True),
+        folder_of("50", recount_codes=True),
         folder_of(urls={"train_full_hadm_ids.csv": "http://x/y"}),
     }
     with open(tables / "PROCEDURES_ICD.csv", "a", encoding="utf-8") as file:
         file.write('999,1,1,1,"0407"\n')
     others.add(folder_of())
-    assert len(others | {first}) == 5
+    assert len(others | {first}) == 7
 
 
 def test_nothing_is_written_when_a_table_is_cut_off(tables, tmp_path):
@@ -455,3 +460,48 @@ def test_neither_tables_nor_json_files(tmp_path):
     with pytest.raises(ValueError, match="config='51' is no configuration of mimic3; pass one of: full, 50, rare50"):
         load_corpus("mimic3", data_dir=tmp_path, config="51")
     assert physionet.MIMIC3.notes == "NOTEEVENTS"
+
+
+def test_skip_notes(tables, tmp_path):
+    with open(tables / "NOTEEVENTS.csv", encoding="utf-8", newline="") as file:
+        content = file.read()
+    hadm_id = (tables / "train_full_hadm_ids.csv").read_text().split()
+    corpus = load_corpus("mimic3", data_dir=tables, cache_dir=tmp_path / "cache")
+    row = corpus.dataset["train"][0]
+    assert row["note_id"] in hadm_id
+    start = f'{row["subject_id"]},{row["note_id"]},2101-01-01,,,"Discharge summary","Report",,'
+    content += f'9001,{start}1,"wrong"\n9002,{start},"twice"\n9003,{start},"twice"\n'
+    (tables / "NOTEEVENTS.csv").write_text(content, encoding="utf-8", newline="")
+
+    def text(**options):
+        corpus = load_corpus("mimic3", data_dir=tables, cache_dir=tmp_path / "cache", **options)
+        return corpus.dataset["train"][0]["text"]
+
+    assert text() == row["text"] + "\twrong\ttwice\ttwice"
+    assert text(skip_notes="errors") == row["text"] + "\ttwice\ttwice"
+    assert text(skip_notes=["repeated", "errors"]) == row["text"] + "\ttwice"
+    with pytest.raises(ValueError, match="skip_notes has 'double'; pass some of: errors, repeated"):
+        text(skip_notes=["double"])
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"mimic3_{split}.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"skip_notes=\['errors'\], but data_dir=.* has no NOTEEVENTS"):
+        load_corpus("mimic3", data_dir=tmp_path, skip_notes="errors")
+
+
+@pytest.mark.parametrize("listed", ["0052", "520"])
+def test_an_uncertain_code_of_rare50_is_what_the_tables_say(tmp_path, caplog, listed):
+    summary = '2101-01-01,,,"Discharge summary","Report",,'
+    write_table(tmp_path, "NOTEEVENTS", COLUMNS, [f'{n},{n}00,{summary},"Note of {n}"' for n in (1, 2, 3)])
+    header = "ROW_ID,SUBJECT_ID,HADM_ID,SEQ_NUM,ICD9_CODE"
+    write_table(tmp_path, "DIAGNOSES_ICD", header, [f'{n},{n}00,1,"4019"' for n in (1, 2, 3)])
+    write_table(tmp_path, "PROCEDURES_ICD", header, ['1,100,1,"0052"', f'3,300,1,"{listed}"'])
+    write_rare50(tmp_path, train_labels=["52.0"])
+    options = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache", "config": "rare50"}
+    code = "00.52" if listed == "0052" else "52.0"
+    with caplog.at_level(logging.WARNING):
+        corpus = load_corpus("mimic3", **options)
+    assert corpus.dataset["train"][0]["codes"] == [code]
+    assert corpus.dataset["test"][0]["codes"] == [code, "990"]
+    assert ("rare50: 52.0 of 2 notes has lost a zero; the tables have 00.52." in caplog.text) == (code == "00.52")
+    assert ("rare50: 52.0 are categories" in caplog.text) == (code == "52.0")
+    assert "52.0" in load_corpus("mimic3", repair_codes=False, **options).code_set

@@ -177,3 +177,16 @@ def test_the_split_files_of_the_replication_study(tables, tmp_path):
     path.write_bytes(b"damaged")
     with pytest.raises(ValueError, match="cannot be read as feather"):
         read_splits(path)
+
+
+def test_folders_as_wget_leaves_them(tables, tmp_path):
+    expected = load_corpus("mimic4", data_dir=tables, cache_dir=tmp_path / "cache").dataset["train"].to_list()
+    downloads = tmp_path / "downloads"
+    for part, release in (("hosp", "mimiciv/3.1"), ("note", "mimic-iv-note/2.2")):
+        (downloads / "physionet.org" / "files" / release).mkdir(parents=True)
+        (tables / part).rename(downloads / "physionet.org" / "files" / release / part)
+    corpus = load_corpus("mimic4", data_dir=downloads, cache_dir=tmp_path / "cache")
+    assert corpus.dataset["train"].to_list() == expected
+    assert corpus.code_set.describe("E11.65") == "Diabetes with hyperglycemia"
+    with pytest.raises(FileNotFoundError, match="lacks note/discharge"):
+        load_corpus("mimic4", data_dir=downloads / "physionet.org" / "files" / "mimiciv" / "3.1")

@@ -368,3 +368,25 @@ def test_mimic4_layout(tmp_path):
         "400": physionet.Admission("12", ["I10"]),
     }
     assert read_titles(tmp_path, mimic4, 10) == ({"I10": "Hypertension"}, {})
+
+
+def test_notes_that_can_be_left_out(tmp_path, monkeypatch):
+    """Also where the first and the repeated one come in different pieces of the file."""
+    monkeypatch.setattr(csv_tables, "_PARSED_BYTES", 100)
+    header, *rows = NOTES.splitlines()[:1]
+    summary = '2101-01-01,,,"Discharge summary","Report",'
+    rows = [
+        f'1,10,200,{summary},,"A  note\nof him"',
+        f'2,10,200,{summary},1,"A wrong note"',
+        f'3,10,200,{summary},,"A note of\nhim "',
+        f'4,11,300,{summary},,"A note of him"',
+        f'5,12,400,{summary},"1","Wrong"',
+    ]
+    write(tmp_path, "NOTEEVENTS.csv", "\n".join([header, *rows]) + "\n")
+    read = physionet.read_discharge_summaries
+    assert read(tmp_path)["200"] == "A  note\nof him\tA wrong note\tA note of\nhim "
+    assert read(tmp_path, skip_notes=["errors"]) == {
+        "200": "A  note\nof him\tA note of\nhim ",
+        "300": "A note of him",
+    }
+    assert read(tmp_path, skip_notes=["errors", "repeated"]) == {"200": "A  note\nof him", "300": "A note of him"}

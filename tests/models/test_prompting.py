@@ -3,6 +3,8 @@ import re
 
 import pytest
 
+from kept_hf.models.code_set import ICDCodeSet
+from kept_hf.models.processing_kept import KeptProcessor
 from kept_hf.models.prompting import (
     PRESETS,
     SECTION_HEADERS,
@@ -167,3 +169,18 @@ def test_sample_codes_at_the_edges():
     for number in (0, -1):
         with pytest.raises(ValueError, match=f"num_codes={number}"):
             sample_codes([], candidates, number, random.Random(0))
+
+
+@pytest.mark.parametrize("name", ["kept-50", "kept-rerank"])
+def test_the_marks_of_mimic4_are_removed_but_by_the_exact_presets(tokenizer, name):
+    """`___` stands for a name or a date as `[**…**]` does; a longer run is a line to write on."""
+    code_set = ICDCodeSet(["401.9"], {"401.9": "Hypertension"})
+
+    def note_tokens(note, preset):
+        return KeptProcessor(tokenizer, code_set, preset, 200)(note)["input_ids"]
+
+    marked, tagged, bare = "Seen by ___ on ___, ____ x", "Seen by [**A**] on [**B**], ____ x", "Seen by  on , ____ x"
+    assert note_tokens(marked, name) == note_tokens(tagged, name) == note_tokens(bare, name)
+    exact = f"{name}-exact"
+    assert note_tokens(tagged, exact) == note_tokens(bare, exact) == note_tokens(bare, name)
+    assert note_tokens(marked, exact) != note_tokens(bare, exact)

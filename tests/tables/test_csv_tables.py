@@ -66,3 +66,27 @@ def test_tables_with_another_first_column(tmp_path, content):
     found = rows(tmp_path, "TEXT", "CODE", needle="secret")
     assert found[0] == {"TEXT": "secret", "CODE": "1"}
     assert rows(tmp_path, "TEXT", "CODE") == [found[0], {"TEXT": "other", "CODE": "2"}]
+
+
+@pytest.mark.parametrize("download", ["", "files", "physionet.org/files"])
+def test_names_in_either_case_and_folders_as_wget_leaves_them(tmp_path, download):
+    for path in ("mimiciv/3.1/hosp/diagnoses_icd.csv.gz", "mimic-iv-note/2.2/note/discharge.csv", "mimiciii/1.4/T.csv"):
+        file = tmp_path / download / path
+        file.parent.mkdir(parents=True)
+        file.touch()
+        (file.parent / f"._{file.name}").touch()
+        (file.parents[1] / "index.html").touch()
+        name = path.partition(".csv")[0].split("/", 2)[2]
+        assert find_table(tmp_path, name) == str(file)
+        assert find_table(file.parents[name.count("/")], name.upper()) == str(file)
+    (tmp_path / "noteevents.csv.gz").touch()
+    assert find_table(tmp_path, "NOTEEVENTS") == str(tmp_path / "noteevents.csv.gz")
+    # A table of the folder itself comes first.
+    (tmp_path / "t.csv").touch()
+    assert find_table(tmp_path, "T") == str(tmp_path / "t.csv")
+    # Of two releases none is taken.
+    older = tmp_path / download / "mimiciv" / "2.2" / "hosp" / "diagnoses_icd.csv.gz"
+    older.parent.mkdir(parents=True)
+    older.touch()
+    with pytest.raises(ValueError, match=r"diagnoses_icd of several releases: .*2\.2.* and .*3\.1.*; leave one there"):
+        find_table(tmp_path, "hosp/diagnoses_icd")

@@ -170,7 +170,8 @@ def read_text(arguments: TextArguments) -> Text:
         sources[-1].notes = {"concepts described": len(lines)}
     preset = get_preset(arguments.preset)
     notes, held_out = (
-        [clean_note(remove_deidentification_tags(text), preset) for text in texts] for texts in (notes, held_out)
+        [clean_note(remove_deidentification_tags(text, preset.removes_underscores), preset) for text in texts]
+        for texts in (notes, held_out)
     )
     return Text(notes, held_out, [clean_note(line, preset) for line in lines], sources)
 

@@ -26,8 +26,15 @@ from ..models.publication import CREDENTIALED
 from ..tables import code_column, csv_tables, mimic_tables
 from ..tables.csv_tables import whole_number
 from ..tables.mimic_tables import MIMIC3, code_titles, read_text
-from . import Corpus, CorpusCard, corpus_codes, fingerprint, physionet, require_data_dir
-from .physionet import Admission, NoteTexts
+from . import Corpus, CorpusCard, corpus_codes, fingerprint, mimic3_published, physionet, require_data_dir
+from .mimic3_published import (
+    PUBLISHED_50,
+    all_published_codes,
+    most_frequent_codes,
+    report_recount,
+    use_published_codes,
+)
+from .physionet import SKIPPED_NOTES, Admission, NoteTexts
 from .restricted import CredentialedDatasetDict
 
 logger = logging.getLogger(__name__)
@@ -48,12 +55,17 @@ REPAIRED_CODES = {"40.7": "04.07"}
 """Codes of rare50 that lost a leading zero when they were read as numbers, and what they were."""
 
 UNCERTAIN_CODES = {"52.0": "Pancreatotomy", "77.7": "Excision of bone for graft"}
-"""Codes of rare50 that are categories, which no admission should carry, with their titles: kept as they are."""
+"""Codes of rare50 that are categories, which no admission should carry, with their titles."""
+
+LIKELY_CODES = {"52.0": "00.52", "77.7": "77.70"}
+"""What becomes of an `UNCERTAIN_CODES` where the tables list it for each of its admissions; else it is kept.
+
+The public reading makes the one of the other: 0052 → 52. → 52.0, and 7770 → 77.70 → 77.7.
+"""
 
 _VERSION = datasets.Version("1.4.0")
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 _JSON_PREFIXES = {"full": "mimic3", "50": "mimic3-50", "rare50": "mimic3-50l"}
-_MOST_FREQUENT = 50
 _CONTENT = (
     "MIMIC-III's NOTEEVENTS, DIAGNOSES_ICD and PROCEDURES_ICD (.csv or .csv.gz), if possible D_ICD_DIAGNOSES, "
     "D_ICD_PROCEDURES and CAML's ICD9_descriptions; or KEPT's {prefix}_train.json, _dev.json and _test.json"
@@ -61,7 +73,7 @@ _CONTENT = (
 
 _SUMMARIES = {
     "full": "all ICD-9-CM codes; splits of CAML",
-    "50": "the 50 most frequent ICD-9-CM codes; splits of CAML",
+    "50": "the 50 ICD-9-CM codes of MIMIC-III-50; splits of CAML",
     "rare50": "rare ICD-9-CM codes with few training notes each; splits of KEPT",
 }
 
@@ -74,8 +86,7 @@ class Mimic3(datasets.GeneratorBasedBuilder):
 
     Configurations:
         full: all codes; CAML's 47,723 / 1,631 / 3,372 admissions.
-        50: CAML's 8,066 / 1,573 / 1,729 admissions with the 50 codes that the tables list most often, counted over the
-            admissions with a discharge summary.
+        50: CAML's 8,066 / 1,573 / 1,729 admissions with the 50 published codes (`PUBLISHED_50`).
         rare50: KEPT's 249 / 20 / 142 admissions with 50 rare codes.
 
     Columns:
@@ -87,13 +98,18 @@ class Mimic3(datasets.GeneratorBasedBuilder):
     Args:
         config_name: see above.
         data_dir: the folder with all files; a missing list of splits is downloaded (`SPLIT_URLS`).
-        repair_codes: apply `REPAIRED_CODES` to rare50.
+        repair_codes: apply `REPAIRED_CODES` to rare50, and `LIKELY_CODES` where the tables confirm them.
+        recount_codes: of "50", take the 50 codes that the tables list most often, counted over the admissions with a
+            discharge summary, instead of the published ones. A warning says where the two differ, whichever is taken.
+        published_reading: of "full" and "50", take the labels as the public preprocessing reads them, with the zeros
+            that it loses: see `mimic3_published`.
+        skip_notes: discharge summaries to leave out, some of `physionet.SKIPPED_NOTES`; the published data have them.
         urls: file name → URL or path, in place of `SPLIT_URLS`. The content behind a URL is taken to stay the same.
 
     Raises:
         FileNotFoundError: no `data_dir`; missing tables, or lists that cannot be downloaded, all named.
-        ValueError: an unknown configuration; a file that is not as published, named with the row or line; splits that
-            share admissions; no notes at all.
+        ValueError: an unknown configuration, or an option that is not of it; a file that is not as published, named
+            with the row or line; splits that share admissions; no notes at all.
     """
 
     VERSION = _VERSION
@@ -106,6 +122,9 @@ class Mimic3(datasets.GeneratorBasedBuilder):
         data_dir: str | os.PathLike | None = None,
         repair_codes: bool = True,
         urls: Mapping[str, str] | None = None,
+        recount_codes: bool = False,
+        published_reading: bool = False,
+        skip_notes: str | Sequence[str] = (),
         **kwargs,
     ):
         data_dir = require_data_dir("mimic3", data_dir, _CONTENT.format(prefix="mimic3"))
@@ -116,11 +135,16 @@ class Mimic3(datasets.GeneratorBasedBuilder):
                 raise ValueError(
                     f"urls has {', '.join(unknown)}; the lists of {name!r} are {', '.join(SPLIT_URLS[name])}."
                 )
+            self.skip_notes = sorted({skip_notes} if isinstance(skip_notes, str) else set(skip_notes))
+            _check_options(data_dir, name, recount_codes, published_reading, self.skip_notes)
             self.repair_codes = repair_codes
+            self.recount_codes, self.published_reading = recount_codes, published_reading
             self.urls = {**SPLIT_URLS[name], **(urls or {})}
             files = [*_sources(), *_data_files(data_dir, name)]
             files += [path for path in self.urls.values() if os.path.isfile(path)]
-            kwargs.setdefault("hash", fingerprint(files, [name, repair_codes, sorted(self.urls.items())]))
+            options = [name, repair_codes, recount_codes, published_reading, self.skip_notes]
+            options.append(sorted(self.urls.items()))
+            kwargs.setdefault("hash", fingerprint(files, options))
         super().__init__(config_name=name, data_dir=data_dir, **kwargs)
 
     def _info(self) -> datasets.DatasetInfo:
@@ -136,13 +160,20 @@ class Mimic3(datasets.GeneratorBasedBuilder):
         data_dir, name = self.config.data_dir, self.config.name
         # The texts wait where the prepared notes will lie.
         scratch_dir = self._cache_dir_root
+        tables: Mapping[str, Admission] = {}
         if _has_tables(data_dir):
-            lists = self._split_lists(dl_manager)
-            splits, texts = (_read_rare50 if name == "rare50" else _read_caml)(data_dir, name, lists, scratch_dir)
+            lists, tables = self._split_lists(dl_manager), physionet.read_admissions(data_dir, MIMIC3)
+            if name == "rare50":
+                splits, texts = _read_rare50(data_dir, lists, tables, scratch_dir, self.skip_notes)
+            else:
+                texts = physionet.read_discharge_summaries(
+                    data_dir, MIMIC3, scratch_dir=scratch_dir, skip_notes=self.skip_notes
+                )
+                splits = _read_caml(data_dir, name, lists, tables, texts, self.recount_codes, self.published_reading)
         else:
-            splits, texts = _read_json(data_dir, name, scratch_dir)
+            splits, texts = _read_json(data_dir, name, scratch_dir, self.published_reading)
         if name == "rare50":
-            _repair(splits, self.repair_codes)
+            _repair(splits, self.repair_codes, tables)
         return physionet.split_generators({_SPLITS[split]: notes for split, notes in splits.items()}, texts)
 
     def _generate_examples(self, admissions, texts) -> Iterator[tuple[int, dict]]:
@@ -176,6 +207,9 @@ def load(
     repair_codes: bool = True,
     published_titles: bool = False,
     urls: Mapping[str, str] | None = None,
+    recount_codes: bool = False,
+    published_reading: bool = False,
+    skip_notes: str | Sequence[str] = (),
 ) -> Corpus:
     """MIMIC-III with its code set.
 
@@ -185,7 +219,7 @@ def load(
         config: "full", "50" or "rare50".
         repair_codes: whether codes of rare50 that lost digits get them back; `False` for the published ones.
         published_titles: see `code_titles`.
-        urls: see `Mimic3`.
+        urls, recount_codes, published_reading, skip_notes: see `Mimic3`.
 
     Raises:
         FileNotFoundError, ValueError: see `Mimic3`.
@@ -194,17 +228,26 @@ def load(
     if config not in CONFIGS:
         raise ValueError(f"config={config!r} is no configuration of mimic3; pass one of: {', '.join(CONFIGS)}.")
     builder = Mimic3(
-        config, data_dir=data_dir, repair_codes=repair_codes, urls=urls, cache_dir=cache_dir and os.fspath(cache_dir)
+        config,
+        data_dir=data_dir,
+        repair_codes=repair_codes,
+        urls=urls,
+        recount_codes=recount_codes,
+        published_reading=published_reading,
+        skip_notes=skip_notes,
+        cache_dir=cache_dir and os.fspath(cache_dir),
     )
     builder.download_and_prepare()
     dataset = CredentialedDatasetDict(builder.as_dataset())
     codes = corpus_codes(dataset)
-    titles = code_titles(builder.config.data_dir, published_titles)
+    if config == "50" and not recount_codes:
+        codes = all_published_codes(codes)
+    titles, card = code_titles(builder.config.data_dir, published_titles), _card(config, recount_codes)
     if published_titles:
-        return Corpus(dataset, ICDCodeSet(codes, titles), _card(config))
+        return Corpus(dataset, ICDCodeSet(codes, titles), card)
     if config == "rare50":
         titles = {**UNCERTAIN_CODES, **titles}
-    return Corpus(dataset, physionet.described(codes, titles, category_parents(codes)), _card(config))
+    return Corpus(dataset, physionet.described(codes, titles, category_parents(codes)), card)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -219,12 +262,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="leave the codes of rare50 that lost a zero as published",
     )
+    parser.add_argument(
+        "--recount_codes",
+        action="store_true",
+        help="config 50: the 50 most frequent codes of the tables, not the published ones",
+    )
+    parser.add_argument(
+        "--published_reading",
+        action="store_true",
+        help="configs full, 50: labels as the public preprocessing reads them, which loses zeros",
+    )
+    meanings = "; ".join(f"{name}: {meaning}" for name, meaning in SKIPPED_NOTES.items())
+    parser.add_argument(
+        "--skip_notes",
+        nargs="+",
+        choices=SKIPPED_NOTES,
+        default=(),
+        help=f"summaries to leave out ({meanings}; default: none)",
+    )
 
 
-def _card(config: str) -> CorpusCard:
+def _card(config: str, recount_codes: bool) -> CorpusCard:
+    summary = "the 50 most frequent ICD-9-CM codes; splits of CAML" if recount_codes else _SUMMARIES[config]
     return CorpusCard(
         title=f"MIMIC-III, {config}",
-        summary=f"Discharge summaries of a Boston hospital with {_SUMMARIES[config]}.",
+        summary=f"Discharge summaries of a Boston hospital with {summary}.",
         source=(
             "Johnson et al.: MIMIC-III, a freely accessible critical care database. Scientific Data 2016; version 1.4, "
             "[PhysioNet](https://physionet.org/content/mimiciii/1.4/). Splits: Mullenbach et al., NAACL 2018 (CAML); "
@@ -292,8 +354,33 @@ def read_rare50_lists(path: str | os.PathLike) -> dict[str, dict[tuple[str, str]
 
 
 def _sources() -> list[str]:
-    files = (physionet, mimic_tables, code_column, csv_tables, code_set_module, code_systems)
+    files = (*(physionet, mimic3_published, mimic_tables, code_column, csv_tables, code_set_module, code_systems),)
     return [__file__, *(module.__file__ for module in files)]
+
+
+def _check_options(
+    data_dir: str, config: str, recount_codes: bool, published_reading: bool, skip_notes: Sequence[str]
+) -> None:
+    """Refuse what is unknown or would have no effect."""
+    if unknown := [name for name in skip_notes if name not in SKIPPED_NOTES]:
+        raise ValueError(f"skip_notes has {unknown[0]!r}; pass some of: {', '.join(SKIPPED_NOTES)}.")
+    if skip_notes and not _has_tables(data_dir):
+        raise ValueError(
+            f"skip_notes={list(skip_notes)!r}, but data_dir={data_dir!r} has no NOTEEVENTS: in KEPT's JSON files the "
+            "notes of an admission are one text; pass the folder with MIMIC-III's tables."
+        )
+    if recount_codes and config != "50":
+        raise ValueError(f"recount_codes=True is an option of config='50', not of config={config!r}; leave it out.")
+    if recount_codes and not _has_tables(data_dir):
+        raise ValueError(
+            f"recount_codes=True, but data_dir={data_dir!r} has no NOTEEVENTS: KEPT's JSON files hold the published 50 "
+            "codes only; pass the folder with MIMIC-III's tables."
+        )
+    if published_reading and config == "rare50":
+        raise ValueError(
+            "published_reading=True has no effect on config='rare50', whose codes its list gives; pass "
+            "repair_codes=False to have them as published."
+        )
 
 
 def _split_labels(labels: str) -> list[str]:
@@ -337,27 +424,30 @@ def _data_files(data_dir: str, config: str) -> list[str]:
 
 
 def _read_caml(
-    data_dir: str, config: str, lists: Mapping[str, str], scratch_dir: str
-) -> tuple[dict[str, dict], NoteTexts]:
+    data_dir: str,
+    config: str,
+    lists: Mapping[str, str],
+    tables: Mapping[str, Admission],
+    texts: NoteTexts,
+    recount_codes: bool,
+    published_reading: bool,
+) -> dict[str, dict]:
     """The splits of "full" and "50"."""
     hadm_ids = {split: physionet.read_hadm_ids(lists[f"{split}_{config}_hadm_ids.csv"]) for split in _SPLITS}
     physionet.check_disjoint(hadm_ids)
-    admissions = physionet.by_patient(physionet.read_admissions(data_dir, MIMIC3))
-    texts = physionet.read_discharge_summaries(data_dir, MIMIC3, scratch_dir=scratch_dir)
+    admissions = physionet.by_patient(tables)
+    if published_reading:
+        use_published_codes(data_dir, admissions, texts)
     splits = {
         split: physionet.by_patient(physionet.listed_admissions(listed, admissions, texts))
         for split, listed in hadm_ids.items()
     }
     if config == "50":
-        wanted = set(_most_frequent(admissions[hadm_id] for hadm_id in admissions if hadm_id in texts))
+        counted = most_frequent_codes(admissions[hadm_id] for hadm_id in admissions if hadm_id in texts)
+        report_recount(counted, recount_codes)
+        wanted = set(counted if recount_codes else PUBLISHED_50)
         splits = {split: _restrict(listed, wanted) for split, listed in splits.items()}
-    return splits, texts
-
-
-def _most_frequent(admissions: Iterator[Admission]) -> list[str]:
-    """CAML's 50 codes: those most often listed, repetitions within an admission included."""
-    counts = Counter(code for admission in admissions for code in admission.codes)
-    return [code for code, _ in counts.most_common(_MOST_FREQUENT)]
+    return splits
 
 
 def _restrict(admissions: Mapping[str, Admission], wanted: set[str]) -> dict[str, Admission]:
@@ -372,17 +462,19 @@ def _restrict(admissions: Mapping[str, Admission], wanted: set[str]) -> dict[str
 
 
 def _read_rare50(
-    data_dir: str, config: str, lists: Mapping[str, str], scratch_dir: str
+    data_dir: str,
+    lists: Mapping[str, str],
+    tables: Mapping[str, Admission],
+    scratch_dir: str,
+    skip_notes: Sequence[str],
 ) -> tuple[dict[str, dict], NoteTexts]:
     """The splits of "rare50": its lists give the codes too."""
     listed = read_rare50_lists(lists[RARE50_FILE])
     hadm_ids = {split: [hadm_id for _, hadm_id in notes] for split, notes in listed.items()}
     physionet.check_disjoint(hadm_ids)
-    texts = physionet.read_discharge_summaries(
-        data_dir, MIMIC3, {hadm_id for ids in hadm_ids.values() for hadm_id in ids}, scratch_dir
-    )
+    wanted = {hadm_id for ids in hadm_ids.values() for hadm_id in ids}
+    texts = physionet.read_discharge_summaries(data_dir, MIMIC3, wanted, scratch_dir, skip_notes)
     # The lists count where the tables say the same of whose stay it was.
-    tables = physionet.read_admissions(data_dir, MIMIC3)
     splits = {}
     for split, notes in listed.items():
         admissions = {
@@ -394,8 +486,13 @@ def _read_rare50(
     return splits, texts
 
 
-def _read_json(data_dir: str, config: str, scratch_dir: str) -> tuple[dict[str, dict], NoteTexts]:
-    """The splits of KEPT's JSON files: a list of objects with subject_id, hadm_id, LABELS ("a;b") and TEXT."""
+def _read_json(
+    data_dir: str, config: str, scratch_dir: str, published_reading: bool = False
+) -> tuple[dict[str, dict], NoteTexts]:
+    """The splits of KEPT's JSON files: a list of objects with subject_id, hadm_id, LABELS ("a;b") and TEXT.
+
+    The labels of `published_reading` are those of the files, which have lost zeros.
+    """
     texts, splits = NoteTexts(scratch_dir), {}
     for split, path in _json_files(data_dir, config).items():
         splits[split] = {}
@@ -409,10 +506,22 @@ def _read_json(data_dir: str, config: str, scratch_dir: str) -> tuple[dict[str, 
             subject_id, hadm_id = ids
             if hadm_id in texts:
                 raise ValueError(f"{path}: entry {number} is an admission that came before.")
-            codes = [_checked(code, f"{path}: entry {number}") for code in _split_labels(labels)]
+            codes = _split_labels(labels)
+            if not published_reading:
+                codes = [_checked(code, f"{path}: entry {number}") for code in codes]
             splits[split][hadm_id] = Admission(subject_id, codes)
             texts.add([hadm_id], [subject_id], pa.chunked_array([[text]]))
-        _check_zeros(path, {code for admission in splits[split].values() for code in admission.codes})
+        if not published_reading:
+            _check_zeros(path, {code for admission in splits[split].values() for code in admission.codes})
+    if config == "50":
+        found = {code for listed in splits.values() for admission in listed.values() for code in admission.codes}
+        if others := found - set(PUBLISHED_50):
+            logger.warning(
+                "The JSON files have %d codes that are not among the published 50, such as %s: they are left out.",
+                len(others),
+                min(others),
+            )
+        splits = {split: _restrict(listed, set(PUBLISHED_50)) for split, listed in splits.items()}
     return splits, texts
 
 
@@ -421,7 +530,8 @@ def _checked(code: str, place: str) -> str:
     if code.upper() not in (ICD9_DIAGNOSIS.parse(code), ICD9_PROCEDURE.parse(code)):
         raise ValueError(
             f"{place}: a label is no ICD-9-CM code with its dot, such as 038.9 or 04.07; leave out what is no ICD "
-            f"code, and if codes were read as numbers, {AS_TEXT}."
+            f"code, and if codes were read as numbers, {AS_TEXT}, or pass published_reading=True to take them as the "
+            "public preprocessing leaves them."
         )
     return code.upper()
 
@@ -432,7 +542,8 @@ def _check_zeros(path: str, codes: set[str]) -> None:
         if lost_zeros(code for code in codes if len(code.partition(".")[0]) == length):
             raise ValueError(
                 f"{path}: the labels that are {system.name} were read as numbers, since none starts with 0, as "
-                "many do; make the file again from the tables, reading their codes as text (in pandas, dtype=str)."
+                "many do; make the file again from the tables, reading their codes as text (in pandas, dtype=str), or "
+                "pass published_reading=True to take them as the public preprocessing leaves them."
             )
 
 
@@ -455,8 +566,10 @@ def _stream_json(path: str) -> Iterator[tuple[int, dict]]:
             raise ValueError(f"{path}: no valid JSON after entry {number}; is the file truncated?") from None
 
 
-def _repair(splits: Mapping[str, dict[str, Admission]], repair_codes: bool) -> None:
+def _repair(splits: Mapping[str, dict[str, Admission]], repair_codes: bool, tables: Mapping[str, Admission]) -> None:
     """Mend the codes of rare50, in place, and warn of those that cannot be mended."""
+    if repair_codes:
+        _confirm(splits, tables)
     admissions: Sequence[Admission] = [admission for split in splits.values() for admission in split.values()]
     counts = Counter(code for admission in admissions for code in set(admission.codes))
     broken = {code: counts[code] for code in REPAIRED_CODES if counts[code]}
@@ -475,3 +588,14 @@ def _repair(splits: Mapping[str, dict[str, Admission]], repair_codes: bool) -> N
             " and ".join(uncertain),
             sum(uncertain.values()),
         )
+
+
+def _confirm(splits: Mapping[str, dict[str, Admission]], tables: Mapping[str, Admission]) -> None:
+    """Put `LIKELY_CODES` in place of uncertain ones where the tables list them for every note."""
+    notes = [(tables.get(hadm_id), admission) for split in splits.values() for hadm_id, admission in split.items()]
+    for code, likely in LIKELY_CODES.items():
+        found = [(table, admission) for table, admission in notes if code in admission.codes]
+        if found and all(table and likely in table.codes and code not in table.codes for table, _ in found):
+            for _, admission in found:
+                admission.codes = [likely if one == code else one for one in admission.codes]
+            logger.warning("rare50: %s of %d notes has lost a zero; the tables have %s.", code, len(found), likely)

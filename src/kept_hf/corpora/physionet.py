@@ -5,10 +5,11 @@ No message quotes a note or the number of a patient or an admission.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -32,6 +33,13 @@ NOTE_FEATURES = datasets.Features(
     }
 )
 """The columns of `note_rows`."""
+
+
+SKIPPED_NOTES = {
+    "errors": "those that a clinician has marked as wrong (ISERROR is 1)",
+    "repeated": "those whose words are the same as of an earlier one of the admission",
+}
+"""Notes that can be left out."""
 
 
 @dataclass(slots=True)
@@ -113,6 +121,7 @@ def read_discharge_summaries(
     layout: Layout = MIMIC3,
     hadm_ids: Iterable[str] | None = None,
     scratch_dir: str | os.PathLike | None = None,
+    skip_notes: Collection[str] = (),
 ) -> NoteTexts:
     """HADM_ID → discharge summaries, admissions in the order of their first one.
 
@@ -124,6 +133,7 @@ def read_discharge_summaries(
         layout: how they are named.
         hadm_ids: the admissions wanted; all by default.
         scratch_dir: see `NoteTexts`.
+        skip_notes: some of `SKIPPED_NOTES`, to leave these out.
 
     Raises:
         FileNotFoundError, ValueError: see `stream_table`; and where notes of one admission name different patients.
@@ -132,19 +142,34 @@ def read_discharge_summaries(
     listed = None if hadm_ids is None else pa.array(hadm_ids, pa.string())
     ids = ["SUBJECT_ID", "HADM_ID"]
     columns = [*ids, "TEXT"] + (["CATEGORY"] if layout.note_category else [])
+    columns += ["ISERROR"] if "errors" in skip_notes else []
+    seen: set[tuple[str, bytes]] = set()
     for rows in stream_table(data_dir, layout.notes, columns, numbers=ids, needle=layout.note_category or ""):
         is_wanted = pc.not_equal(rows["HADM_ID"], "")
         if layout.note_category:
             is_wanted = pc.and_(is_wanted, pc.equal(rows["CATEGORY"], layout.note_category))
         if hadm_ids is not None:
             is_wanted = pc.and_(is_wanted, pc.is_in(rows["HADM_ID"], listed))
+        if "errors" in skip_notes:
+            is_error = pc.is_in(pc.utf8_trim_whitespace(rows["ISERROR"]), pa.array(["1", "1.0"]))
+            is_wanted = pc.and_(is_wanted, pc.invert(is_error))
         if not pc.all(is_wanted).as_py():  # spares a copy
             rows = rows.filter(is_wanted)
+        if "repeated" in skip_notes:
+            rows = rows.filter(pa.array(_is_new(rows, seen), pa.bool_()))
         try:
             texts.add(rows["HADM_ID"].to_pylist(), rows["SUBJECT_ID"].to_pylist(), rows["TEXT"])
         except ValueError as error:
             raise ValueError(f"{find_table(data_dir, layout.notes)}: {error}.") from None
     return texts
+
+
+def _is_new(rows: pa.Table, seen: set[tuple[str, bytes]]) -> Iterator[bool]:
+    """Whether each note is the first of its admission with that text; `seen` remembers them."""
+    for hadm_id, text in zip(rows["HADM_ID"].to_pylist(), rows["TEXT"].to_pylist(), strict=True):
+        note = hadm_id, hashlib.sha256(" ".join(text.split()).encode()).digest()
+        yield note not in seen
+        seen.add(note)
 
 
 def read_admissions(data_dir: str | os.PathLike, layout: Layout = MIMIC3, icd_version: int = 9) -> dict[str, Admission]:

@@ -380,7 +380,7 @@ class KeptProcessor(ProcessorMixin):
     def _joint_rows(self, note: str, codes, gold, code_set: ICDCodeSet) -> Iterator[tuple[dict[str, list[int]], int]]:
         """The features of each prompt of one note, and how the note was truncated (see `return_cut`)."""
         preset = self._preset
-        note = remove_deidentification_tags(note)
+        note = remove_deidentification_tags(note, preset.removes_underscores)
         whole = note_ids_behind_mask(self.tokenizer, note, preset)
         sections: list[int] | None = None
         if preset.note_reserve is not None:
@@ -414,7 +414,7 @@ class KeptProcessor(ProcessorMixin):
 
         That happens as in a prompt, but only where the note itself is too long: no room is kept for a prompt.
         """
-        note = remove_deidentification_tags(note)
+        note = remove_deidentification_tags(note, self._preset.removes_underscores)
         room = self.max_length - len(self._first) - len(self._last)
         (group,) = self.code_groups(code_set if codes is None else codes)
         indices = [code_set.index(code) for code in self._known(group, code_set)]

@@ -33,6 +33,7 @@ PROMPT_END = ". "
 """What stands between the last mask and the note."""
 
 _DEIDENTIFICATION_TAG = re.compile(r"\[\*\*[^\]]*\*\*\]")
+_DEIDENTIFICATION_MARK = re.compile(r"(?<!_)___(?!_)")
 _SPACES = re.compile(r"  +")
 
 
@@ -50,6 +51,7 @@ class PromptPreset:
         global_masks: whether every mask has global attention, also off the stride.
         section_headers: the sections that are kept of a note that is too long.
         leaves_empty: ask about a code that has no description with an empty one, instead of another name.
+        removes_underscores: whether MIMIC-IV's `___` is removed as MIMIC-III's `[**…**]` is.
     """
 
     name: str
@@ -60,6 +62,7 @@ class PromptPreset:
     global_masks: bool
     section_headers: tuple[str, ...] = SECTION_HEADERS
     leaves_empty: bool = False
+    removes_underscores: bool = True
 
 
 _KEPT_50 = PromptPreset("kept-50", ",", None, clean_titles=True, note_reserve=None, global_masks=False)
@@ -132,14 +135,19 @@ def text_behind_mask(note: str) -> str:
     return PROMPT_END + note
 
 
-def remove_deidentification_tags(text: str) -> str:
-    """Remove MIMIC's `[**…**]`.
+def remove_deidentification_tags(text: str, underscores: bool = True) -> str:
+    """Remove MIMIC-III's `[**…**]` and MIMIC-IV's `___`; longer and shorter runs of underscores are no such marks.
+
+    Args:
+        text: a note.
+        underscores: also remove `___`.
 
     Examples:
-        >>> remove_deidentification_tags("seen on [**2120-2-28**] by Dr. [**Last Name**]")
+        >>> remove_deidentification_tags("seen on [**2120-2-28**] by Dr. ___")
         'seen on  by Dr. '
     """
-    return _DEIDENTIFICATION_TAG.sub("", text)
+    text = _DEIDENTIFICATION_TAG.sub("", text)
+    return _DEIDENTIFICATION_MARK.sub("", text) if underscores else text
 
 
 def clean_note(text: str, preset: PromptPreset) -> str:

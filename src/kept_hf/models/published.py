@@ -6,7 +6,7 @@ so and for comparisons. What belongs to prompts travels with a model and is here
 
 - `kept_hf.metrics.best_micro_f1_threshold(..., published=True)`: the search of thresholds with its three faults.
 - `kept_hf.corpora.mimic3`: `published_titles=True`, titles of codes as KEPT's code reads them, and
-  `repair_codes=False`, the codes of rare50 that lost digits.
+  `repair_codes=False`, the codes of rare50 that lost digits; `published_reading=True`, all codes as it reads them.
 - `kept_hf.reranking.published_fill`: the score of codes that were not asked.
 - `kept_hf.candidates`: the text files that the first stage hands to the reranker.
 - `MSMNConfig.pool_term_padding`: MSMN's maximum over the padding of terms.
@@ -29,7 +29,7 @@ PUBLISHED_SECTION_HEADERS = (
 )
 """`prompting.SECTION_HEADERS` as the public code has them: one is misspelt, so that its section is never kept."""
 
-EXACT_PRESET = {"section_headers": PUBLISHED_SECTION_HEADERS, "leaves_empty": True}
+EXACT_PRESET = {"section_headers": PUBLISHED_SECTION_HEADERS, "leaves_empty": True, "removes_underscores": False}
 """Fields of `prompting.PromptPreset` in which `kept-50-exact` and `kept-rerank-exact` differ from `kept-50` and
 `kept-rerank`."""
 

@@ -42,19 +42,58 @@ _NUMBERED = ("ROW_ID", "")
 _OTHER_SEPARATORS = re.compile(r"[;\t|]")
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
 _WHOLE = re.compile(r"^([0-9]+)\.0*$")
+# Where `wget -r` leaves a release of PhysioNet, in a folder named by its version.
+_PROJECTS = ("mimiciii", "mimiciv", "mimic-iv-note")
+_DOWNLOADS = ("", "files", "physionet.org/files")
 
 
 def find_table(data_dir: str | os.PathLike, name: str) -> str:
-    """The path of `{name}.csv` or, where that is missing, `{name}.csv.gz` in `data_dir`.
+    """The path of `{name}.csv` or, where that is missing, `{name}.csv.gz` in `data_dir`, in upper or lower case.
+
+    Where `data_dir` has neither, the folders are searched that PhysioNet's `wget` command makes in it, such as
+    `physionet.org/files/mimiciv/3.1` and `mimic-iv-note/2.2`.
 
     Raises:
         FileNotFoundError: neither exists.
+        ValueError: several releases have it.
     """
+    if path := _table_in(os.fspath(data_dir), name):
+        return path
+    releases = [
+        os.path.join(parent, version)
+        for download in _DOWNLOADS
+        for project in _PROJECTS
+        if os.path.isdir(parent := os.path.join(data_dir, download, project))
+        for version in sorted(os.listdir(parent))
+    ]
+    paths = [path for folder in releases if (path := _table_in(folder, name))]
+    if not paths:
+        raise FileNotFoundError(f"data_dir={os.fspath(data_dir)!r} holds neither {name}.csv nor {name}.csv.gz.")
+    if len(paths) > 1:
+        shown = " and ".join(os.path.relpath(path, data_dir) for path in paths)
+        raise ValueError(
+            f"data_dir={os.fspath(data_dir)!r} has the table {name} of several releases: {shown}; leave one there."
+        )
+    return paths[0]
+
+
+def _table_in(folder: str, name: str) -> str | None:
+    *parents, table = name.split("/")
     for suffix in (".csv", ".csv.gz"):
-        path = os.path.join(data_dir, name + suffix)
-        if os.path.isfile(path):
+        path: str | None = folder
+        for part in (*parents, table + suffix):
+            path = path and _entry(path, part)
+        if path and os.path.isfile(path):
             return path
-    raise FileNotFoundError(f"data_dir={os.fspath(data_dir)!r} holds neither {name}.csv nor {name}.csv.gz.")
+    return None
+
+
+def _entry(folder: str, name: str) -> str | None:
+    """The path of what has that name in the folder; failing that, of what has it in other letters' case."""
+    if os.path.exists(path := os.path.join(folder, name)):
+        return path
+    entries = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return next((os.path.join(folder, entry) for entry in entries if entry.lower() == name.lower()), None)
 
 
 def stream_table(
