@@ -184,3 +184,5 @@ def test_the_marks_of_mimic4_are_removed_but_by_the_exact_presets(tokenizer, nam
     exact = f"{name}-exact"
     assert note_tokens(tagged, exact) == note_tokens(bare, exact) == note_tokens(bare, name)
     assert note_tokens(marked, exact) != note_tokens(bare, exact)
+    blank = "Signed [**A**] ___ MD"
+    assert note_tokens(blank, name) == note_tokens(blank, exact), "a note of MIMIC-III, as published"

@@ -136,18 +136,20 @@ def text_behind_mask(note: str) -> str:
 
 
 def remove_deidentification_tags(text: str, underscores: bool = True) -> str:
-    """Remove MIMIC-III's `[**…**]` and MIMIC-IV's `___`; longer and shorter runs of underscores are no such marks.
+    """Remove MIMIC-III's `[**…**]`, or MIMIC-IV's `___`; longer and shorter runs of underscores are no such marks.
+
+    A note that has the former is of MIMIC-III, where `___` is a blank that someone left, and stays as published.
 
     Args:
         text: a note.
-        underscores: also remove `___`.
+        underscores: remove `___`, too.
 
     Examples:
-        >>> remove_deidentification_tags("seen on [**2120-2-28**] by Dr. ___")
-        'seen on  by Dr. '
+        >>> remove_deidentification_tags("on [**2120-2-28**] by ___ MD"), remove_deidentification_tags("by Dr. ___")
+        ('on  by ___ MD', 'by Dr. ')
     """
-    text = _DEIDENTIFICATION_TAG.sub("", text)
-    return _DEIDENTIFICATION_MARK.sub("", text) if underscores else text
+    without_tags, count = _DEIDENTIFICATION_TAG.subn("", text)
+    return _DEIDENTIFICATION_MARK.sub("", text) if underscores and not count else without_tags
 
 
 def clean_note(text: str, preset: PromptPreset) -> str:
