@@ -74,6 +74,23 @@ def test_msmn(msmn, tmp_path):
     assert results["unknown_gold_codes"] == {"codes": 1, "assignments": 1, "all_assignments": 2}
 
 
+def test_codes_of_the_model_in_another_spelling(msmn, tmp_path):
+    folder, _ = msmn
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("A41.9", "a419"))
+    notes = tmp_path / "notes.jsonl"
+    notes.write_text("".join(f'{{"text": "Sepsis {number}.", "codes": "A41.9;R50.9"}}\n' for number in range(3)))
+    options = ["--corpus", "own", "--data_files", f"test={notes}", "--cache_dir", str(tmp_path / "cache")]
+    evaluate.main([str(folder), *options, "--use_cpu", "True", "--output_dir", str(tmp_path / "report")])
+    assert results_of(tmp_path / "report")["unknown_gold_codes"] == {
+        "codes": 1,
+        "assignments": 3,
+        "all_assignments": 6,
+    }
+    lines = [json.loads(line) for line in (tmp_path / "report" / "predictions.jsonl").read_text().splitlines()]
+    assert all([code["gold"] for code in line["codes"] if code["code"] == "a419"] == [True] for line in lines)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
