@@ -123,19 +123,3 @@ except ImportError as error:
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}
     done = run_program(command, env=environment, cwd=tmp_path)
     assert "kept_hf" in done.stdout and "pip install" in done.stdout
-
-
-def test_probabilities(icd_coding, case):
-    scores, labels = case
-    probabilities = 1 / (1 + np.exp(-scores.astype(float)))
-    assert icd_coding.compute(predictions=probabilities, references=labels, input="probabilities") == icd_metrics(
-        probabilities, labels, threshold=0.5
-    )
-    found = icd_coding.compute(predictions=probabilities, references=labels, input="probabilities", threshold=0.9)
-    assert found["precision_micro"] == icd_metrics(probabilities, labels, threshold=0.9)["precision_micro"]
-    with pytest.warns(UserWarning, match="as probabilities are, .* pass threshold=0.5"):
-        icd_coding.compute(predictions=probabilities, references=labels)
-    with pytest.raises(ValueError, match="no probabilities; pass input='scores' for logits"):
-        icd_coding.compute(predictions=scores, references=labels, input="probabilities")
-    with pytest.raises(ValueError, match="input='logits' is unknown; pass one of scores, probabilities"):
-        icd_coding.compute(predictions=scores, references=labels, input="logits")

@@ -427,16 +427,3 @@ def test_the_parts_of_icd_metrics():
         assert found and not set(found) & set(names)
         names += found
     assert list(icd_metrics(scores, labels, ks=(1, 5, 50))) == names
-
-
-def test_probabilities_at_the_threshold_of_logits_are_warned_of():
-    labels = np.array([[1, 0], [0, 1]])
-    for metrics in (icd_metrics, per_code_metrics):
-        with pytest.warns(UserWarning, match="as probabilities are, .* pass threshold=0.5") as caught:
-            metrics(np.array([[0.9, 0.2], [0.3, 0.7]]), labels)
-        assert caught[0].filename == __file__
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for scores in ([[0.9, 1.2], [0.3, 0.7]], [[1.0, 0.0], [0.0, 1.0]], [[-0.1, 0.2], [0.3, 0.7]]):
-            icd_metrics(np.array(scores), labels)
-        icd_metrics(np.array([[0.9, 0.2], [0.3, 0.7]]), labels, threshold=0.5)

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kept_hf import ICDCodeSet
-from kept_hf.knowledge import TermGraph, load_term_graph, umls
+from kept_hf.knowledge import load_term_graph, umls
 from kept_hf.tables import rrf
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -82,7 +81,6 @@ def test_names_and_hierarchy(meta):
     assert graph.dropped == {
         "filtered_names": 3,
         "filtered_edges": 1,
-        "ambiguous_codes": 0,
         "names_without_concept": 0,
         "empty_names": 0,
         "long_names": 0,
@@ -215,50 +213,3 @@ def test_what_the_benchmark_measures(tmp_path):
     assert found["plain loop"]["concepts"] == found["umls.load"]["concepts"]
     assert found["from_tables + save"]["names"] == found["load"]["names"] > 2500
     assert found["from_tables + save"]["edges"] == found["from_tables + save"]["concepts"] - 1
-
-
-CODED = [
-    conso("C0020538", "Hypertensive disease", TS="P"),
-    conso("C0020538", "High blood pressure", SAB="CHV"),
-    conso("C0085580", "Essential hypertension", TS="P"),
-    conso("C0085580", "Unspecified essential hypertension", SAB="ICD9CM", CODE="401.9"),
-    conso("C0085580", "Essential (primary) hypertension", SAB="ICD10CM", CODE="I10"),
-    conso("C0020538", "High blood pressure", SAB="ICD9CM", CODE="401.9", TTY="ET"),
-    conso("C0085580", "Idiopathic hypertension", SAB="CHV"),
-    conso("C0000010", "Personal history of prostate cancer", TS="P", SAB="ICD9CM", CODE="V10.46"),
-    conso("C0000011", "Pedal cyclist injured", TS="P", SAB="ICD10CM", CODE="V10.46"),
-    conso("C0000012", "Hemodialysis", TS="P", SAB="ICD9CM", CODE="39.95"),
-    conso("C0000012", "A word of no vocabulary", SAB="MTH", CODE="NOCODE"),
-]
-
-
-def test_codes_find_the_names_of_their_concepts(tmp_path, caplog):
-    folder = write(tmp_path / "META", CODED, RELATIONS)
-    graph = umls.load(folder)
-    assert graph.counts["ambiguous_codes"] == 1 and "V10.46" not in graph and "NOCODE" not in graph
-    code_set = ICDCodeSet(["401.9", "39.95"], {"401.9": "Unspecified essential hypertension"}).with_synonyms(graph)
-    assert code_set.synonyms["401.9"] == (
-        "Essential hypertension",
-        "Essential (primary) hypertension",
-        "Idiopathic hypertension",
-    )
-    assert code_set.describe("39.95") == "Hemodialysis" and not caplog.records
-    ninth = umls.load(folder, code_vocabularies=["ICD9CM"])
-    assert ninth.names_of("V10.46") == ["Personal history of prostate cancer"] and "I10" not in ninth
-    graph.save(tmp_path / "saved")
-    assert TermGraph.load(tmp_path / "saved").names_of("I10") == graph.names_of("I10")
-    ICDCodeSet(["4019"]).with_synonyms(graph)
-    assert "has none of the 1 codes, such as 4019: they get no synonyms" in caplog.text
-
-
-@pytest.mark.parametrize("umls_first", [True, False])
-def test_a_code_joins_the_concept_that_umls_gives_it(tmp_path, umls_first):
-    """Whatever both are called."""
-    codes = TermGraph.from_tables(
-        ["I10", "I11"], ["Title of the tabular list", "Another"], ["preferred"] * 2, source="icd10cm"
-    )
-    graphs = [umls.load(write(tmp_path / "META", CODED, RELATIONS)), codes]
-    merged = TermGraph.merge(graphs if umls_first else graphs[::-1])
-    assert merged.num_concepts == graphs[0].num_concepts + 1
-    for concept in ("I10", "C0085580", "401.9"):
-        assert {"Title of the tabular list", "Idiopathic hypertension"} <= set(merged.names_of(concept))

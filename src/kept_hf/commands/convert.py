@@ -14,12 +14,12 @@ from collections.abc import Sequence
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from ..models.configuration_kept_longformer import LONGFORMERS
 from ..models.modeling_kept_longformer import KeptLongformerForMaskedLM
 from ..training.conversion import BERT_LIKE, convert_to_kept_longformer, copy_local_to_global, resize_positions
 from .recipe import argument_errors
 
 COMMAND = "convert"
+LONGFORMERS = ("longformer", "kept_longformer")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

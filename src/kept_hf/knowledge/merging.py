@@ -60,16 +60,15 @@ class _Merger:
         self.positions = [np.arange(graph.num_concepts)]
         self.counts = Counter(merged_concepts=0, ambiguous_matches=0, renamed_ids=0)
         self._own_ids = _has_own_ids(graph)
-        self._has_umls = "umls" in graph.sources
         self._names = [_joining_names(graph, self.positions[0])]
 
     def add(self, graph: GraphArrays) -> None:
         """Join the concepts of another graph, or put them after those that are there."""
         known_ids = pa.concat_arrays([self.ids, self.alias_ids])
-        found = _places(graph.concept_ids, known_ids)
+        found = pc.fill_null(pc.index_in(graph.concept_ids, value_set=known_ids), -1).to_numpy(zero_copy_only=False)
         owners = np.where(found >= 0, np.append(np.arange(len(self.ids)), self.alias_concepts)[found], -1)
         own_ids = _has_own_ids(graph)
-        by_id = self._match_by_alias(graph)
+        by_id = np.full(graph.num_concepts, -1)
         if not (own_ids and self._own_ids):
             # Two concepts may be one here, an id and its alias; the first of them joins.
             _, first = np.unique(owners, return_index=True)
@@ -91,26 +90,7 @@ class _Merger:
         self.positions.append(positions)
         self.counts.update(merged_concepts=len(joined), ambiguous_matches=ambiguous, renamed_ids=int(renamed.sum()))
         self._own_ids &= own_ids
-        self._has_umls |= "umls" in graph.sources
         self._names.append(_joining_names(graph, positions))
-
-    def _match_by_alias(self, graph: GraphArrays) -> np.ndarray:
-        """(its concepts,) the concept of ours whose ICD code is its own, -1 for none: in UMLS codes are aliases.
-
-        Where several have the code, none is taken.
-        """
-        positions, pairs = np.full(graph.num_concepts, -1), []
-        if "umls" in graph.sources:
-            found = _places(graph.alias_ids, self.ids)
-            pairs += zip(found[found >= 0], graph.alias_concepts[found >= 0], strict=True)
-        elif self._has_umls:
-            found = _places(graph.concept_ids, self.alias_ids)
-            pairs += zip(self.alias_concepts[found[found >= 0]], np.flatnonzero(found >= 0), strict=True)
-        left, right = (Counter(numbers) for numbers in zip(*pairs, strict=True)) if pairs else (Counter(), Counter())
-        for our, their in pairs:
-            if left[our] == right[their] == 1:
-                positions[their] = our
-        return positions
 
     def _match_by_name(self, graph: GraphArrays, by_id: np.ndarray) -> tuple[np.ndarray, int]:
         """`by_id` with the matches by name, -1 where there is none; and how many share a name but match nothing."""
@@ -123,11 +103,6 @@ class _Merger:
         positions = by_id.copy()
         positions[right[sole]] = left[sole]
         return positions, len(np.unique(right)) - int(sole.sum())
-
-
-def _places(ids: pa.LargeStringArray, among: pa.LargeStringArray) -> np.ndarray:
-    """Where each id is `among` others; -1 for nowhere."""
-    return pc.fill_null(pc.index_in(ids, value_set=among), -1).to_numpy(zero_copy_only=False)
 
 
 class _JoiningNames(NamedTuple):

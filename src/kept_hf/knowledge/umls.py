@@ -17,10 +17,6 @@ ABBREVIATION_TYPES = ("AB", "ACR", "AM", "MTH_ACR", "QAB", "RAB")
 """Term types (TTY) of abbreviations."""
 RELATIONS = ("PAR", "CHD", "RB", "RN")
 """Relations (REL) of a hierarchy. In PAR and RB rows CUI2 is the parent of CUI1, in CHD and RN rows its child."""
-CODE_VOCABULARIES = ("ICD9CM", "ICD10CM", "ICD10PCS")
-"""Sources (SAB) whose codes are further ids of concepts."""
-_MAIN_TYPES = ("PT", "HT")
-"""Term types of a code's own title, beside which ICD-9-CM has entry terms of other concepts."""
 _UPWARD = ("PAR", "RB")
 
 
@@ -31,13 +27,11 @@ def load(
     relations: Sequence[str] = RELATIONS,
     keep_suppressed: bool = False,
     max_name_length: int = 500,
-    code_vocabularies: Sequence[str] = CODE_VOCABULARIES,
 ) -> TermGraph:
     """The concepts of a META folder: MRCONSO.RRF and MRREL.RRF, each also as .gz.
 
-    The files are streamed. Concepts have their CUI as id, and the ICD codes that MRCONSO gives them as aliases, so that
-    `names_of("401.9")` and `ICDCodeSet.with_synonyms` find them. The preferred name is the one that MRCONSO marks so
-    (TS=P, STT=PF, ISPREF=Y), an abbreviation is a name with one of `ABBREVIATION_TYPES`, whatever else it is marked as.
+    The files are streamed. Concepts have their CUI as id. The preferred name is the one that MRCONSO marks so (TS=P,
+    STT=PF, ISPREF=Y), an abbreviation is a name with one of `ABBREVIATION_TYPES`, whatever else it is marked as.
 
     Args:
         folder: META of a release, or of a subset that MetamorphoSys wrote.
@@ -47,13 +41,10 @@ def load(
         relations: which rows of MRREL are hierarchy, out of `RELATIONS`. RB and RN are looser than PAR and CHD.
         keep_suppressed: keep names and relations that are marked obsolete or suppressible (SUPPRESS other than N).
         max_name_length: longer names, in characters, are dropped.
-        code_vocabularies: sources whose codes (CODE) are aliases. ICD-9-CM and ICD-10-CM have some codes in common,
-            with other meanings: name one to have all of its codes.
 
     Returns:
-        The graph; its `counts` also have `filtered_names` and `filtered_edges`, rows left out by the filters, and
-        `ambiguous_codes`, which belong to several concepts and are no alias of any. MRREL gives most
-        relations in both directions: half of its rows are `duplicate_edges`.
+        The graph; its `counts` also have `filtered_names` and `filtered_edges`, rows left out by the filters. MRREL
+        gives most relations in both directions: half of its rows are `duplicate_edges`.
 
     Raises:
         FileNotFoundError: MRCONSO or MRREL is missing.
@@ -74,7 +65,7 @@ def load(
     present = np.unique(numbers)
     lookup = rrf.number_lookup(present)
     children, parents, filtered_edges = _read_edges(rel, relations, keep)
-    graph = TermGraph.from_numbers(
+    return TermGraph.from_numbers(
         rrf.cui_texts(present),
         Names(lookup[numbers], texts, kinds),
         lookup[children],
@@ -83,7 +74,6 @@ def load(
         {"filtered_names": filtered_names, "filtered_edges": filtered_edges},
         max_name_length=max_name_length,
     )
-    return _with_codes(graph, *_read_codes(conso, code_vocabularies))
 
 
 class _Filter:
@@ -121,41 +111,6 @@ def _read_names(path: str, language: str, keep: _Filter) -> tuple[np.ndarray, pa
         kinds.append(kind)
     names = pa.chunked_array(texts, pa.large_string()).combine_chunks()
     return np.concatenate(numbers), names, np.concatenate(kinds), filtered
-
-
-def _read_codes(path: str, vocabularies: Sequence[str]) -> tuple[list[str], list[str], int]:
-    """Codes, the CUI of each, and how many codes were left out since they belong to several concepts."""
-    value_set, main_types = pa.array(vocabularies, pa.string()), pa.array(_MAIN_TYPES)
-    concepts: dict[tuple[str, str], tuple[set[str], set[str]]] = {}
-    for batch in rrf.stream_table(path, "MRCONSO", ("CUI", "SAB", "TTY", "CODE")):
-        is_wanted = pc.is_in(batch["SAB"], value_set=value_set)
-        rows = batch.filter(pc.and_not(is_wanted, pc.is_in(batch["CODE"], value_set=pa.array(["", "NOCODE"]))))
-        is_main = pc.is_in(rows["TTY"], value_set=main_types)
-        columns = (rows["SAB"], rows["CODE"], rows["CUI"], is_main)
-        for vocabulary, code, cui, main in zip(*(column.to_pylist() for column in columns), strict=True):
-            of_titles, of_all = concepts.setdefault((vocabulary, code), (set(), set()))
-            of_all.add(cui)
-            if main:
-                of_titles.add(cui)
-    found: dict[str, set[str]] = {}
-    for (_, code), (of_titles, of_all) in concepts.items():
-        found.setdefault(code, set()).update(of_titles or of_all)
-    sole = {code: next(iter(cuis)) for code, cuis in found.items() if len(cuis) == 1}
-    return list(sole), list(sole.values()), len(found) - len(sole)
-
-
-def _with_codes(graph: TermGraph, codes: list[str], cuis: list[str], num_ambiguous: int) -> TermGraph:
-    """The graph with codes as aliases of its concepts; codes of concepts without names are left out."""
-    arrays = graph.arrays
-    found = pc.index_in(pa.array(cuis, pa.large_string()), value_set=arrays.concept_ids)
-    known = pc.is_valid(found)
-    return TermGraph(
-        *arrays._replace(
-            alias_ids=pa.array(codes, pa.large_string()).filter(known),
-            alias_concepts=found.filter(known).to_numpy(zero_copy_only=False).astype(np.int32),
-            dropped={**arrays.dropped, "ambiguous_codes": num_ambiguous},
-        )
-    )
 
 
 def _read_edges(path: str, relations: Sequence[str], keep: _Filter) -> tuple[np.ndarray, np.ndarray, int]:

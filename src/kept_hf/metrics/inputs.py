@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -104,17 +103,6 @@ def check_threshold(threshold: float) -> float:
     if np.isnan(number):
         raise ValueError(f"threshold={threshold!r}; pass one number, such as best_micro_f1_threshold returns.")
     return number
-
-
-def warn_of_probabilities(pairs: ScoredPairs, threshold: float) -> None:
-    """Warn where the default threshold, which is for logits, meets what look like probabilities."""
-    scores = pairs.scores
-    if threshold == 0 and scores.min() >= 0 and scores.max() <= 1 and ((scores > 0) & (scores < 1)).any():
-        warnings.warn(
-            "scores are all between 0 and 1, as probabilities are, and threshold=0 assigns every one above 0; pass "
-            "threshold=0.5, or the one that validation notes give.",
-            stacklevel=3,
-        )
 
 
 def count_codes(pairs: ScoredPairs, threshold: float) -> Counts:

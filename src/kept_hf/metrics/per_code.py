@@ -6,7 +6,7 @@ import numpy as np
 
 from .auc import auc_per_code
 from .counting import f1_per_code, ratio
-from .inputs import check_arrays, check_threshold, count_codes, warn_of_probabilities
+from .inputs import check_arrays, check_threshold, count_codes
 
 
 def per_code_metrics(scores: np.ndarray, labels: np.ndarray, threshold: float = 0.0) -> dict[str, np.ndarray]:
@@ -34,7 +34,6 @@ def per_code_metrics(scores: np.ndarray, labels: np.ndarray, threshold: float = 
     """
     threshold = check_threshold(threshold)
     pairs = check_arrays(scores, labels)
-    warn_of_probabilities(pairs, threshold)
     counts = count_codes(pairs, threshold)
     return {
         "support": counts.support,

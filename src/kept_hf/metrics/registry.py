@@ -8,7 +8,7 @@ import numpy as np
 
 from .auc import auc_metrics
 from .counting import counting_metrics
-from .inputs import MetricInput, check_arrays, check_ks, check_threshold, count_codes, warn_of_probabilities
+from .inputs import MetricInput, check_arrays, check_ks, check_threshold, count_codes
 from .ranking import ranking_metrics
 
 METRICS = (counting_metrics, auc_metrics, ranking_metrics)
@@ -29,8 +29,7 @@ def icd_metrics(
         labels: (notes, codes) of 0 and 1, as integers, booleans or floats. Notes without a gold code are allowed: they
             count as recall 0 at k.
         ks: the numbers of best-scored codes a note for the metrics at k; those above the number of codes are skipped.
-        threshold: a code is assigned where its score is above it. The default is for logits: with probabilities, which
-            are all above it, a warning names 0.5.
+        threshold: a code is assigned where its score is above it.
 
     Returns:
         Metric → value between 0 and 1:
@@ -69,7 +68,6 @@ def icd_metrics(
     """
     ks, threshold = check_ks(ks), check_threshold(threshold)
     pairs = check_arrays(scores, labels)
-    warn_of_probabilities(pairs, threshold)
     codes = pairs.scores.shape[1]
     inputs = MetricInput(pairs, threshold, count_codes(pairs, threshold), [k for k in ks if k <= codes])
     return {name: float(value) for metric in METRICS for name, value in metric(inputs).items()}

@@ -259,12 +259,11 @@ class ICDCodeSet:
         """This code set with the names that a term graph has for its codes.
 
         Args:
-            graph: a `kept_hf.knowledge.TermGraph`; its concepts' ids and their aliases are looked up as codes.
+            graph: a `kept_hf.knowledge.TermGraph`; its concepts' ids are looked up as codes.
 
         Returns:
             A new code set. The graph's names come after the synonyms that are here already, none twice and none that
-            differs from the description in case only. A code without a description gets its preferred name. That the
-            graph has none of the codes is a warning.
+            differs from the description in case only. A code without a description gets its preferred name.
 
         Examples:
             >>> from kept_hf.knowledge import TermGraph
@@ -274,13 +273,6 @@ class ICDCodeSet:
             ('Hypertension', {'I10': ('HTN',)})
         """
         descriptions, synonyms = dict(self.descriptions), dict(self.synonyms)
-        if not any(code in graph for code in self.codes):
-            logger.warning(
-                "%r has none of the %d codes, such as %s: they get no synonyms. Codes are looked up with their dot.",
-                graph,
-                len(self),
-                self.codes[0],
-            )
         for code in self.codes:
             names = graph.names_of(code) if code in graph else []
             if names and code not in descriptions:

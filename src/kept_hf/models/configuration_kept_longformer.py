@@ -12,9 +12,6 @@ logger = logging.get_logger(__name__)
 
 PROMPT_LOSSES = ("full_vocabulary", "two_way")
 
-LONGFORMERS = ("longformer", "kept_longformer", "kept_longformer_matching")
-"""Types of models (`model_type`) whose weights the classes of this package read."""
-
 
 @strict
 class KeptLongformerConfig(LongformerConfig):
@@ -97,20 +94,9 @@ class KeptLongformerConfig(LongformerConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """As in transformers; the released KEPT weights, whose type is "longformer", are read as this type.
-
-        Raises:
-            ValueError: a checkpoint of another type, whose weights would not be found: the model would be random.
-        """
+        """As in transformers; the released KEPT weights, whose type is "longformer", are read as this type."""
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        model_type = config_dict.get("model_type", cls.model_type)
-        if model_type not in LONGFORMERS:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} is of type {model_type!r}; this class reads "
-                f"{', '.join(LONGFORMERS)}. kept-hf convert, or "
-                "kept_hf.training.conversion.convert_to_kept_longformer, makes one of a BERT or RoBERTa."
-            )
-        if model_type == "longformer":
+        if config_dict.get("model_type") == "longformer":
             config_dict = {**config_dict, "model_type": cls.model_type}
         asked, trained = kwargs.get("prompt_layout"), config_dict.get("prompt_layout", "joint")
         if asked not in (None, trained) and "KeptLongformerForICDPrompting" in (config_dict.get("architectures") or ()):

@@ -83,7 +83,6 @@ class MSMNConfig(PreTrainedConfig):
     output_dropout: float | int = 0.2
     rdrop_alpha: float | int = 5.0
     pool_term_padding: bool = False
-    problem_type: str | None = "multi_label_classification"  # with which stock pipelines take sigmoids
     max_words: int = 4000
     max_term_words: int = 30
     term_length: int = 0

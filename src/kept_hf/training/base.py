@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from ..models.configuration_kept_longformer import LONGFORMERS
 from .conversion import BERT_LIKE, ModelClass, convert_to_kept_longformer, converted_to
 from .weights import PACKAGED_WEIGHTS, weights_path
 
@@ -58,8 +56,7 @@ def load_base(
         The model; and the tokenizer, of a converted model with its `model_max_length` raised.
 
     Raises:
-        ValueError: a model of another type; weights that lack a part of the model, or are no numbers; or the packaged
-            weights, which are not installed.
+        ValueError: weights that cannot be converted; or the packaged weights, which are not installed.
         OSError: no such folder or model id.
 
     Examples:
@@ -71,39 +68,10 @@ def load_base(
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         if getattr(arguments, name) is not None:
             options[name] = getattr(arguments, name)
-    model_type = AutoConfig.from_pretrained(path).model_type
-    if model_type not in (*LONGFORMERS, *BERT_LIKE):
-        raise ValueError(
-            f"model_name_or_path={arguments.model_name_or_path!r} is of type {model_type!r}; pass one of type "
-            f"{', '.join((*LONGFORMERS, *BERT_LIKE))}."
-        )
-    if model_type in LONGFORMERS:
-        model, found = model_class.from_pretrained(path, dtype=torch.float32, output_loading_info=True, **options)
-        _check_weights(arguments.model_name_or_path, model, found["missing_keys"])
+    if AutoConfig.from_pretrained(path).model_type not in BERT_LIKE:
+        model = model_class.from_pretrained(path, dtype=torch.float32, **options)
         return model, AutoTokenizer.from_pretrained(path)
     converted, tokenizer = convert_to_kept_longformer(
         path, model_max_length or DEFAULT_POSITIONS, arguments.attention_window, arguments.position_period
     )
-    _check_weights(arguments.model_name_or_path, converted, ())
     return converted_to(model_class, converted, **options), tokenizer
-
-
-def _check_weights(name: str, model: PreTrainedModel, missing: Collection[str]) -> None:
-    """Check that nothing is random that is not new by design, and that all are numbers.
-
-    Raises:
-        ValueError: the message names the parameters.
-    """
-    if missing:
-        parts = sorted(missing)
-        raise ValueError(
-            f"model_name_or_path={name!r} lacks {', '.join(parts[:5])}{' …' * (len(parts) > 5)} ({len(parts)} "
-            f"parameters), which would be random in {type(model).__name__}; pass weights that have them: a masked "
-            "language model where masks are read."
-        )
-    broken = [key for key, parameter in model.named_parameters() if not parameter.isfinite().all()]
-    if broken:
-        raise ValueError(
-            f"model_name_or_path={name!r} has weights that are no numbers, in {len(broken)} parameters, first in "
-            f"{broken[0]}; pass another checkpoint."
-        )

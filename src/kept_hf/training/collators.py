@@ -69,15 +69,14 @@ class DataCollatorForICDPrompting:
 class DataCollatorForMSMN:
     """Pads each batch of notes to its longest, and writes out the labels: rows hold only those of their gold codes.
 
-    Multi-hot rows of a full code set would take gigabytes. Rows without labels, for prediction, give none.
+    Multi-hot rows of a full code set would take gigabytes.
 
     Args:
         tokenizer: of the model.
         num_labels: `config.num_labels`.
 
     Raises:
-        ValueError: a label that is not one of 0 … `num_labels` - 1, or twice in a row, as in multi-hot rows; labels in
-            some rows only.
+        ValueError: a label that is not one of 0 … `num_labels` - 1.
 
     Examples:
         >>> from kept_hf import MSMNTokenizer
@@ -95,18 +94,8 @@ class DataCollatorForMSMN:
         """Rows of lists → tensors of shape `(batch_size, longest)` and `(batch_size, num_labels)`."""
         rows = [{name: row[name] for name in self.tokenizer.model_input_names} for row in features]
         batch = dict(self.tokenizer.pad(rows, return_tensors="pt"))
-        with_labels = sum("labels" in feature for feature in features)
-        if not with_labels:
-            return batch
-        if with_labels < len(features):
-            raise ValueError(f"{with_labels} of {len(features)} rows have labels; pass rows with them, or without.")
         batch["labels"] = torch.zeros(len(features), self.num_labels, dtype=torch.long)
         for row, feature in zip(batch["labels"], features, strict=True):
-            if len(set(feature["labels"])) < len(feature["labels"]):
-                raise ValueError(
-                    f"labels has {len(feature['labels'])} numbers, some of them twice; pass the places of the gold "
-                    "codes in the code set, each once: [2, 7], not a multi-hot row."
-                )
             wrong = [label for label in feature["labels"] if not 0 <= label < self.num_labels]
             if wrong:
                 raise ValueError(f"labels has {wrong[0]}; pass places in the code set, 0 to {self.num_labels - 1}.")

@@ -9,9 +9,6 @@ import evaluate
 
 from kept_hf.metrics import icd_metrics
 
-THRESHOLDS = {"scores": 0.0, "probabilities": 0.5}
-"""What predictions are → the default threshold."""
-
 _DESCRIPTION = """\
 The metrics of automatic ICD coding (multi-label classification with many rare codes), after CAML's public evaluation:
 accuracy (Jaccard), precision, recall and F1, each macro and micro; both macro-F1s that the field uses; macro and micro
@@ -42,15 +39,13 @@ Args:
     references: for each note a list of one 0 or 1 per code, in the same order.
     ks: numbers of best-scored codes a note for the metrics at k; those above the number of codes are skipped.
         Default (5, 8, 15, 50).
-    input: what the predictions are, "scores" (logits, the default) or "probabilities".
-    threshold: a code is assigned where its score is above it. Default 0 for scores, 0.5 for probabilities.
+    threshold: a code is assigned where its score is above it. Default 0, for scores that are logits.
 
 Returns:
     dict of metric name and float; see the card or `kept_hf.metrics.icd_metrics`.
 
 Raises:
-    ValueError: another `input`, probabilities that are none; rows of unequal length, NaN among the predictions,
-        references other than 0 and 1, no notes.
+    ValueError: rows of unequal length, NaN among the predictions, references other than 0 and 1, no notes.
 
 Examples:
     >>> import evaluate
@@ -89,15 +84,8 @@ class IcdCoding(evaluate.Metric):
         predictions: list[list[float]],
         references: list[list[float]],
         ks: Sequence[int] = (5, 8, 15, 50),
-        threshold: float | None = None,
-        input: str = "scores",
+        threshold: float = 0.0,
     ) -> dict[str, float]:
-        if input not in THRESHOLDS:
-            raise ValueError(f"input={input!r} is unknown; pass one of {', '.join(THRESHOLDS)}.")
-        if threshold is None:
-            threshold = THRESHOLDS[input]
-        if input == "probabilities" and any(not 0 <= value <= 1 for row in predictions for value in row):
-            raise ValueError("predictions has numbers that are no probabilities; pass input='scores' for logits.")
         try:
             return icd_metrics(predictions, references, ks=ks, threshold=threshold)
         except ValueError as error:
