@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .auto_map_msmn import MSMN_AUTO_MAP
+from .loading import check_model_type
 
 
 @strict
@@ -89,6 +90,17 @@ class MSMNConfig(PreTrainedConfig):
     code_chunk_size: int = 256
     threshold: float | int = 0.0
     data_license: str | None = None
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """As in transformers.
+
+        Raises:
+            ValueError: the checkpoint is no MSMN.
+        """
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        check_model_type(pretrained_model_name_or_path, config_dict.get("model_type"), (cls.model_type,))
+        return config_dict, kwargs
 
     def to_dict(self):
         """As in transformers, with the classes of this project for the Auto classes."""

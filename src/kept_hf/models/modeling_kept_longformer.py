@@ -24,6 +24,7 @@ from .configuration_kept_longformer import KeptLongformerConfig
 from .icd_output import PADDED_SCORE, ICDPromptingOutput
 from .isolated_layout import IsolatedPrompting
 from .joint_layout import mask_slots, prompt_attention
+from .loading import CompleteLoadingMixin
 from .longformer_layers import KeptLongformerEncoder, states_at
 from .mask_attention import GlobalStates, SeenByMasks
 from .packed_tokens import PackedTokens
@@ -31,7 +32,7 @@ from .publication import PublicationMixin
 from .window_similarity import WindowSimilarity
 
 
-class KeptLongformerPreTrainedModel(PublicationMixin, LongformerPreTrainedModel):
+class KeptLongformerPreTrainedModel(CompleteLoadingMixin, PublicationMixin, LongformerPreTrainedModel):
     """Base class: configuration, and which entries of older checkpoints are of no use here."""
 
     config_class = KeptLongformerConfig
@@ -60,6 +61,7 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
     """
 
     _auto_class = "AutoModel"
+    new_when_missing = (r"^pooler\.",)
 
     def __init__(self, config: KeptLongformerConfig, add_pooling_layer: bool = False):
         config.validate_fields()
