@@ -125,6 +125,8 @@ def test_a_longformer_without_a_head(tmp_path):
     for model_class in (KeptLongformerModel, KeptLongformerForICDMatching, KeptLongformerForBlocks):
         loaded = model_class.from_pretrained(tmp_path).base_model.state_dict()
         assert torch.equal(loaded["embeddings.word_embeddings.weight"], stock.embeddings.word_embeddings.weight)
+    head = KeptLongformerForBlocks.from_pretrained(tmp_path).lm_head
+    assert not head.bias.any() and head.decoder.bias is head.bias, "transformers leaves what lay in memory"
 
 
 def test_a_checkpoint_of_other_names(tmp_path):

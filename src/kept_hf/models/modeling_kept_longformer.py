@@ -46,6 +46,8 @@ class KeptLongformerPreTrainedModel(CompleteLoadingMixin, PublicationMixin, Long
             module.reset_parameters()
         else:
             super()._init_weights(module)
+        if isinstance(module, LongformerLMHead):
+            nn.init.zeros_(module.bias)  # transformers forgets it, and what lay in memory stays
 
 
 class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
