@@ -8,7 +8,7 @@ from collections.abc import Sequence
 logger = logging.getLogger(__name__)
 
 CODE_SYSTEMS = ("ICD9CM", "ICD10CM", "ICD10PCS")
-"""Vocabularies of UMLS (SAB) whose codes find its concepts: "ICD9CM:401.9" is a further id of C0085580."""
+"""Vocabularies of UMLS (SAB) whose codes find its concepts: "ICD9CM:401.9" is a further id of one."""
 
 
 def names_of_codes(graph, codes: Sequence[str]) -> dict[str, list[str]]:

@@ -50,6 +50,8 @@ class MSMNConfig(PreTrainedConfig):
             training, each chunk is computed again for its gradients. 0: all at once, nothing twice.
         threshold (`float`, defaults to 0.0):
             A code is assigned where its logit is greater. 0 is a probability of one half.
+        problem_type (`str`, defaults to `"multi_label_classification"`):
+            What transformers' own pipelines go by: with it they take a sigmoid for each code.
         data_license (`str`, *optional*):
             Licence of the notes that the weights were trained on. Weights from credentialed data are not pushed to a
             public repository without an explicit permission.
@@ -89,6 +91,7 @@ class MSMNConfig(PreTrainedConfig):
     term_length: int = 0
     code_chunk_size: int = 256
     threshold: float | int = 0.0
+    problem_type: str | None = "multi_label_classification"
     data_license: str | None = None
 
     @classmethod

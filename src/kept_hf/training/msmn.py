@@ -89,7 +89,10 @@ def note_rows(notes: Dataset, tokenizer: MSMNTokenizer, code_set: ICDCodeSet) ->
 
     def rows(batch: dict) -> dict:
         encoded = tokenizer(batch["text"], truncation=True)
-        labels = [[code_set.index(code) for code in codes if code in code_set] for codes in batch["codes"]]
+        # Published labels name some codes of a note twice.
+        labels = [
+            [code_set.index(code) for code in dict.fromkeys(codes) if code in code_set] for codes in batch["codes"]
+        ]
         return {**encoded, "labels": labels, "length": [len(ids) for ids in encoded["input_ids"]]}
 
     return notes.map(rows, batched=True, batch_size=100, remove_columns=notes.column_names, desc="Words")
