@@ -133,9 +133,13 @@ class ZeroShotTask(Dataset):
             )
             if group.processor is None:
                 width = len(self.rows[group.rows[0]]["labels"])
-                metrics[f"{group.name}_auc"] = icd_metrics(scores[:, :width], labels[:, :width])["auc_micro"]
+                metrics[f"{group.name}_auc"] = icd_metrics(scores[:, :width], labels[:, :width], threshold=0.0)[
+                    "auc_micro"
+                ]
             else:
-                found = icd_metrics(group.processor.merge_logits(scores), group.processor.merge_logits(labels))
+                found = icd_metrics(
+                    group.processor.merge_logits(scores), group.processor.merge_logits(labels), threshold=0.0
+                )
                 metrics |= {f"{group.name}_{metric}": found[metric] for metric in ZERO_SHOT_METRICS}
         return metrics
 
