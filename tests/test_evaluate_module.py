@@ -76,6 +76,20 @@ def test_bad_input(icd_coding, predictions, references, message):
         icd_coding.compute(predictions=predictions, references=references)
 
 
+def test_probabilities(icd_coding):
+    given = {"predictions": [[0.9, 0.2, 0.1], [0.3, 0.8, 0.05]], "references": [[1, 0, 0], [0, 1, 0]]}
+    with pytest.warns(UserWarning, match="as probabilities do"):
+        assert icd_coding.compute(**given)["f1_micro"] == pytest.approx(0.5)
+    assert icd_coding.compute(**given, input="probabilities")["f1_micro"] == pytest.approx(1)
+    assert icd_coding.compute(**given, input="probabilities", threshold=0.85)["recall_micro"] == pytest.approx(0.5)
+    icd_coding.add_batch(**given)
+    assert icd_coding.compute(input="probabilities")["f1_micro"] == pytest.approx(1)
+    with pytest.raises(ValueError, match=r"input='probabilities', but predictions has values outside \[0, 1\]"):
+        icd_coding.compute(predictions=[[2.0, 0.1]], references=[[1, 0]], input="probabilities")
+    with pytest.raises(ValueError, match="input='logits' is unknown; pass one of scores, probabilities"):
+        icd_coding.compute(**given, input="logits")
+
+
 def test_description(icd_coding):
     assert "macro-F1" in icd_coding.description and "threshold" in icd_coding.inputs_description
     assert "mullenbach" in icd_coding.citation and "yang-etal-2022" in icd_coding.citation

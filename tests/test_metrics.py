@@ -360,7 +360,7 @@ def test_bad_ks(ks):
         icd_metrics(np.eye(2), np.eye(2), ks=ks)
 
 
-@pytest.mark.parametrize("threshold", [np.nan, None, "high", [0.0, 1.0]])
+@pytest.mark.parametrize("threshold", [np.nan, "high", [0.0, 1.0]])
 @pytest.mark.parametrize("function", [icd_metrics, per_code_metrics])
 def test_bad_threshold(function, threshold):
     with pytest.raises(ValueError, match="threshold"):
@@ -427,3 +427,35 @@ def test_the_parts_of_icd_metrics():
         assert found and not set(found) & set(names)
         names += found
     assert list(icd_metrics(scores, labels, ks=(1, 5, 50))) == names
+
+
+def test_probabilities_without_a_threshold():
+    """At 0, the threshold of logits, every code would be assigned without a word."""
+    labels = np.array([[1, 0, 0], [0, 1, 0]])
+    probabilities = np.array([[0.9, 0.2, 0.1], [0.3, 0.8, 0.05]])
+    for metric in (icd_metrics, per_code_metrics):
+        for scores in (probabilities, probabilities.astype(np.float16), np.where(probabilities < 0.1, -np.inf, 0.3)):
+            with pytest.warns(
+                UserWarning, match=r"as probabilities do.*pass threshold=0\.5, or threshold=0\.0"
+            ) as caught:
+                metric(scores, labels)
+            assert caught[0].filename == __file__
+    assert icd_metrics(probabilities, labels, threshold=0.5)["f1_micro"] == pytest.approx(1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("scores", "threshold"),
+    [
+        ([[1.0, 0.0], [0.0, 1.0]], None),  # decisions
+        ([[True, False], [False, True]], None),
+        ([[0.0, -np.inf], [0.0, 1.0]], None),
+        ([[0.9, -0.1], [0.2, 0.3]], None),
+        ([[0.9, 1.1], [0.2, 0.3]], None),
+        ([[0.9, 0.1], [0.2, 0.3]], 0.0),
+        ([[0.9, 0.1], [0.2, 0.3]], 0.5),
+    ],
+)
+def test_nothing_is_said_of_logits_decisions_and_given_thresholds(scores, threshold):
+    icd_metrics(np.array(scores), np.eye(2), threshold=threshold)
+    per_code_metrics(np.array(scores), np.eye(2), threshold=threshold)

@@ -258,7 +258,7 @@ def tune_fusion(
     def quality(fused: Candidates) -> float:
         matrix = fused.scores_matrix(-np.inf)
         if metric == "map":
-            return icd_metrics(matrix, labels, ks=())["map"]
+            return icd_metrics(matrix, labels, ks=(), threshold=0.0)["map"]
         precision, recall, _ = micro_precision_recall_curve(matrix, labels)
         return float((2 * precision * recall / (precision + recall)).max(initial=0))
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kept_hf.knowledge import load_term_graph, umls
+from kept_hf import ICDCodeSet
+from kept_hf.knowledge import TermGraph, load_term_graph, umls
 from kept_hf.tables import rrf
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -213,3 +214,74 @@ def test_what_the_benchmark_measures(tmp_path):
     assert found["plain loop"]["concepts"] == found["umls.load"]["concepts"]
     assert found["from_tables + save"]["names"] == found["load"]["names"] > 2500
     assert found["from_tables + save"]["edges"] == found["from_tables + save"]["concepts"] - 1
+
+
+def code_row(system, code, cui, name, tty="PT", **values):
+    return conso(cui, name, SAB=system, CODE=code, TTY=tty, **values)
+
+
+CODED = [
+    conso("C0000001", "Hypertensive disease", TS="P"),
+    conso("C0000001", "High blood pressure"),
+    conso("C0000001", "HBP", TTY="ACR"),
+    code_row("ICD9CM", "401.9", "C0000001", "Unspecified essential hypertension"),
+    code_row("ICD9CM", "401", "C0000001", "Essential hypertension", "HT"),
+    code_row("ICD10CM", "I10", "C0000001", "Essential (primary) hypertension"),
+    code_row("ICD10CM", "I10", "C0000002", "Malignant hypertension", "ET", TS="P"),
+    code_row("ICD9CM", "V10.0", "C0000003", "Personal history of tumour", TS="P"),
+    code_row("ICD10CM", "V10.0", "C0000004", "Cyclist injured", "HT", TS="P"),
+    code_row("ICD10PCS", "0BW03ZZ", "C0000005", "Revision of trachea", "PT", TS="P", SUPPRESS="O"),
+    conso("C0000005", "Tracheal revision"),
+    code_row("CPT", "99213", "C0000002", "Office visit"),
+]
+
+
+def test_codes_find_their_concepts(tmp_path, caplog):
+    """As MSMN maps them: MRCONSO's code → CUI → all its names."""
+    graph = umls.load(write(tmp_path / "META", CODED, [rel("C0000002", "PAR", "C0000001")]))
+    code_set = ICDCodeSet(["401.9", "V10.0"], {"401.9": "Unspecified essential hypertension"}).with_synonyms(graph)
+    assert not caplog.records
+    assert code_set.synonyms["401.9"] == (
+        "Hypertensive disease",
+        "High blood pressure",
+        "Essential hypertension",
+        "Essential (primary) hypertension",
+        "HBP",
+    )
+    assert code_set.describe("V10.0") == "Personal history of tumour", "the other code is ICD-9"
+    other = ICDCodeSet(["I10", "V10.0", "0BW03ZZ"]).with_synonyms(graph)
+    assert other.describe("I10") == "Hypertensive disease", "an inclusion term is not what the code means"
+    assert other.synonyms["I10"][0] == "High blood pressure"
+    # Two systems of the same release.
+    assert other.describe("0BW03ZZ") == "Tracheal revision", "its own title is suppressed, its code counts"
+
+
+def test_codes_without_names_are_counted(tmp_path, caplog):
+    graph = umls.load(write(tmp_path / "META", CODED, [rel("C0000002", "PAR", "C0000001")]))
+    code_set = ICDCodeSet(["401.9", "I10", "V10.0", "R05"]).with_synonyms(graph)
+    assert code_set.undescribed == ("V10.0", "R05")
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "1 of 4 codes, such as V10.0, mean something else in ICD-9 and ICD-10, and the others do not tell which is "
+        "meant",
+        "2 of 4 codes, such as V10.0, have no names in this term graph (umls).",
+    ]
+
+
+def test_filters_leave_the_codes(tmp_path):
+    folder = write(tmp_path / "META", CODED, [rel("C0000002", "PAR", "C0000001")])
+    graph = umls.load(folder, vocabularies=["MTH"])
+    assert ICDCodeSet(["401.9"]).with_synonyms(graph).synonyms["401.9"] == ("High blood pressure", "HBP")
+
+
+def test_codes_survive_merging_and_saving(tmp_path):
+    """401 takes UMLS's concept by its name; 401.9 has the same concept by its code, so that both get its names."""
+    graph = umls.load(write(tmp_path / "META", CODED, [rel("C0000002", "PAR", "C0000001")]))
+    icd9 = TermGraph.from_tables(
+        ["401", "401.9"], ["essential hypertension", "Hypertension NOS"], ["preferred"] * 2, source="icd9"
+    )
+    for merged in (TermGraph.merge([icd9, graph]), TermGraph.merge([graph, icd9])):
+        merged.save(tmp_path / "graph")
+        for final in (merged, TermGraph.load(tmp_path / "graph")):
+            names = final.names_of_codes(["401", "401.9"])
+            assert "High blood pressure" in names["401"] and "High blood pressure" in names["401.9"]
+            assert "Hypertension NOS" in names["401.9"] and "Hypertension NOS" not in names["401"]

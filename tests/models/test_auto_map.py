@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoProcessor,
     AutoTokenizer,
+    pipeline,
 )
 from without_package import MATCHING_WITHOUT_PACKAGE, MSMN_WITHOUT_PACKAGE, NOTE, expect, load_without_package
 
@@ -134,3 +135,13 @@ def test_whatever_is_saved_of_msmn_brings_its_modules(msmn, tmp_path, part):
     if part != "tokenizer":
         written = json.loads((tmp_path / "part" / "config.json").read_text())
         assert set(written["auto_map"]) == set(MSMN_AUTO_CLASSES) - {"AutoTokenizer"}
+
+
+def test_a_stock_pipeline_scores_each_code_of_msmn_by_itself(msmn):
+    """Codes exclude no other: sigmoids, and no softmax over all."""
+    saved, logits = msmn
+    assert json.loads((saved / "config.json").read_text())["problem_type"] == "multi_label_classification"
+    [entries] = pipeline("text-classification", str(saved), top_k=None)([NOTE])
+    scores = {entry["label"]: entry["score"] for entry in entries}
+    expected = dict(zip(AutoConfig.from_pretrained(saved).id2label.values(), logits[0].sigmoid().tolist(), strict=True))
+    assert scores == pytest.approx(expected)

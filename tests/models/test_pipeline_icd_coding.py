@@ -43,6 +43,18 @@ def test_a_note(coder, tiny_model, processor, code_set):
     assert not any(row["assigned"] for row in coder("fever and cough", threshold=100))
 
 
+def test_a_threshold_that_looks_like_a_probability(coder, caplog):
+    coder("fever", threshold=0.625)
+    coder("fever", threshold=0.625)
+    assert [record.getMessage() for record in caplog.records if "threshold" in record.getMessage()] == [
+        "threshold=0.625 is compared with scores, which are logits: it is a probability of 0.65. If you mean the "
+        "probability 0.625, pass threshold=0.511."
+    ]
+    caplog.clear()
+    coder("fever", threshold=0.0), coder("fever", threshold=-0.625), coder("fever")
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
 @pytest.mark.parametrize("codes_per_prompt", [None, 1, 4])
 def test_batches_and_prompts(coder, tiny_model, processor, code_set, batch_size, codes_per_prompt):

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 
 from ..models.code_set import ICDCodeSet
+from ..models.loading import check_weights
 from ..models.tensor_file import add_tensors
 from .candidates import Candidates
 from .definition import NotesStage, StageInputs, default_device
@@ -127,8 +128,9 @@ class DenseRetriever:
 
 
 def _retriever(inputs: StageInputs) -> DenseRetriever:
-    model = AutoModel.from_pretrained(inputs.encoder).to(default_device())
-    return DenseRetriever(inputs.code_set, model, AutoTokenizer.from_pretrained(inputs.encoder))
+    model, loaded = AutoModel.from_pretrained(inputs.encoder, output_loading_info=True)
+    check_weights(inputs.encoder, model, loaded["missing_keys"], new=[r"\bpooler\."])
+    return DenseRetriever(inputs.code_set, model.to(default_device()), AutoTokenizer.from_pretrained(inputs.encoder))
 
 
 STAGE = NotesStage(

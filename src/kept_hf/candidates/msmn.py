@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from ..models.modeling_msmn import MSMNForICDCoding
 from ..models.tokenization_msmn import MSMNTokenizer
@@ -48,8 +48,12 @@ class MSMNFirstStage:
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, batch_size: int = 16) -> MSMNFirstStage:
-        """The first stage of a folder, or model id, with model and tokenizer."""
-        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        """The first stage of a folder, or model id, with model and tokenizer.
+
+        Raises:
+            ValueError: another model, or one with damaged weights.
+        """
+        model = MSMNForICDCoding.from_pretrained(folder)
         return cls(model, AutoTokenizer.from_pretrained(folder), batch_size)
 
     @property

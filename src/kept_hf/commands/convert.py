@@ -12,14 +12,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..models.modeling_kept_longformer import KeptLongformerForMaskedLM
-from ..training.conversion import BERT_LIKE, convert_to_kept_longformer, copy_local_to_global, resize_positions
+from ..training.conversion import (
+    BERT_LIKE,
+    convert_to_kept_longformer,
+    copy_local_to_global,
+    resize_positions,
+    supported_type,
+)
 from .recipe import argument_errors
 
 COMMAND = "convert"
-LONGFORMERS = ("longformer", "kept_longformer")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,20 +62,13 @@ def convert(arguments: argparse.Namespace) -> tuple[KeptLongformerForMaskedLM, P
         ValueError: a checkpoint of another type, one without weights that are needed, or options that do not fit it.
         OSError: no such checkpoint.
     """
-    model_type = AutoConfig.from_pretrained(arguments.model).model_type
+    model_type = supported_type(arguments.model)
     if model_type in BERT_LIKE:
         window = 512 if arguments.attention_window is None else arguments.attention_window
         return convert_to_kept_longformer(arguments.model, arguments.max_length, window, arguments.position_period)
-    if model_type not in LONGFORMERS:
-        raise ValueError(
-            f"--model {arguments.model} is of type {model_type}; pass {', '.join(BERT_LIKE + LONGFORMERS)}"
-        )
     if arguments.attention_window is not None:
         raise ValueError(f"--attention_window is that of the checkpoint, which is of type {model_type}")
-    model, loaded = KeptLongformerForMaskedLM.from_pretrained(arguments.model, output_loading_info=True)
-    if loaded["missing_keys"]:
-        # They would be random.
-        raise ValueError(f"--model {arguments.model} lacks {', '.join(sorted(loaded['missing_keys']))}")
+    model = KeptLongformerForMaskedLM.from_pretrained(arguments.model)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     resize_positions(model, arguments.max_length, arguments.position_period)
     tokenizer.model_max_length = arguments.max_length

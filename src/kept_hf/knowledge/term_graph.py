@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from . import hierarchy, merging, storage
 from .arrays import GraphArrays, no_aliases
 from .building import keep_sound, number_tables
+from .code_names import names_of_codes
 from .hierarchy import MAX_TREE_DISTANCE, rows_to_offsets
 from .names import NAME_KINDS, Names, kind_numbers, text_numbers
 
@@ -39,7 +40,8 @@ class TermGraph:
             `name_offsets[c + 1]`.
         parent_offsets, parent_indices: (concepts + 1,) int64 and (edges,) int32, likewise; sorted.
         child_offsets, child_indices: likewise.
-        alias_ids, alias_concepts: (aliases,) arrow strings and int32: further ids, of concepts that were merged.
+        alias_ids, alias_concepts: (aliases,) arrow strings and int32: further ids, of concepts that were merged and
+            of the codes in UMLS ("ICD9CM:401.9").
         sources: where it is from.
         dropped: what building the graph has dropped: the latter part of `counts`.
 
@@ -272,6 +274,25 @@ class TermGraph:
         wanted = set(kind_numbers(list(kinds)).tolist())
         return [name for name, kind in zip(names, self.name_kinds[start:end].tolist(), strict=True) if kind in wanted]
 
+    def names_of_codes(self, codes: Sequence[str]) -> dict[str, list[str]]:
+        """The names of ICD codes: of the concept with this id, and of the concept that UMLS gives the code.
+
+        A warning counts the codes without any; another those that ICD-9 and ICD-10 both have for different things, if
+        the other codes are not all of one of the two.
+
+        Args:
+            codes: dotted where their system has a dot.
+
+        Returns:
+            Code → its names, each once in any case; an empty list where there are none.
+
+        Examples:
+            >>> graph = TermGraph.from_tables(["I10", "I10"], ["Hypertension", "HTN"], ["preferred", "abbreviation"])
+            >>> graph.names_of_codes(["I10", "R05"])
+            {'I10': ['Hypertension', 'HTN'], 'R05': []}
+        """
+        return names_of_codes(self, codes)
+
     def _rows(self, offsets: np.ndarray, concept: int | str) -> tuple[int, int]:
         number = self._number(concept)
         return int(offsets[number]), int(offsets[number + 1])
@@ -361,7 +382,7 @@ class TermGraph:
         """The names of each code, as MSMN reads them.
 
         Args:
-            code_set: the codes; each is looked up by its id.
+            code_set: the codes; see `names_of_codes`.
             max_synonyms: how many names a code.
 
         Returns:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..tables import rrf
+from .code_names import CODE_SYSTEMS
 from .names import ABBREVIATION, PREFERRED, SYNONYM, Names
 from .term_graph import TermGraph
 
@@ -18,6 +19,7 @@ ABBREVIATION_TYPES = ("AB", "ACR", "AM", "MTH_ACR", "QAB", "RAB")
 RELATIONS = ("PAR", "CHD", "RB", "RN")
 """Relations (REL) of a hierarchy. In PAR and RB rows CUI2 is the parent of CUI1, in CHD and RN rows its child."""
 _UPWARD = ("PAR", "RB")
+_TITLE_TYPES = ("PT", "PX", "HT", "HX")
 
 
 def load(
@@ -32,6 +34,10 @@ def load(
 
     The files are streamed. Concepts have their CUI as id. The preferred name is the one that MRCONSO marks so (TS=P,
     STT=PF, ISPREF=Y), an abbreviation is a name with one of `ABBREVIATION_TYPES`, whatever else it is marked as.
+
+    The codes of ICD-9-CM, ICD-10-CM and ICD-10-PCS are further ids of the concepts, as "ICD9CM:401.9" (rows of any
+    language and suppressibility). As in MSMN's public code each code has one concept, that of its last row; here a row
+    with the title of the code comes before others, since inclusion terms of ICD-10-CM bear the code, too.
 
     Args:
         folder: META of a release, or of a subset that MetamorphoSys wrote.
@@ -61,11 +67,11 @@ def load(
         raise ValueError(f"relations has {', '.join(unknown)}; legal are: {', '.join(RELATIONS)}.")
     conso, rel = rrf.find_table(folder, "MRCONSO"), rrf.find_table(folder, "MRREL")
     keep = _Filter(vocabularies, keep_suppressed)
-    numbers, texts, kinds, filtered_names = _read_names(conso, language, keep)
+    numbers, texts, kinds, filtered_names, codes = _read_names(conso, language, keep)
     present = np.unique(numbers)
     lookup = rrf.number_lookup(present)
     children, parents, filtered_edges = _read_edges(rel, relations, keep)
-    return TermGraph.from_numbers(
+    graph = TermGraph.from_numbers(
         rrf.cui_texts(present),
         Names(lookup[numbers], texts, kinds),
         lookup[children],
@@ -74,6 +80,7 @@ def load(
         {"filtered_names": filtered_names, "filtered_edges": filtered_edges},
         max_name_length=max_name_length,
     )
+    return _with_codes(graph, codes)
 
 
 class _Filter:
@@ -91,14 +98,26 @@ class _Filter:
         return mask
 
 
-def _read_names(path: str, language: str, keep: _Filter) -> tuple[np.ndarray, pa.LargeStringArray, np.ndarray, int]:
-    """Numbers of CUIs, names, kinds, and how many rows were left out."""
-    wanted = ("CUI", "LAT", "TS", "STT", "ISPREF", "SAB", "TTY", "STR", "SUPPRESS")
+def _with_codes(graph: TermGraph, codes: Mapping[str, int]) -> TermGraph:
+    """The graph with codes as further ids, given with the numbers of their CUIs."""
+    position = {number: concept for concept, number in enumerate(rrf.cui_numbers(graph.concept_ids).tolist())}
+    found = {code: position[number] for code, number in codes.items() if number in position}
+    alias_ids, alias_concepts = pa.array(list(found), pa.large_string()), np.array(list(found.values()), np.int32)
+    return TermGraph(*graph.arrays._replace(alias_ids=alias_ids, alias_concepts=alias_concepts))
+
+
+def _read_names(
+    path: str, language: str, keep: _Filter
+) -> tuple[np.ndarray, pa.LargeStringArray, np.ndarray, int, dict[str, int]]:
+    """Numbers of CUIs, names, kinds, how many rows were left out, and the number of the CUI of each code."""
+    wanted = ("CUI", "LAT", "TS", "STT", "ISPREF", "SAB", "TTY", "CODE", "STR", "SUPPRESS")
+    of_terms, of_titles = {}, {}
     abbreviations = pa.array(ABBREVIATION_TYPES)
     numbers, texts, kinds, filtered = [np.zeros(0, np.int32)], [], [np.zeros(0, np.uint8)], 0
     for batch in rrf.stream_table(path, "MRCONSO", wanted):
         rows = batch.filter(keep(batch, pc.equal(batch["LAT"], language)))
         filtered += len(batch) - len(rows)
+        _add_codes(batch, of_terms, of_titles, path)
         if (cuis := rrf.cui_numbers(rows["CUI"])) is None:
             raise rrf.explain(path, "MRCONSO")
         preferred = pc.and_(
@@ -110,7 +129,19 @@ def _read_names(path: str, language: str, keep: _Filter) -> tuple[np.ndarray, pa
         texts.append(rows["STR"].cast(pa.large_string()))
         kinds.append(kind)
     names = pa.chunked_array(texts, pa.large_string()).combine_chunks()
-    return np.concatenate(numbers), names, np.concatenate(kinds), filtered
+    return np.concatenate(numbers), names, np.concatenate(kinds), filtered, of_terms | of_titles
+
+
+def _add_codes(batch: pa.RecordBatch, of_terms: dict[str, int], of_titles: dict[str, int], path: str) -> None:
+    """Add the codes of some rows of MRCONSO: "ICD9CM:401.9" → number of its CUI, apart for rows with a title."""
+    is_code = pc.and_(pc.is_in(batch["SAB"], value_set=pa.array(CODE_SYSTEMS)), pc.not_equal(batch["CODE"], ""))
+    rows = batch.filter(is_code)
+    if (cuis := rrf.cui_numbers(rows["CUI"])) is None:
+        raise rrf.explain(path, "MRCONSO")
+    codes = pc.binary_join_element_wise(rows["SAB"], rows["CODE"], ":").to_pylist()
+    is_title = pc.is_in(rows["TTY"], value_set=pa.array(_TITLE_TYPES)).to_pylist()
+    for code, cui, titled in zip(codes, cuis.tolist(), is_title, strict=True):
+        (of_titles if titled else of_terms)[code] = cui
 
 
 def _read_edges(path: str, relations: Sequence[str], keep: _Filter) -> tuple[np.ndarray, np.ndarray, int]:

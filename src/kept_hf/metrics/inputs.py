@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -103,6 +104,28 @@ def check_threshold(threshold: float) -> float:
     if np.isnan(number):
         raise ValueError(f"threshold={threshold!r}; pass one number, such as best_micro_f1_threshold returns.")
     return number
+
+
+def default_threshold(threshold: float | None, scores: np.ndarray) -> float:
+    """`threshold`, or 0 where it is None: that of logits.
+
+    Raises:
+        ValueError: a `threshold` that is no number.
+
+    Warns:
+        UserWarning: it is None, and the scores lie in [0, 1] like probabilities; 0 and 1 alone are decisions.
+    """
+    if threshold is not None:
+        return check_threshold(threshold)
+    # Integers are no probabilities. Codes may be ruled out by minus infinity.
+    lowest = np.min(scores, where=scores > -np.inf, initial=np.inf) if scores.dtype.kind == "f" else np.inf
+    if 0 <= lowest < np.inf and scores.max() <= 1 and ((scores > 0) & (scores < 1)).any():
+        warnings.warn(
+            "scores lie between 0 and 1 as probabilities do, and without a threshold each code above 0 is assigned; "
+            "pass threshold=0.5, or threshold=0.0 if these are logits.",
+            stacklevel=3,
+        )
+    return 0.0
 
 
 def count_codes(pairs: ScoredPairs, threshold: float) -> Counts:

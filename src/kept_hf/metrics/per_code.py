@@ -6,16 +6,16 @@ import numpy as np
 
 from .auc import auc_per_code
 from .counting import f1_per_code, ratio
-from .inputs import check_arrays, check_threshold, count_codes
+from .inputs import check_arrays, count_codes, default_threshold
 
 
-def per_code_metrics(scores: np.ndarray, labels: np.ndarray, threshold: float = 0.0) -> dict[str, np.ndarray]:
+def per_code_metrics(scores: np.ndarray, labels: np.ndarray, threshold: float | None = None) -> dict[str, np.ndarray]:
     """Counts and metrics of each code.
 
     Args:
         scores: (notes, codes) numbers.
         labels: (notes, codes) of 0 and 1.
-        threshold: a code is assigned where its score is above it.
+        threshold: as for `icd_metrics`.
 
     Returns:
         Name → array of shape (codes,): `support` (gold notes), `predicted` (notes it is assigned to) and
@@ -32,8 +32,8 @@ def per_code_metrics(scores: np.ndarray, labels: np.ndarray, threshold: float = 
         >>> metrics["f1"].round(3).tolist(), metrics["auc"].tolist()
         ([0.667, 0.0], [1.0, nan])
     """
-    threshold = check_threshold(threshold)
     pairs = check_arrays(scores, labels)
+    threshold = default_threshold(threshold, pairs.original_scores)
     counts = count_codes(pairs, threshold)
     return {
         "support": counts.support,

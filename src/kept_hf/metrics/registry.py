@@ -8,7 +8,7 @@ import numpy as np
 
 from .auc import auc_metrics
 from .counting import counting_metrics
-from .inputs import MetricInput, check_arrays, check_ks, check_threshold, count_codes
+from .inputs import MetricInput, check_arrays, check_ks, count_codes, default_threshold
 from .ranking import ranking_metrics
 
 METRICS = (counting_metrics, auc_metrics, ranking_metrics)
@@ -20,7 +20,7 @@ def icd_metrics(
     scores: np.ndarray,
     labels: np.ndarray,
     ks: Sequence[int] = (5, 8, 15, 50),
-    threshold: float = 0.0,
+    threshold: float | None = None,
 ) -> dict[str, float]:
     """The metrics that papers on ICD coding report.
 
@@ -29,7 +29,8 @@ def icd_metrics(
         labels: (notes, codes) of 0 and 1, as integers, booleans or floats. Notes without a gold code are allowed: they
             count as recall 0 at k.
         ks: the numbers of best-scored codes a note for the metrics at k; those above the number of codes are skipped.
-        threshold: a code is assigned where its score is above it.
+        threshold: a code is assigned where its score is above it. By default 0, which suits logits; for probabilities
+            pass 0.5.
 
     Returns:
         Metric → value between 0 and 1:
@@ -53,6 +54,9 @@ def icd_metrics(
         ValueError: arrays of unequal shape, not two-dimensional or empty; NaN; labels other than 0 and 1; a `ks` that
             is no sequence of positive integers; a `threshold` that is no number.
 
+    Warns:
+        UserWarning: no `threshold`, and scores that lie in [0, 1] like probabilities.
+
     Source:
         Mullenbach et al., *Explainable Prediction of Medical Codes from Clinical Text*, NAACL 2018, and its public
         evaluation code, which KEPT uses.
@@ -66,8 +70,9 @@ def icd_metrics(
         >>> round(metrics["precision_at_1"], 3), round(metrics["recall_at_1"], 3), round(metrics["map"], 3)
         (1.0, 0.75, 1.0)
     """
-    ks, threshold = check_ks(ks), check_threshold(threshold)
+    ks = check_ks(ks)
     pairs = check_arrays(scores, labels)
+    threshold = default_threshold(threshold, pairs.original_scores)
     codes = pairs.scores.shape[1]
     inputs = MetricInput(pairs, threshold, count_codes(pairs, threshold), [k for k in ks if k <= codes])
     return {name: float(value) for metric in METRICS for name, value in metric(inputs).items()}

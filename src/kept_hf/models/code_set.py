@@ -259,7 +259,7 @@ class ICDCodeSet:
         """This code set with the names that a term graph has for its codes.
 
         Args:
-            graph: a `kept_hf.knowledge.TermGraph`; its concepts' ids are looked up as codes.
+            graph: a `kept_hf.knowledge.TermGraph`; see its `names_of_codes`.
 
         Returns:
             A new code set. The graph's names come after the synonyms that are here already, none twice and none that
@@ -273,8 +273,7 @@ class ICDCodeSet:
             ('Hypertension', {'I10': ('HTN',)})
         """
         descriptions, synonyms = dict(self.descriptions), dict(self.synonyms)
-        for code in self.codes:
-            names = graph.names_of(code) if code in graph else []
+        for code, names in graph.names_of_codes(self.codes).items():
             if names and code not in descriptions:
                 descriptions[code] = names[0]
             known = {name.lower() for name in (descriptions.get(code, ""), *self.synonyms.get(code, ()))}

@@ -6,11 +6,14 @@ from transformers.utils import logging
 
 from .attention_backends import ATTENTION_BACKENDS
 from .auto_map import remote_code
+from .loading import check_model_type
 from .prompting import PROMPT_LAYOUTS
 
 logger = logging.get_logger(__name__)
 
 PROMPT_LOSSES = ("full_vocabulary", "two_way")
+MODEL_TYPES = ("kept_longformer", "kept_longformer_matching", "longformer")
+"""Types of the checkpoints that these models load. Each lacks nothing that another has but the masked-LM head."""
 
 
 @strict
@@ -94,8 +97,18 @@ class KeptLongformerConfig(LongformerConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """As in transformers; the released KEPT weights, whose type is "longformer", are read as this type."""
+        """As in transformers; the released KEPT weights, whose type is "longformer", are read as this type.
+
+        Raises:
+            ValueError: the checkpoint is none of `MODEL_TYPES`.
+        """
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        check_model_type(
+            pretrained_model_name_or_path,
+            config_dict.get("model_type"),
+            MODEL_TYPES,
+            "A BERT or RoBERTa becomes one with kept-hf convert.",
+        )
         if config_dict.get("model_type") == "longformer":
             config_dict = {**config_dict, "model_type": cls.model_type}
         asked, trained = kwargs.get("prompt_layout"), config_dict.get("prompt_layout", "joint")

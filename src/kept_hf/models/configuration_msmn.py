@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .auto_map_msmn import MSMN_AUTO_MAP
+from .loading import check_model_type
 
 
 @strict
@@ -49,6 +50,8 @@ class MSMNConfig(PreTrainedConfig):
             training, each chunk is computed again for its gradients. 0: all at once, nothing twice.
         threshold (`float`, defaults to 0.0):
             A code is assigned where its logit is greater. 0 is a probability of one half.
+        problem_type (`str`, defaults to `"multi_label_classification"`):
+            What transformers' own pipelines go by: with it they take a sigmoid for each code.
         data_license (`str`, *optional*):
             Licence of the notes that the weights were trained on. Weights from credentialed data are not pushed to a
             public repository without an explicit permission.
@@ -88,7 +91,19 @@ class MSMNConfig(PreTrainedConfig):
     term_length: int = 0
     code_chunk_size: int = 256
     threshold: float | int = 0.0
+    problem_type: str | None = "multi_label_classification"
     data_license: str | None = None
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """As in transformers.
+
+        Raises:
+            ValueError: the checkpoint is no MSMN.
+        """
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        check_model_type(pretrained_model_name_or_path, config_dict.get("model_type"), (cls.model_type,))
+        return config_dict, kwargs
 
     def to_dict(self):
         """As in transformers, with the classes of this project for the Auto classes."""

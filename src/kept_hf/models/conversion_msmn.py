@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 
 from .configuration_msmn import MSMNConfig
+from .loading import check_finite
 from .modeling_msmn import MSMNForICDCoding
 
 PUBLIC_NAMES = {
@@ -41,8 +42,8 @@ def convert_msmn_state_dict(state_dict: Mapping[str, torch.Tensor]) -> tuple[MSM
         The configuration, and the parameters for `load_state_dict`.
 
     Raises:
-        ValueError: entries that are missing, unknown, or of a shape that does not fit the others; the message names
-            them.
+        ValueError: entries that are missing, unknown, of a shape that does not fit the others, or with NaN or infinity;
+            the message names them.
 
     Examples:
         ```python
@@ -92,6 +93,7 @@ def convert_msmn_state_dict(state_dict: Mapping[str, torch.Tensor]) -> tuple[MSM
     ]
     if wrong:
         raise ValueError(f"state_dict has entries whose shapes do not fit the others: {'; '.join(wrong)}.")
+    check_finite("state_dict", parameters)
     return config, parameters
 
 

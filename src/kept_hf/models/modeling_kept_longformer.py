@@ -24,6 +24,7 @@ from .configuration_kept_longformer import KeptLongformerConfig
 from .icd_output import PADDED_SCORE, ICDPromptingOutput, check_labels
 from .isolated_layout import IsolatedPrompting
 from .joint_layout import mask_slots, prompt_attention
+from .loading import CompleteLoadingMixin
 from .longformer_layers import KeptLongformerEncoder, states_at
 from .mask_attention import GlobalStates, SeenByMasks
 from .packed_tokens import PackedTokens
@@ -31,7 +32,7 @@ from .publication import PublicationMixin
 from .window_similarity import WindowSimilarity
 
 
-class KeptLongformerPreTrainedModel(PublicationMixin, LongformerPreTrainedModel):
+class KeptLongformerPreTrainedModel(CompleteLoadingMixin, PublicationMixin, LongformerPreTrainedModel):
     """Base class: configuration, and which entries of older checkpoints are of no use here."""
 
     config_class = KeptLongformerConfig
@@ -45,6 +46,8 @@ class KeptLongformerPreTrainedModel(PublicationMixin, LongformerPreTrainedModel)
             module.reset_parameters()
         else:
             super()._init_weights(module)
+        if isinstance(module, LongformerLMHead):
+            nn.init.zeros_(module.bias)  # transformers forgets it, and what lay in memory stays
 
 
 class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
@@ -60,6 +63,7 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
     """
 
     _auto_class = "AutoModel"
+    new_when_missing = (r"^pooler\.",)
 
     def __init__(self, config: KeptLongformerConfig, add_pooling_layer: bool = False):
         config.validate_fields()

@@ -15,11 +15,12 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from .auto_map_msmn import PUBLISHED_TOGETHER  # noqa: F401 (all files of MSMN travel together)
 from .configuration_msmn import MSMNConfig
+from .loading import CompleteLoadingMixin
 from .lstm_msmn import in_chunks, read_both_ways, read_packed
 from .publication import PublicationMixin
 
 
-class MSMNForICDCoding(PublicationMixin, PreTrainedModel):
+class MSMNForICDCoding(CompleteLoadingMixin, PublicationMixin, PreTrainedModel):
     """
     Multiple Synonyms Matching Network: a bidirectional LSTM reads notes and the synonyms of codes; each synonym of a
     code attends to the words of the note with a head of its own, and the code's own classifier decides.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 import torch
 from transformers.pipelines.base import ChunkPipeline
+from transformers.utils import logging
 
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .caches import CodeCache
 from .code_set import ICDCodeSet
 from .processing_kept import KeptProcessor
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 SORTED_BATCHES = 16
 """Notes of so many batches are read ahead and batched by length."""
@@ -131,6 +132,12 @@ class ICDCodingPipeline(ChunkPipeline):
         for name, value in (("top_k", top_k), ("codes_per_prompt", codes_per_prompt)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} is less than 1; pass 1 or more.")
+        if threshold is not None and 0 < threshold < 1:
+            logger.warning_once(
+                f"threshold={threshold} is compared with scores, which are logits: it is a probability of "
+                f"{1 / (1 + math.exp(-threshold)):.2f}. If you mean the probability {threshold}, pass "
+                f"threshold={math.log(threshold / (1 - threshold)):.3g}."
+            )
         prompting = {"codes": None if codes is None else self._code_set(codes), "codes_per_prompt": codes_per_prompt}
         selection = {"top_k": top_k, "threshold": threshold}
         # Only what was given, so that the pipeline's own defaults hold for the rest.

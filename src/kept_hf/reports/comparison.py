@@ -58,10 +58,10 @@ def evaluate_folds(
         scores.append(evaluated - evaluated.dtype.type(threshold))
         labels.append(evaluated_labels)
     scores, labels = np.concatenate(scores), np.concatenate(labels)
-    metrics = icd_metrics(scores, labels, ks=ks)
+    metrics = icd_metrics(scores, labels, ks=ks, threshold=0.0)
     if len(folds) > 1:
         metrics = {name: value for name, value in metrics.items() if not name.startswith("auc")}
-    return metrics, per_code_metrics(scores, labels)
+    return metrics, per_code_metrics(scores, labels, threshold=0.0)
 
 
 class Evaluation:

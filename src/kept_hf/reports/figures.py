@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..metrics import micro_precision_recall_curve
+from ..metrics.inputs import default_threshold
 from .bands import FIGURE_BANDS, band_name
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ LIGHT = "#b5b5b5"
 
 
 def plot_precision_recall(
-    path: str | os.PathLike, scores: np.ndarray, labels: np.ndarray, threshold: float = 0.0
+    path: str | os.PathLike, scores: np.ndarray, labels: np.ndarray, threshold: float | None = None
 ) -> None:
     """Draw the micro precision-recall curve with the operating point and lines of equal F1.
 
@@ -43,12 +44,13 @@ def plot_precision_recall(
         path: the picture to write; its ending chooses the format (.png, .svg, .pdf).
         scores: (notes, codes) logits.
         labels: (notes, codes) of 0 and 1.
-        threshold: the operating point: a code is assigned where its score is above it.
+        threshold: the operating point: a code is assigned where its score is above it; by default 0.
 
     Raises:
         ValueError: as `kept_hf.metrics.icd_metrics`.
     """
     precision, recall, _ = micro_precision_recall_curve(scores, labels)
+    threshold = default_threshold(threshold, np.asarray(scores))
     assigned, gold = np.asarray(scores) > threshold, np.asarray(labels) != 0
     hit, assigned, gold = (np.count_nonzero(mask) for mask in (assigned & gold, assigned, gold))
     figure, axes = new_figure(6.4, 5.2)

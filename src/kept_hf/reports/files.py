@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..metrics import per_code_metrics
+from ..metrics.inputs import default_threshold
 
 if TYPE_CHECKING:
     from ..models.code_set import ICDCodeSet
@@ -39,7 +40,7 @@ def write_predictions(
     scores: np.ndarray,
     labels: np.ndarray | None,
     code_set: ICDCodeSet,
-    threshold: float = 0.0,
+    threshold: float | None = None,
     max_codes: int | None = 50,
 ) -> None:
     """Write the best-scored, the assigned and the gold codes of every note as JSON lines.
@@ -54,7 +55,7 @@ def write_predictions(
         scores: (notes, codes) logits.
         labels: (notes, codes) of 0 and 1, or None.
         code_set: the codes, in the order of the columns.
-        threshold: a code is assigned where its score is above it.
+        threshold: a code is assigned where its score is above it; by default 0.
         max_codes: how many of the best-scored codes of a note to write; assigned and gold ones are always written.
             None writes all: gigabytes for a full code set.
 
@@ -76,6 +77,7 @@ def write_predictions(
         (0.880797, True, True)
     """
     scores = _check_scores(scores, code_set)
+    threshold = default_threshold(threshold, scores)
     if len(note_ids) != len(scores):
         raise ValueError(f"note_ids has {len(note_ids)} ids and scores {len(scores)} rows; pass one id per note.")
     if max_codes is not None and max_codes < 1:
@@ -135,7 +137,7 @@ def write_per_code(
     labels: np.ndarray,
     code_set: ICDCodeSet,
     train_counts: Sequence[int] | Mapping[str, int],
-    threshold: float = 0.0,
+    threshold: float | None = None,
 ) -> None:
     """Write one CSV row per code, with the columns `PER_CODE_COLUMNS`.
 
@@ -145,7 +147,7 @@ def write_per_code(
         labels: (notes, codes) of 0 and 1.
         code_set: the codes, in the order of the columns.
         train_counts: train notes of each code, (codes,) in that order, or code → number (0 where missing).
-        threshold: a code is assigned where its score is above it.
+        threshold: a code is assigned where its score is above it; by default 0.
 
     Raises:
         ValueError: shapes or numbers of codes that do not fit; and as `kept_hf.metrics.per_code_metrics`.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from .conversion import BERT_LIKE, ModelClass, convert_to_kept_longformer, converted_to
+from .conversion import BERT_LIKE, ModelClass, convert_to_kept_longformer, converted_to, supported_type
 from .weights import PACKAGED_WEIGHTS, weights_path
 
 DEFAULT_POSITIONS = 1024
@@ -56,7 +56,8 @@ def load_base(
         The model; and the tokenizer, of a converted model with its `model_max_length` raised.
 
     Raises:
-        ValueError: weights that cannot be converted; or the packaged weights, which are not installed.
+        ValueError: a type that cannot be prompted, weights that are missing, no numbers, or cannot be converted; or the
+            packaged weights, which are not installed.
         OSError: no such folder or model id.
 
     Examples:
@@ -68,7 +69,7 @@ def load_base(
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         if getattr(arguments, name) is not None:
             options[name] = getattr(arguments, name)
-    if AutoConfig.from_pretrained(path).model_type not in BERT_LIKE:
+    if supported_type(path) not in BERT_LIKE:
         model = model_class.from_pretrained(path, dtype=torch.float32, **options)
         return model, AutoTokenizer.from_pretrained(path)
     converted, tokenizer = convert_to_kept_longformer(

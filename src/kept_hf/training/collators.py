@@ -69,14 +69,15 @@ class DataCollatorForICDPrompting:
 class DataCollatorForMSMN:
     """Pads each batch of notes to its longest, and writes out the labels: rows hold only those of their gold codes.
 
-    Multi-hot rows of a full code set would take gigabytes.
+    Multi-hot rows of a full code set would take gigabytes. Rows without `labels` make batches without, to predict.
 
     Args:
         tokenizer: of the model.
         num_labels: `config.num_labels`.
 
     Raises:
-        ValueError: a label that is not one of 0 … `num_labels` - 1.
+        ValueError: a label that is not one of 0 … `num_labels` - 1; one that a row names twice, as multi-hot rows do;
+            or `labels` in some rows only.
 
     Examples:
         >>> from kept_hf import MSMNTokenizer
@@ -94,10 +95,21 @@ class DataCollatorForMSMN:
         """Rows of lists → tensors of shape `(batch_size, longest)` and `(batch_size, num_labels)`."""
         rows = [{name: row[name] for name in self.tokenizer.model_input_names} for row in features]
         batch = dict(self.tokenizer.pad(rows, return_tensors="pt"))
+        labelled = sum(row.get("labels") is not None for row in features)
+        if not labelled:
+            return batch
+        if labelled < len(features):
+            raise ValueError(f"labels stand in {labelled} of {len(features)} rows; pass them in all rows, or in none.")
         batch["labels"] = torch.zeros(len(features), self.num_labels, dtype=torch.long)
         for row, feature in zip(batch["labels"], features, strict=True):
-            wrong = [label for label in feature["labels"] if not 0 <= label < self.num_labels]
+            places = torch.as_tensor(feature["labels"]).long()
+            wrong = places[(places < 0) | (places >= self.num_labels)].tolist()
             if wrong:
                 raise ValueError(f"labels has {wrong[0]}; pass places in the code set, 0 to {self.num_labels - 1}.")
-            row[feature["labels"]] = 1
+            if len(places.unique()) < len(places):
+                raise ValueError(
+                    f"labels of a row has {len(places)} entries, some of them equal; pass the places of its gold codes "
+                    "in the code set, each once, and no 0 or 1 for every code."
+                )
+            row[places] = 1
         return batch

@@ -14,12 +14,26 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.longformer.configuration_longformer import LongformerConfig
 
-from ..models.configuration_kept_longformer import KeptLongformerConfig
+from ..models.configuration_kept_longformer import MODEL_TYPES, KeptLongformerConfig
+from ..models.loading import check_model_type, check_weights
 from ..models.modeling_kept_longformer import KeptLongformerForMaskedLM, KeptLongformerPreTrainedModel
 
 ModelClass = TypeVar("ModelClass", bound=KeptLongformerPreTrainedModel)
 
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
+"""Types of the models that are converted."""
+
+
+def supported_type(model_name_or_path: str) -> str:
+    """The `model_type` of a checkpoint that can be prompted, as it is or converted.
+
+    Raises:
+        ValueError: another one; the message lists them.
+        OSError: no such folder or model id.
+    """
+    model_type = AutoConfig.from_pretrained(model_name_or_path).model_type
+    check_model_type(model_name_or_path, model_type, BERT_LIKE + MODEL_TYPES)
+    return model_type
 
 
 def convert_to_kept_longformer(
@@ -46,23 +60,23 @@ def convert_to_kept_longformer(
         The model, and the tokenizer with its `model_max_length` raised to `max_length`.
 
     Raises:
-        ValueError: a source of another type, relative positions, a period greater than the table, no length.
+        ValueError: a source of another type, one that lacks weights or has NaN among them, relative positions, a period
+            greater than the table, no length.
     """
     if max_length < 1:
         raise ValueError(f"max_length={max_length} is less than 1; pass the tokens of the longest input.")
     source_config = AutoConfig.from_pretrained(model_name_or_path)
-    if source_config.model_type not in BERT_LIKE:
-        raise ValueError(
-            f"model_name_or_path={model_name_or_path!r} is of type {source_config.model_type!r}; pass one of type "
-            f"{', '.join(BERT_LIKE)}."
-        )
+    check_model_type(model_name_or_path, source_config.model_type, BERT_LIKE)
     if getattr(source_config, "position_embedding_type", "absolute") != "absolute":
         raise ValueError(
             f"model_name_or_path={model_name_or_path!r} has position_embedding_type="
             f"{source_config.position_embedding_type!r}; Longformer needs absolute positions."
         )
     has_head = any(name.endswith("ForMaskedLM") for name in source_config.architectures or ())
-    source = (AutoModelForMaskedLM if has_head else AutoModel).from_pretrained(model_name_or_path, dtype=torch.float32)
+    source, loaded = (AutoModelForMaskedLM if has_head else AutoModel).from_pretrained(
+        model_name_or_path, dtype=torch.float32, output_loading_info=True
+    )
+    check_weights(model_name_or_path, source, loaded["missing_keys"], new=[r"\bpooler\."])
     encoder = source.base_model
     tokenizer = AutoTokenizer.from_pretrained(model_name_or_path)
 

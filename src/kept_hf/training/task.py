@@ -15,6 +15,7 @@ from ..models.modeling_kept_longformer import KeptLongformerForICDPrompting, Kep
 from ..models.modeling_kept_matching import KeptLongformerForICDMatching
 from ..models.processing_kept import KeptProcessor
 from .base import load_base
+from .conversion import supported_type
 from .evaluation import ICDMetrics
 from .gold import restrict_gold
 from .rows import CandidatePrompts, prompt_rows
@@ -36,6 +37,7 @@ def load_task(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLong
         ValueError: more tokens than the model has positions; and as [`load_base`] and [`KeptProcessor`].
         OSError: as [`load_base`].
     """
+    supported_type(weights_path(arguments.model_name_or_path))  # other tokenizers have other faults
     processor = KeptProcessor(
         AutoTokenizer.from_pretrained(weights_path(arguments.model_name_or_path)),
         code_set,

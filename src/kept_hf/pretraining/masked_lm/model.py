@@ -60,6 +60,8 @@ class KeptLongformerForBlocks(KeptLongformerForMaskedLM):
     """The loss is divided by `num_items_in_batch`, the masked tokens of all accumulation steps and processes."""
     # Its checkpoints are read here only; what is published is `as_masked_lm()`.
     _auto_class = None
+    # It is what is trained here.
+    new_when_missing = (r"^lm_head\.",)
 
     def freeze_global_projections(self) -> None:
         """Keep the projections of global attention out of the optimizer, where no token has global attention."""

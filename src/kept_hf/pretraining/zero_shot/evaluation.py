@@ -140,7 +140,7 @@ class ZeroShotTask(Dataset):
         pairs = AskedPairs.from_prediction(prediction)
         for group in self._groups:
             scores, labels = pairs.of_notes(group.notes.start, group.notes.stop).matrices(group.num_codes)
-            found = icd_metrics(scores, labels)
+            found = icd_metrics(scores, labels, threshold=0.0)
             metrics |= {name: found[metric] for metric, name in group.metrics.items()}
         return metrics
 

@@ -39,13 +39,16 @@ Args:
     references: for each note a list of one 0 or 1 per code, in the same order.
     ks: numbers of best-scored codes a note for the metrics at k; those above the number of codes are skipped.
         Default (5, 8, 15, 50).
-    threshold: a code is assigned where its score is above it. Default 0, for scores that are logits.
+    threshold: a code is assigned where its score is above it. Default 0, for scores that are logits; with
+        input="probabilities" 0.5.
+    input: "scores" (default), any numbers, or "probabilities".
 
 Returns:
     dict of metric name and float; see the card or `kept_hf.metrics.icd_metrics`.
 
 Raises:
-    ValueError: rows of unequal length, NaN among the predictions, references other than 0 and 1, no notes.
+    ValueError: rows of unequal length, NaN among the predictions, references other than 0 and 1, no notes; another
+        `input`, or "probabilities" outside [0, 1].
 
 Examples:
     >>> import evaluate
@@ -84,8 +87,17 @@ class IcdCoding(evaluate.Metric):
         predictions: list[list[float]],
         references: list[list[float]],
         ks: Sequence[int] = (5, 8, 15, 50),
-        threshold: float = 0.0,
+        threshold: float | None = None,
+        input: str = "scores",
     ) -> dict[str, float]:
+        if input not in ("scores", "probabilities"):
+            raise ValueError(f"input={input!r} is unknown; pass one of scores, probabilities.")
+        if input == "probabilities":
+            if any(not 0 <= value <= 1 for row in predictions for value in row):
+                raise ValueError(
+                    "input='probabilities', but predictions has values outside [0, 1]; pass input='scores'."
+                )
+            threshold = 0.5 if threshold is None else threshold
         try:
             return icd_metrics(predictions, references, ks=ks, threshold=threshold)
         except ValueError as error:
