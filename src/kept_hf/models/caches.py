@@ -41,14 +41,21 @@ def weights_fingerprint(encoder: nn.Module) -> str:
     settings += [(module.disable_adapters, list(module.active_adapters)) for module in adapted]
     parameters = list(encoder.named_parameters())
     # Versions count changes in place. Some frameworks write around them (`.data`), so one number of each goes along.
-    probes = torch.stack([parameter.detach().flatten()[0].float() for _, parameter in parameters]).tolist()
-    state = repr(settings), [(n, p.data_ptr(), p._version, p.dtype) for n, p in parameters], repr(probes)
+    plain = [parameter for _, parameter in parameters if not _is_quantized(parameter)]
+    probes = torch.stack([parameter.detach().flatten()[0].float() for parameter in plain]).tolist()
+    places = [(n, id(p) if _is_quantized(p) else p.data_ptr(), p._version, p.dtype) for n, p in parameters]
+    state = repr(settings), places, repr(probes)
     known = getattr(encoder, "_known_fingerprint", None)
     if known is None or known[0] != state:
         digest = hashlib.sha256(state[0].encode())
-        add_tensors(digest, parameters)
+        add_tensors(digest, [(n, p.dequantize() if _is_quantized(p) else p) for n, p in parameters])
         encoder._known_fingerprint = known = state, digest.hexdigest()
     return known[1]
+
+
+def _is_quantized(parameter: torch.Tensor) -> bool:
+    """Whether it is one of torchao's, which have neither an address nor elements of their own."""
+    return type(parameter).__module__.startswith("torchao.")
 
 
 @dataclass
