@@ -142,7 +142,7 @@ def test_an_error_in_training_keeps_its_traceback(run_train, tmp_path, monkeypat
 )
 def test_scorers_that_need_something_else(train, arguments, message):
     with pytest.raises(ValueError, match=message):
-        check_scorer(train.parse_arguments([*arguments, "--use_cpu", "True"])[0])
+        check_scorer(train.parse_arguments(["demo_published", *arguments, "--use_cpu", "True"])[0])
 
 
 def test_peft_and_trainable_exclude_each_other(train):
