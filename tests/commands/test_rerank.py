@@ -116,9 +116,9 @@ def results_of(folder):
 
 
 def test_all_stages_from_one_command(script, folders, tiny_checkpoint, tmp_path, capsys, monkeypatch):
-    arguments = ["--first_stages", f"named={folders['named']}", "--top_k", 10, "--group_size", 4]
+    arguments = ["demo_published", "--first_stages", f"named={folders['named']}", "--top_k", 10, "--group_size", 4]
     arguments += ["--output_dir", tmp_path, "--seeds", 1, 2]
-    arguments += ["demo_published", *options(TRAINING), "--model_name_or_path", tiny_checkpoint]
+    arguments += [*options(TRAINING), "--model_name_or_path", tiny_checkpoint]
     script.run(*arguments)
     results = results_of(tmp_path)
     assert [row["system"] for row in results["systems"]] == ["named", "KEPT on named", "named + KEPT"]
@@ -423,7 +423,8 @@ def test_named_models_are_rows_and_those_of_a_name_are_seeds(script, folders, mo
 
 
 def test_two_processes_train_and_predict(small_corpus, folders, tiny_checkpoint, tmp_path):
-    arguments = ["--first_stages", f"named={folders['named']}", "--top_k", "4", "--cache_dir", str(small_corpus.cache)]
+    arguments = ["demo_published", "--first_stages", f"named={folders['named']}", "--top_k", "4"]
+    arguments += ["--cache_dir", str(small_corpus.cache)]
     arguments += [
         "--output_dir",
         str(tmp_path),
