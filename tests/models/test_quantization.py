@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from transformers import pipeline
 
-from kept_hf import KeptProcessor
+from kept_hf import KeptProcessor, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
 
 
-def dynamic(model):
+def dynamic(model, kinds=frozenset({nn.Linear})):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch recommends torchao
-        return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        return torch.ao.quantization.quantize_dynamic(model, set(kinds), dtype=torch.qint8)
 
 
 def torchao(model):
@@ -51,3 +51,14 @@ def test_caches_of_quantized_models_know_their_weights(tiny_model, quantize):
     one, again, other = quantize(copy.deepcopy(tiny_model)), quantize(copy.deepcopy(tiny_model)), quantize(changed)
     assert one.weights_fingerprint() == again.weights_fingerprint()
     assert len({plain, one.weights_fingerprint(), other.weights_fingerprint()}) == 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kinds", [{nn.Linear}, {nn.Linear, nn.LSTM}])
+def test_a_quantized_msmn_scores(kinds):
+    tokenizer = MSMNTokenizer.from_texts(["fever and high blood pressure"], min_count=1)
+    model = MSMNForICDCoding(MSMNConfig(vocab_size=len(tokenizer), num_synonyms=1, id2label={0: "I10", 1: "R50.9"}))
+    model.set_label_terms(**tokenizer(["high blood pressure", "fever"], padding=True, return_tensors="pt"))
+    notes = tokenizer(["Fever.", "High blood pressure and fever"], padding=True, return_tensors="pt")
+    expected = model.eval()(**notes).logits
+    torch.testing.assert_close(dynamic(model, kinds)(**notes).logits, expected, atol=0.02, rtol=0.05)
