@@ -20,6 +20,7 @@ from transformers import (
     LongformerModel,
     ModernBertConfig,
     ModernBertModel,
+    pipeline,
 )
 
 from kept_hf import (
@@ -33,8 +34,10 @@ from kept_hf import (
 )
 from kept_hf.candidates import dense
 from kept_hf.candidates.definition import StageInputs
+from kept_hf.candidates.kept import KeptFirstStage
 from kept_hf.candidates.msmn import MSMNFirstStage
 from kept_hf.commands import convert as convert_command
+from kept_hf.commands import evaluate as evaluate_command
 from kept_hf.pretraining.hsap.model import KeptLongformerForHSAP
 from kept_hf.pretraining.masked_lm.model import KeptLongformerForBlocks
 from kept_hf.training.arguments import ModelArguments
@@ -104,6 +107,26 @@ def test_a_foreign_encoder_is_welcome_where_only_vectors_are_wanted(foreign):
     _, folder = foreign
     retriever = dense._retriever(StageInputs(CODES, encoder=str(folder)))
     assert torch.isfinite(retriever.encode(["fever"])).all()
+
+
+SCORERS = "kept_longformer, kept_longformer_matching"
+
+
+@pytest.mark.parametrize("model_type", ["bert", "longformer"])
+def test_classifiers_of_random_weights(tmp_path, processor, capsys, model_type):
+    """What transformers' Auto class makes of other checkpoints."""
+    if model_type == "bert":
+        BertModel(BertConfig(**SMALL)).save_pretrained(tmp_path)
+    else:
+        stock_longformer(tmp_path)
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"is of model_type '{model_type}'; pass a checkpoint of type {SCORERS}"):
+        KeptFirstStage.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"is of model_type '{model_type}'; pass a checkpoint of type {SCORERS}"):
+        pipeline("icd-coding", model=str(tmp_path), processor=processor, device="cpu")
+    with pytest.raises(SystemExit):
+        evaluate_command.main([str(tmp_path), "--corpus", "demo", "--output_dir", str(tmp_path / "new")])
+    assert f"is of model_type '{model_type}'; pass a checkpoint of type msmn, {SCORERS}" in capsys.readouterr().err
 
 
 def stock_longformer(folder):

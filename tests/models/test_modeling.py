@@ -441,14 +441,3 @@ def test_masked_lm_is_transformers(tiny_model, batch):
     real = batch["attention_mask"] > 0
     torch.testing.assert_close(mine.logits[real], theirs.logits[real], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(mine.loss, theirs.loss)
-
-
-def test_quantized_models_predict(tiny_model, processor):
-    """Their linear layers have no rows to pick from."""
-    tiny_model.eval()
-    batch = processor(["fever and sepsis", "cough"], return_tensors="pt")
-    quantized = torch.ao.quantization.quantize_dynamic(tiny_model, {torch.nn.Linear}, dtype=torch.qint8)
-    with torch.no_grad():
-        expected, found = tiny_model(**batch).logits, quantized(**batch).logits
-    assert not torch.equal(found, expected)
-    torch.testing.assert_close(found, expected, rtol=0.2, atol=0.2)

@@ -7,14 +7,26 @@ from collections.abc import Sequence
 
 import numpy as np
 from tqdm.auto import tqdm
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
+from ..models.auto_map import AUTO_CLASSES
 from ..models.caches import CodeCache
 from ..models.code_set import ICDCodeSet
+from ..models.loading import check_model_type
 from ..models.processing_kept import KeptProcessor
 from .candidates import Candidates
 from .definition import TrainedStage
 from .scoring import TruncationCount, check_notes, encoded_codes, evaluation, longest_first
+
+
+def load_scorer(folder: str | os.PathLike) -> PreTrainedModel:
+    """The model of a folder, or model id, that scores codes: `KeptLongformerForICDPrompting` or `…Matching`.
+
+    Raises:
+        ValueError: another model, which would get a classifier of random weights.
+    """
+    check_model_type(folder, AutoConfig.from_pretrained(folder).model_type, tuple(AUTO_CLASSES))
+    return AutoModelForSequenceClassification.from_pretrained(folder)
 
 
 class KeptFirstStage:
@@ -59,8 +71,8 @@ class KeptFirstStage:
             code_set: the codes to propose from; by default those that the model was trained with.
             batch_size: notes at a time.
         """
-        processor = KeptProcessor.from_pretrained(folder, code_set=code_set)
-        return cls(AutoModelForSequenceClassification.from_pretrained(folder), processor, batch_size)
+        model = load_scorer(folder)
+        return cls(model, KeptProcessor.from_pretrained(folder, code_set=code_set), batch_size)
 
     @property
     def codes(self) -> tuple[str, ...]:

@@ -24,13 +24,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer, TrainingArguments
+from transformers import AutoConfig, Trainer, TrainingArguments
 
 from ..candidates.candidates import Candidates
+from ..candidates.kept import load_scorer
 from ..candidates.msmn import MSMNFirstStage
+from ..candidates.registry import TRAINED_STAGES
 from ..corpora import CORPORA, Corpus
 from ..corpora.arguments import CorpusArguments, read_corpus
 from ..models.code_set import ICDCodeSet
+from ..models.loading import check_model_type
 from ..models.processing_kept import CODE_SET_NAME, KeptProcessor
 from ..reports.run import RESULTS_FILE, EvaluatedSplit, write_report
 from ..reranking import in_code_set
@@ -161,6 +164,7 @@ def prepare(arguments: EvaluationArguments) -> PreparedEvaluation:
     set_up(training)
     log_corpus(given, arguments)
     config = AutoConfig.from_pretrained(arguments.model)
+    check_model_type(arguments.model, config.model_type, tuple(TRAINED_STAGES))
     corpus = read_split(arguments, training)
     if config.model_type == "msmn":
         if candidates is not None:
@@ -399,7 +403,7 @@ class PromptedSplit:
                     f"candidates={arguments.candidates}: {error} Pass --codes as for the candidates, or --candidates "
                     f"{NO_CANDIDATES} to score all codes."
                 ) from error
-        self.model = AutoModelForSequenceClassification.from_pretrained(arguments.model)
+        self.model = load_scorer(arguments.model)
         self.prompts = EvaluationPrompts(notes, self.processor, candidates)
 
     def scores_and_labels(self, training: TrainingArguments) -> tuple[np.ndarray, np.ndarray]:

@@ -28,9 +28,10 @@ from statistics import mean
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import AutoModelForSequenceClassification, HfArgumentParser
+from transformers import HfArgumentParser
 
 from ..candidates.candidates import Candidates
+from ..candidates.kept import load_scorer
 from ..candidates.processes import share_notes
 from ..candidates.registry import FIRST_STAGES
 from ..candidates.stage_files import digest, digest_of_candidates, digest_of_model, is_made, keep_settings
@@ -202,7 +203,7 @@ def score_with_model(
             if made:
                 continue
             if model is None:
-                model = AutoModelForSequenceClassification.from_pretrained(path).to(state.device)
+                model = load_scorer(path).to(state.device)
             candidates = Candidates.load(files[split]) if system == "reranked" else None
             scored = score_notes(arguments, model, processor, notes["text"][:], candidates)
             if state.is_main_process:

@@ -39,23 +39,28 @@ def weights_fingerprint(encoder: nn.Module) -> str:
     # peft's layers, which can be switched without a change of parameters.
     adapted = (module for module in encoder.modules() if isinstance(getattr(module, "disable_adapters", None), bool))
     settings += [(module.disable_adapters, list(module.active_adapters)) for module in adapted]
-    parameters = list(encoder.named_parameters())
+    parameters = [part for name, parameter in encoder.named_parameters() for part in _parts(name, parameter.detach())]
     # Versions count changes in place. Some frameworks write around them (`.data`), so one number of each goes along.
-    plain = [parameter for _, parameter in parameters if not _is_quantized(parameter)]
-    probes = torch.stack([parameter.detach().flatten()[0].float() for parameter in plain]).tolist()
-    places = [(n, id(p) if _is_quantized(p) else p.data_ptr(), p._version, p.dtype) for n, p in parameters]
-    state = repr(settings), places, repr(probes)
+    probes = torch.stack([parameter.flatten()[0].float() for _, parameter in parameters]).tolist()
+    state = repr(settings), [(n, p.data_ptr(), p._version, p.dtype) for n, p in parameters], repr(probes)
     known = getattr(encoder, "_known_fingerprint", None)
-    if known is None or known[0] != state:
+    packed = [(name, module) for name, module in encoder.named_modules() if callable(getattr(module, "weight", None))]
+    # Packed weights tell no version.
+    if known is None or packed or known[0] != state:
         digest = hashlib.sha256(state[0].encode())
-        add_tensors(digest, [(n, p.dequantize() if _is_quantized(p) else p) for n, p in parameters])
+        add_tensors(digest, parameters)
+        add_tensors(digest, ((name, module.weight().dequantize()) for name, module in packed))
+        add_tensors(digest, ((name, module.bias()) for name, module in packed if module.bias() is not None))
         encoder._known_fingerprint = known = state, digest.hexdigest()
     return known[1]
 
 
-def _is_quantized(parameter: torch.Tensor) -> bool:
-    """Whether it is one of torchao's, which have neither an address nor elements of their own."""
-    return type(parameter).__module__.startswith("torchao.")
+def _parts(name: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """A tensor, or the ones that a quantized one consists of."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [(name, tensor)]
+    names, _ = tensor.__tensor_flatten__()
+    return [part for inner in names for part in _parts(f"{name}.{inner}", getattr(tensor, inner))]
 
 
 @dataclass

@@ -490,6 +490,6 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
         """`(..., hidden_size)` → logits of "yes" and "no", `(..., 2)`."""
         yes_no, decoder = self._yes_no(mask_states.device), self.lm_head.decoder
         features = self.lm_head.layer_norm(nn.functional.gelu(self.lm_head.dense(mask_states)))
-        if type(decoder) is nn.Linear and type(decoder.weight) is nn.Parameter:
-            return nn.functional.linear(features, decoder.weight[yes_no], decoder.bias[yes_no])
-        return decoder(features)[..., yes_no]  # rows of quantized or sharded weights cannot be picked
+        if not isinstance(decoder, nn.Linear) or type(decoder.weight.data) is not torch.Tensor:
+            return decoder(features)[..., yes_no]  # of quantized weights no rows can be taken
+        return nn.functional.linear(features, decoder.weight[yes_no], decoder.bias[yes_no])

@@ -238,7 +238,7 @@ class MSMNForICDCoding(CompleteLoadingMixin, PublicationMixin, PreTrainedModel):
     def _read(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """States of the LSTM, `(rows, words, lstm_size)`; each row is read alone, and zero behind its words."""
         embeddings = self.embedding_dropout(self.word_embedding(ids))
-        read = read_both_ways if ids.device.type == "cpu" else read_packed
+        read = read_both_ways if ids.device.type == "cpu" and isinstance(self.lstm, nn.LSTM) else read_packed
         return read(self.lstm, embeddings, lengths)
 
     def _codes(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

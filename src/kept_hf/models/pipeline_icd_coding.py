@@ -10,9 +10,10 @@ import torch
 from transformers.pipelines.base import ChunkPipeline
 from transformers.utils import logging
 
-from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
+from .auto_map import AUTO_CLASSES, PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .caches import CodeCache
 from .code_set import ICDCodeSet
+from .loading import check_model_type
 from .processing_kept import KeptProcessor
 
 logger = logging.get_logger(__name__)
@@ -35,7 +36,7 @@ class ICDCodingPipeline(ChunkPipeline):
         kwargs: the arguments of `__call__` but the notes, as defaults; `device`, `num_workers` as in transformers.
 
     Raises:
-        ValueError: no processor.
+        ValueError: no processor, or a model of another architecture.
 
     Examples:
         >>> from transformers import pipeline
@@ -60,6 +61,7 @@ class ICDCodingPipeline(ChunkPipeline):
         self._compared_processor: KeptProcessor | None = None
         self._warned_of_truncation = False
         super().__init__(*args, **kwargs)
+        check_model_type(self.model.name_or_path, self.model.config.model_type, tuple(AUTO_CLASSES))
         self.model.eval()
 
     def __call__(self, inputs, **kwargs):
