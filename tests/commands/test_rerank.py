@@ -424,15 +424,8 @@ def test_named_models_are_rows_and_those_of_a_name_are_seeds(script, folders, mo
 
 def test_two_processes_train_and_predict(small_corpus, folders, tiny_checkpoint, tmp_path):
     arguments = ["demo_published", "--first_stages", f"named={folders['named']}", "--top_k", "4"]
-    arguments += ["--cache_dir", str(small_corpus.cache)]
-    arguments += [
-        "--output_dir",
-        str(tmp_path),
-        "demo_published",
-        *options(TRAINING),
-        "--model_name_or_path",
-        str(tiny_checkpoint),
-    ]
+    arguments += ["--cache_dir", str(small_corpus.cache), "--output_dir", str(tmp_path), *options(TRAINING)]
+    arguments += ["--model_name_or_path", str(tiny_checkpoint)]
     launch("-m", "kept_hf.commands.rerank", *arguments, processes=2)
     assert json.loads((tmp_path / "model-42" / "settings.json").read_text())["world_size"] == 2
     notes = small_corpus.all.dataset["test"]
