@@ -92,9 +92,8 @@ def test_round_trip(tmp_path):
 
 def test_defaults_are_longformers():
     mine, stock = KeptLongformerConfig().to_dict(), LongformerConfig().to_dict()
-    assert {name: mine[name] for name in stock if name != "model_type"} == {
-        name: value for name, value in stock.items() if name != "model_type"
-    }
+    own = {"model_type": "kept_longformer", "problem_type": "multi_label_classification"}
+    assert {name: mine[name] for name in stock} == {**stock, **own}
     assert KeptLongformerConfig().max_sequence_length == 510
 
 

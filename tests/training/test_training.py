@@ -172,6 +172,9 @@ def test_rows_that_do_not_fit(processor, many):
     whole = predicted(rows, scores)
     with pytest.raises(ValueError, match=r"label_names=\['labels', 'label_notes', 'label_codes'\].*adapters"):
         metrics(EvalPrediction(whole.predictions, whole.label_ids[0]))
+    fewer = processor.for_codes(processor.code_set.subset(list(processor.code_set)[:5]))
+    with pytest.raises(ValueError, match=r"ask about code 5 \(counted from 0\), and there are 5; pass the processor"):
+        ICDMetrics(fewer)(whole)
     own_rows = processor(notes["text"], gold_codes=notes["codes"])
     batch = DataCollatorForICDPrompting(processor)([{n: v[i] for n, v in own_rows.items()} for i in range(60)])
     label_ids = tuple(batch[name].numpy() for name in LABEL_NAMES)
@@ -276,11 +279,21 @@ def test_sampled_rows_train_and_do_not_evaluate(tiny_model, processor, tmp_path)
         trainer.evaluate()
 
 
-def test_label_smoothing_is_refused(tiny_model, processor, tmp_path):
+def test_a_loss_of_the_trainer(tiny_model, processor, tmp_path):
+    """Label smoothing is for codes that exclude each other; a loss of one's own is welcome."""
     rows = evaluation_rows(processor, 4)
-    trainer = trainer_for(tiny_model, processor, rows, tmp_path, label_smoothing_factor=0.1)
-    with pytest.raises(ValueError, match="pass label_smoothing_factor=0, the model computes its own loss"):
-        trainer.train()
+    with pytest.warns(UserWarning, match="not compatible with multi-label classification"):
+        trainer = trainer_for(tiny_model, processor, rows, tmp_path, label_smoothing_factor=0.1, eval_strategy="no")
+    assert trainer.label_smoother is None
+    seen = []
+
+    def own_loss(output, labels, num_items_in_batch=None):
+        seen.append(labels.shape)
+        return nn.functional.binary_cross_entropy_with_logits(output.logits, labels.float())
+
+    trainer.compute_loss_func = own_loss
+    trainer.train()
+    assert seen == [(2, 6), (2, 6)]
 
 
 def test_train_only(tiny_model):

@@ -354,7 +354,7 @@ def read_rare50_lists(path: str | os.PathLike) -> dict[str, dict[tuple[str, str]
 
 
 def _sources() -> list[str]:
-    files = (*(physionet, mimic3_published, mimic_tables, code_column, csv_tables, code_set_module, code_systems),)
+    files = (physionet, mimic3_published, mimic_tables, code_column, csv_tables, code_set_module, code_systems)
     return [__file__, *(module.__file__ for module in files)]
 
 

@@ -58,6 +58,9 @@ class KeptLongformerConfig(LongformerConfig):
         threshold (`float`, defaults to 0.0):
             A code is assigned where its score is greater. 0 is a probability of one half; training writes the value
             tuned on the validation split here.
+        problem_type (`str`, defaults to `"multi_label_classification"`):
+            What transformers goes by: with it the Trainer does no label smoothing, which is for classes that exclude
+            each other.
         data_license (`str`, *optional*):
             Licence of the notes that the weights were trained on. Weights from credentialed data are not pushed to a
             public repository without an explicit permission.
@@ -93,6 +96,7 @@ class KeptLongformerConfig(LongformerConfig):
     similarity_threshold: float | int = 0.5
     attention_backend: str = "auto"
     threshold: float | int = 0.0
+    problem_type: str | None = "multi_label_classification"
     data_license: str | None = None
 
     @classmethod

@@ -36,17 +36,3 @@ class ICDPromptingOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
     global_attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-def check_labels(labels: torch.Tensor | None, label_codes: torch.Tensor | None, is_training: bool) -> None:
-    """Check that nothing took the labels out of a training batch.
-
-    Raises:
-        ValueError: `label_codes` without `labels`, as with label smoothing: the Trainer then computes a loss itself, as
-            if the scores of the codes were those of words.
-    """
-    if is_training and labels is None and label_codes is not None:
-        raise ValueError(
-            "labels=None in training, beside label_codes: with label_smoothing_factor the Trainer takes the labels "
-            "away; pass label_smoothing_factor=0, the model computes its own loss."
-        )

@@ -21,7 +21,7 @@ from transformers.models.longformer.modeling_longformer import (
 from .attention_backends import BACKENDS, DEFAULT, choose_backend
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .configuration_kept_longformer import KeptLongformerConfig
-from .icd_output import PADDED_SCORE, ICDPromptingOutput, check_labels
+from .icd_output import PADDED_SCORE, ICDPromptingOutput
 from .isolated_layout import IsolatedPrompting
 from .joint_layout import mask_slots, prompt_attention
 from .loading import CompleteLoadingMixin
@@ -365,16 +365,14 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
             [`ICDPromptingOutput`], or a tuple of its values with `return_dict=False`.
 
         Raises:
-            ValueError: no `input_ids`, or `inputs_embeds`; in training `label_codes` without `labels`; a configuration
-                without the ids of "yes", "no" and the mask; no mask in the batch; rows whose numbers of masks and
-                labels differ; or, in the isolated layout, an index that no block has, or an argument that it cannot
-                serve.
+            ValueError: no `input_ids`, or `inputs_embeds`; a configuration without the ids of "yes", "no" and the mask;
+                no mask in the batch; rows whose numbers of masks and labels differ; or, in the isolated layout, an
+                index that no block has, or an argument that it cannot serve.
         """
         if input_ids is None:
             raise ValueError("input_ids=None; pass the token ids of prompt and note (KeptProcessor makes them).")
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds is given; pass input_ids alone, the masks are found among them.")
-        check_labels(labels, label_codes, self.training)
         self._check_token_ids()
         is_isolated = code_input_ids is not None
         self._warn_of_layout("isolated" if is_isolated else "joint")

@@ -7,7 +7,7 @@ from torch import nn
 
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .configuration_kept_longformer import KeptLongformerMatchingConfig
-from .icd_output import PADDED_SCORE, ICDPromptingOutput, check_labels
+from .icd_output import PADDED_SCORE, ICDPromptingOutput
 from .isolated_layout import IsolatedScoring, in_slots
 from .mask_attention import GlobalStates
 from .modeling_kept_longformer import KeptLongformerModel, KeptLongformerPreTrainedModel
@@ -89,9 +89,8 @@ class KeptLongformerForICDMatching(IsolatedScoring, KeptLongformerPreTrainedMode
             values with `return_dict=False`.
 
         Raises:
-            ValueError: no blocks, an index that no block has, or in training `label_codes` without `labels`.
+            ValueError: no blocks, or an index that no block has.
         """
-        check_labels(labels, label_codes, self.training)
         if code_input_ids is None:
             raise ValueError("code_input_ids=None; pass the blocks of KeptProcessor(..., prompt_layout='isolated').")
         inputs = (input_ids, attention_mask, global_attention_mask)

@@ -53,8 +53,11 @@ class ICDMetrics:
         Of prompts also `loss`, which replaces the Trainer's: the mean binary cross entropy over all codes asked,
         whatever the batches.
         """
-        loss = {} if self._scores_whole_notes else {"loss": AskedPairs.from_prediction(prediction).loss()}
-        scores, labels = self.scores_and_labels(prediction)
+        if self._scores_whole_notes:
+            (scores, labels), loss = scores_and_labels(prediction), {}
+        else:
+            pairs = AskedPairs.from_prediction(prediction)
+            (scores, labels), loss = self._matrices(pairs), {"loss": pairs.loss()}
         threshold = self.find_threshold(scores, labels)
         return {**icd_metrics(scores, labels, threshold=threshold), "threshold": threshold, **loss}
 
@@ -68,7 +71,9 @@ class ICDMetrics:
         """
         if self._scores_whole_notes:
             return scores_and_labels(prediction)
-        pairs = AskedPairs.from_prediction(prediction)
+        return self._matrices(AskedPairs.from_prediction(prediction))
+
+    def _matrices(self, pairs: AskedPairs) -> tuple[np.ndarray, np.ndarray]:
         if self.candidates is not None:
             return self.candidates.score_matrix(pairs), self.candidates.labels
         return pairs.matrices(len(self.processor.code_set))

@@ -62,12 +62,15 @@ class AskedPairs:
         return pairs
 
     def _check_once(self) -> None:
-        pairs, counts = np.unique(np.stack([self.notes, self.codes]), axis=1, return_counts=True)
-        if (counts > 1).any():
-            note, code = pairs[:, counts > 1][:, 0]
+        # A number for each pair: unique rows of two would take ten times as long.
+        num_codes = int(self.codes.max(initial=0)) + 1
+        pairs, counts = np.unique(self.notes * num_codes + self.codes, return_counts=True)
+        repeated = pairs[counts > 1]
+        if len(repeated):
+            note, code = divmod(int(repeated[0]), num_codes)
             raise ValueError(
-                f"The rows ask {(counts > 1).sum()} times about a code of a note again, first about code {code} of "
-                f"note {note} (counted from 0); evaluate rows of one call of prompt_rows, without draws."
+                f"The rows ask {len(repeated)} times about a code of a note again, first about code {code} of note "
+                f"{note} (counted from 0); evaluate rows of one call of prompt_rows, without draws."
             )
 
     def of_notes(self, first: int, last: int) -> AskedPairs:
@@ -79,8 +82,13 @@ class AskedPairs:
         """Scores and labels, `(notes, num_codes)` each, in the order of the notes' numbers.
 
         Raises:
-            ValueError: a note that was not asked about all codes.
+            ValueError: a note that was not asked about all codes, or a code that is none of them.
         """
+        if self.codes.max(initial=0) >= num_codes:
+            raise ValueError(
+                f"The rows ask about code {self.codes.max()} (counted from 0), and there are {num_codes}; pass the "
+                "processor that made them."
+            )
         numbers, rows = np.unique(self.notes, return_inverse=True)
         asked = np.bincount(rows, minlength=len(numbers))
         if (asked != num_codes).any():
