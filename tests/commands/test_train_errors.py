@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from transformers import TrainingArguments
 
-from kept_hf.training.checks import check_adapter, check_best_metric, check_output_dir, check_scorer
+from kept_hf.training.arguments import DataArguments
+from kept_hf.training.checks import (
+    check_adapter,
+    check_best_metric,
+    check_negatives,
+    check_output_dir,
+    check_scorer,
+)
 from kept_hf.training.task import read_candidates
 
 
@@ -49,12 +56,23 @@ def refused(run_train, folder, capsys, *options) -> str:
         ("--lora_r", "4", "lora_r=4 shapes an adapter, and there is none; pass --peft lora"),
         ("--hard_negatives", "0.3", "hard_negatives=0.3 is a share of candidates, and there are none"),
         ("--hard_negatives", "2", "hard_negatives=2.0 is no share"),
+        ("--in_batch_negatives", "True", "in_batch_negatives=True asks each note about the codes drawn for the others"),
         ("--recipe", "mimic3", "unrecognized arguments: --recipe mimic3"),
         ("--num_train_epochs", "many", "argument --num_train_epochs/--num-train-epochs: invalid float value: 'many'"),
     ],
 )
 def test_choices_that_do_not_fit(run_train, tmp_path, capsys, option, value, expected):
     assert expected in refused(run_train, tmp_path, capsys, option, value)
+
+
+def test_in_batch_negatives_and_candidates():
+    data = DataArguments(sampled_codes=5, in_batch_negatives=True, candidates=["train=a.npz", "validation=b.npz"])
+    with pytest.raises(ValueError, match=r"no candidates of validation=b\.npz; omit one of them"):
+        check_negatives(data, "isolated")
+    with pytest.raises(ValueError, match="pass --prompt_layout isolated and --sampled_codes"):
+        check_negatives(data, "joint")
+    data.candidates.pop()
+    check_negatives(data, "isolated")
 
 
 def test_a_file_where_the_folder_should_be(run_train, tmp_path, capsys):

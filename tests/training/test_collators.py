@@ -132,6 +132,38 @@ def test_isolated_rows_train_with_the_stock_trainer(tiny_model, roberta_tokenize
     torch.testing.assert_close(torch.tensor(predicted.predictions[1:2]), scores, rtol=0, atol=1e-5)
 
 
+def test_in_batch_negatives(tiny_model, roberta_tokenizer, code_set):
+    """The loss is that of one batch in which each note was asked about all these codes; rows that do so stay."""
+    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=100, prompt_layout="isolated")
+    gold = [["401.9"], [code_set.codes[1]], [code_set.codes[2], "401.9"]]
+    notes = Dataset.from_dict({"text": ["fever", "admitted with sepsis", "cough"], "codes": gold})
+    rows = prompt_rows(notes, processor, sampled_codes=2, seed=3)
+    batch = DataCollatorForICDPrompting(processor, in_batch_negatives=True)([*rows])
+    codes = sorted({code for row in rows for code in row["label_codes"]})
+    assert len(codes) >= 3 and batch["label_codes"].tolist() == [codes] * 3
+    named = [code_set.codes[code] for code in codes]
+    assert batch["labels"].tolist() == [[int(code in of_note) for code in named] for of_note in gold]
+    blocks = [[*block] for block in processor.code_blocks(named).values()]
+    got = batch["code_input_ids"].tolist()
+    assert [row[: len(block)] for row, block in zip(got, blocks, strict=True)] == blocks
+    asked = prompt_rows(notes.add_column("asked", [named] * 3), processor)
+    expected = DataCollatorForICDPrompting(processor)([*asked])
+    assert {name: value.tolist() for name, value in batch.items()} == {k: v.tolist() for k, v in expected.items()}
+    again = DataCollatorForICDPrompting(processor, in_batch_negatives=True)([*asked.with_format("torch")])
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
+def test_isolated_rows_ask_about_all_gold_codes(roberta_tokenizer, code_set):
+    processor = KeptProcessor(roberta_tokenizer, code_set, prompt_layout="isolated")
+    notes = Dataset.from_dict({"text": ["fever"], "codes": [list(code_set.codes[:4])]})
+    assert sorted(prompt_rows(notes, processor, sampled_codes=2)[0]["labels"]) == [1, 1, 1, 1]
+
+
+def test_in_batch_negatives_need_rows_of_the_isolated_layout(processor, rows):
+    with pytest.raises(ValueError, match="in_batch_negatives=True needs rows of prompt_rows"):
+        DataCollatorForICDPrompting(processor, in_batch_negatives=True)(rows)
+
+
 def test_isolated_rows_need_their_processor(roberta_tokenizer, code_set):
     rows = [dict(KeptProcessor(roberta_tokenizer, code_set, prompt_layout="isolated")("fever"))]
     with pytest.raises(ValueError, match="pass the KeptProcessor that made them"):

@@ -41,6 +41,7 @@ from ..training.checks import (
     check_adapter,
     check_best_metric,
     check_loss,
+    check_negatives,
     check_output_dir,
     check_prompts,
     check_scorer,
@@ -153,6 +154,7 @@ def prepare(model_arguments: ModelArguments, data: DataArguments, training: Kept
     check_scorer(model_arguments)
     lora = check_adapter(model_arguments)
     check_prompts(data)
+    check_negatives(data, model_arguments.prompt_layout)
     check_loss(training)
     check_output_dir(training.output_dir)
     ICDMetrics(threshold_metric=model_arguments.threshold_metric)  # checks the name
@@ -244,7 +246,7 @@ def fine_tune(run: PreparedRun, command: str) -> RunResult:
     trainer = Trainer(
         model,
         run.training,
-        data_collator=DataCollatorForICDPrompting(run.processor),
+        data_collator=DataCollatorForICDPrompting(run.processor, in_batch_negatives=run.data.in_batch_negatives),
         train_dataset=run.train_rows,
         eval_dataset=run.evaluation["validation"].rows,
         processing_class=run.processor.tokenizer,

@@ -63,6 +63,12 @@ class DataArguments(CorpusArguments):
         default=None,
         metadata={"help": "Train on prompts of this many codes drawn at random, with all gold codes among them."},
     )
+    in_batch_negatives: bool = field(
+        default=False,
+        metadata={
+            "help": "With sampled_codes, in the isolated layout: ask each note of a batch about the codes of all of them."
+        },
+    )
     draws: int = field(default=1, metadata={"help": "With sampled_codes: prompts drawn for each training note."})
     candidates: list[str] = field(
         default_factory=list,

@@ -145,6 +145,27 @@ def check_prompts(data: DataArguments) -> None:
         )
 
 
+def check_negatives(data: DataArguments, prompt_layout: str) -> None:
+    """Check `in_batch_negatives`.
+
+    Raises:
+        ValueError: without `sampled_codes`, in the joint layout, or where only candidates are scored.
+    """
+    if not data.in_batch_negatives:
+        return
+    if prompt_layout != "isolated" or data.sampled_codes is None:
+        raise ValueError(
+            "in_batch_negatives=True asks each note about the codes drawn for the others of its batch; pass "
+            "--prompt_layout isolated and --sampled_codes, or omit it."
+        )
+    scored = [option for option in data.candidates if not option.startswith("train=")]
+    if scored:
+        raise ValueError(
+            f"in_batch_negatives=True would also ask about codes that are no candidates of {scored[0]}; omit one of "
+            "them."
+        )
+
+
 def check_output_dir(output_dir: str | os.PathLike) -> None:
     """Check that a run can write there.
 

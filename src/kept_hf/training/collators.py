@@ -32,10 +32,14 @@ class DataCollatorForICDPrompting:
         processor: the processor that made the features, or in the joint layout its tokenizer.
         pad_to_multiple_of: round the length up to a multiple, for kernels or compilers that like it. The model computes
             nothing for padding.
+        in_batch_negatives: in the isolated layout: ask each note of a batch about the codes of all its notes. The
+            descriptions are encoded anyway, and a further code costs one product. For rows that ask about all gold
+            codes of their note, as those of `prompt_rows` with `sampled_codes` do; rows that ask about all codes stay
+            as they are.
 
     Raises:
-        ValueError: rows without `input_ids`, the message says what was there; or rows of the isolated layout without
-            their processor.
+        ValueError: rows without `input_ids`, the message says what was there; rows of the isolated layout without
+            their processor; or `in_batch_negatives` with rows that cannot be asked about other codes.
 
     Examples:
         >>> trainer = Trainer(
@@ -45,6 +49,7 @@ class DataCollatorForICDPrompting:
 
     processor: KeptProcessor
     pad_to_multiple_of: int | None = None
+    in_batch_negatives: bool = False
 
     def __call__(self, features: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """Rows of lists → tensors of shape `(batch_size, longest)`; columns the model does not take are left out."""
@@ -52,6 +57,8 @@ class DataCollatorForICDPrompting:
             found = ", ".join(features[0]) if features else "no rows"
             raise ValueError(f"features need input_ids; got {found}. Map the notes with a KeptProcessor first.")
         rows = [{name: row[name] for name in MODEL_INPUTS if name in row} for row in features]
+        if self.in_batch_negatives:
+            rows = _ask_the_same(rows)
         for row in rows:
             if "labels" in row and "label_notes" not in row:
                 row |= {"label_notes": -1, "label_codes": [-1] * len(row["labels"])}
@@ -63,6 +70,27 @@ class DataCollatorForICDPrompting:
                 "KeptProcessor that made them."
             )
         return pad_features(rows, self.processor.pad_token_id, self.pad_to_multiple_of)
+
+
+def _ask_the_same(rows: Sequence[dict]) -> list[dict]:
+    """Rows that all ask about the codes that any of them asks about.
+
+    Raises:
+        ValueError: rows of the joint layout, or that do not say which codes they ask about.
+    """
+    if any(name not in rows[0] for name in ("code_indices", "labels", "label_codes")):
+        raise ValueError(
+            "in_batch_negatives=True needs rows of prompt_rows(notes, processor, sampled_codes=...) in the isolated "
+            f"layout, with labels; these have {', '.join(rows[0])}."
+        )
+    codes, labels = ([torch.as_tensor(row[name]).tolist() for row in rows] for name in ("label_codes", "labels"))
+    asked = sorted({code for of_row in codes for code in of_row})
+    united = []
+    for row, row_codes, row_labels in zip(rows, codes, labels, strict=True):
+        gold = {code for code, label in zip(row_codes, row_labels, strict=True) if label == 1}
+        answers = [int(code in gold) for code in asked]
+        united.append({**row, "code_indices": asked, "label_codes": asked, "labels": answers})
+    return united
 
 
 @dataclass

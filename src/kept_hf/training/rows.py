@@ -37,8 +37,9 @@ def prompt_rows(
     Args:
         notes: columns `text` and `codes`; with a column `asked`, each note is asked about these codes.
         processor: its code set is the task.
-        sampled_codes: for training: ask a random part of the codes, this many, all gold codes among them. By default
-            every code of the code set is asked, in the processor's groups.
+        sampled_codes: for training: ask a random part of the codes, this many, all gold codes among them. (Of more gold
+            codes than that the joint layout asks a random part, the isolated layout all.) By default every code of the
+            code set is asked, in the processor's groups.
         draws: rows per note with `sampled_codes`, sets of groups with `proposals` alone; the codes of each are drawn
             or shuffled again.
         seed: of the draws.
@@ -62,6 +63,7 @@ def prompt_rows(
     """
     _check_notes(notes)
     codes = list(processor.code_set) if processor.code_set is not None else []
+    is_isolated = processor.prompt_layout == "isolated"
     if codes:
         notes = restrict_gold(notes, processor.code_set, is_training=True)
     if proposals is not None:
@@ -71,7 +73,9 @@ def prompt_rows(
         generator = random.Random(f"{seed} {index} {draw}")
         proposed = () if proposals is None else proposals.codes_of(index)
         if sampled_codes is not None:
-            return sample_codes(gold, codes, sampled_codes, generator, proposed, hard_negatives)
+            # In the isolated layout a further code costs little, and in-batch negatives rely on all gold codes.
+            number = max(sampled_codes, len(set(gold))) if is_isolated else sampled_codes
+            return sample_codes(gold, codes, number, generator, proposed, hard_negatives)
         missed = [code for code in gold if code in processor.code_set] if add_gold else []
         group = list(dict.fromkeys([*proposed, *missed]))
         generator.shuffle(group)
