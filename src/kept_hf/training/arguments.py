@@ -66,7 +66,7 @@ class DataArguments(CorpusArguments):
     in_batch_negatives: bool = field(
         default=False,
         metadata={
-            "help": "With sampled_codes, in the isolated layout: ask each note of a batch about the codes of all of them."
+            "help": "With sampled_codes, in the isolated layout: ask each note of a batch about the codes of all."
         },
     )
     draws: int = field(default=1, metadata={"help": "With sampled_codes: prompts drawn for each training note."})
