@@ -1,0 +1,143 @@
+"""The systems that a row can name: each learns from coded notes and scores all codes of other notes."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import AutoModel, AutoTokenizer, Trainer
+
+from kept_hf import ICDCodeSet
+from kept_hf.candidates.candidates import Candidates
+from kept_hf.candidates.dense import DenseRetriever
+from kept_hf.candidates.kept import KeptFirstStage
+from kept_hf.candidates.sparse import SparseRetriever, tfidf_vectorizer
+from kept_hf.candidates.text_classifier import TextClassifier
+from kept_hf.commands.train import parse_arguments
+from kept_hf.training.collators import DataCollatorForICDPrompting
+from kept_hf.training.rows import prompt_rows
+from kept_hf.training.task import load_task
+from kept_hf.training.weights import PACKAGED_WEIGHTS, fit_similarity_threshold, weights_path
+
+DEPTH = 1000
+"""Codes of a note that keep their scores."""
+
+Scorer = Callable[[Sequence[str]], Candidates]
+"""Texts → the best codes of each."""
+
+System = Callable[..., Scorer]
+"""`system(train, code_set, seed, **options)`: coded notes and the codes to ask → a scorer."""
+
+
+def frequency(train: Dataset, code_set: ICDCodeSet, seed: int) -> Scorer:
+    """The same codes for every note: the most frequent ones of the training notes."""
+    counts = Counter(code for codes in train["codes"] for code in codes)
+    scores = np.array([counts[code] for code in code_set], dtype=np.float32)
+    return lambda texts: Candidates.from_scores(np.tile(scores, (len(texts), 1)), code_set.codes, DEPTH)
+
+
+def logistic_regression(train: Dataset, code_set: ICDCodeSet, seed: int) -> Scorer:
+    """tf-idf of words and pairs of words, a balanced logistic regression for each code of the training notes."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+
+    vectorizer = tfidf_vectorizer(ngram_range=(1, 2))
+    labels = np.array([code_set.multi_hot(codes) for codes in train["codes"]])
+    columns = np.flatnonzero((labels.sum(axis=0) > 0) & (labels.sum(axis=0) < len(labels)))
+    model = OneVsRestClassifier(LogisticRegression(class_weight="balanced", max_iter=1000))
+    model.fit(vectorizer.fit_transform(train["text"][:]), labels[:, columns])
+
+    def score(texts: Sequence[str]) -> Candidates:
+        scores = np.full((len(texts), len(code_set)), -np.inf, dtype=np.float32)
+        scores[:, columns] = model.decision_function(vectorizer.transform(texts))
+        return Candidates.from_scores(scores, code_set.codes, DEPTH)
+
+    return score
+
+
+def classifier(train: Dataset, code_set: ICDCodeSet, seed: int) -> Scorer:
+    """The ridge regression of `kept_hf.candidates.text_classifier`."""
+    model = TextClassifier(code_set).fit(train["text"][:], train["codes"][:])
+    return lambda texts: model.propose(texts, DEPTH)
+
+
+def sparse_windows(train: Dataset, code_set: ICDCodeSet, seed: int, synonyms: bool = True) -> Scorer:
+    """tf-idf of letters: windows of the note against the names of codes. No labels are read."""
+    model = SparseRetriever(_named(code_set, synonyms), texts=train["text"][:])
+    return lambda texts: model.propose(texts, DEPTH)
+
+
+def dense_windows(train: Dataset, code_set: ICDCodeSet, seed: int, synonyms: bool = True) -> Scorer:
+    """Vectors of an untrained encoder: windows of the note against the names of codes. No labels are read."""
+    code_set = _named(code_set, synonyms)
+
+    @cache
+    def retriever() -> DenseRetriever:
+        encoder, tokenizer = (
+            auto.from_pretrained(weights_path(PACKAGED_WEIGHTS)) for auto in (AutoModel, AutoTokenizer)
+        )
+        return DenseRetriever(code_set, encoder, tokenizer)
+
+    return lambda texts: retriever().propose(texts, DEPTH)
+
+
+def kept(train: Dataset, code_set: ICDCodeSet, seed: int, recipe: str, options: Mapping[str, object]) -> Scorer:
+    """A recipe of `kept-hf train` in the isolated layout, on all notes for all its epochs: nothing is chosen.
+
+    Args:
+        train: coded notes; their codes are those that training asks about.
+        code_set: the codes that the scorer asks about.
+        seed: of the initial values, the drawn codes and the order of the notes.
+        recipe: name or file.
+        options: that replace the recipe's.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given = {**options, "seed": seed, "output_dir": folder, "data_dir": folder, "disable_tqdm": True}
+        argv = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+        arguments, data, training = parse_arguments([recipe, *argv])
+        training = replace(training, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
+        trained = {code for codes in train["codes"] for code in codes}
+        model, processor = load_task(arguments, code_set.subset([code for code in code_set if code in trained]))
+        rows = prompt_rows(train, processor, data.sampled_codes, data.draws, training.seed)
+        collator = DataCollatorForICDPrompting(processor, in_batch_negatives=data.in_batch_negatives)
+        fit_similarity_threshold(model.to(training.device), rows, DataCollatorForICDPrompting(processor))
+        Trainer(
+            model, training, data_collator=collator, train_dataset=rows, processing_class=processor.tokenizer
+        ).train()
+    stage = KeptFirstStage(model, processor.for_codes(code_set))
+
+    def score(texts: Sequence[str]) -> Candidates:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=training.bf16):
+            return stage.propose(texts, DEPTH)
+
+    return score
+
+
+SYSTEMS: dict[str, System] = {
+    "frequency": frequency,
+    "logistic_regression": logistic_regression,
+    "classifier": classifier,
+    "sparse_windows": sparse_windows,
+    "dense_windows": dense_windows,
+    "kept": kept,
+}
+"""What a row's `system` may be; "fused" joins the scores of other rows (`protocol.py`)."""
+
+WITHOUT_LABELS = frozenset({"sparse_windows", "dense_windows"})
+"""These score training notes as they score others: no notes have to be held out."""
+
+
+def _named(code_set: ICDCodeSet, synonyms: bool) -> ICDCodeSet:
+    if synonyms:
+        return code_set
+    return ICDCodeSet(code_set.codes, code_set.descriptions, parents=code_set.parents)
+
+
+logging.getLogger("kept_hf").setLevel(logging.ERROR)
