@@ -461,6 +461,21 @@ TABLES = {
 """File and name of the place in it → the table."""
 
 
+def put_into(path: Path, name: str, table: str, command: str = "benchmarks/results_table.py --write") -> None:
+    """Replace the table between the two comments of a file that bear its name.
+
+    Raises:
+        ValueError: the file has no such comments.
+    """
+    begin, end = f"<!-- {name}: {command} -->", f"<!-- end of {name} -->"
+    text = path.read_text(encoding="utf-8")
+    if begin not in text or end not in text:
+        raise ValueError(f"{path.name} lacks the comments {begin} and {end}.")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Print the tables; with --write, replace those in the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -469,11 +484,7 @@ def main() -> None:
     for (file, name), table in TABLES.items():
         print(f"{file}:\n{table()}\n")
         if write:
-            path = ROOT / file
-            begin, end = f"<!-- {name}: benchmarks/results_table.py --write -->", f"<!-- end of {name} -->"
-            before, _, rest = path.read_text(encoding="utf-8").partition(begin)
-            _, _, after = rest.partition(end)
-            path.write_text(f"{before}{begin}\n{table()}\n{end}{after}", encoding="utf-8")
+            put_into(ROOT / file, name, table())
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ class Row:
         parts: the rows that a fusion joins.
         folds: parts of the training notes.
         deterministic: one seed is enough.
+        rival: not of this package's models: what they have to beat.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Row:
     parts: Sequence[str] = field(default_factory=tuple)
     folds: int = 5
     deterministic: bool = False
+    rival: bool = False
 
     def __post_init__(self):
         if (self.system in SYSTEMS) == bool(self.parts):

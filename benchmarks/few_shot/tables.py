@@ -1,0 +1,174 @@
+"""Print the tables of docs/benchmarks.md from what is kept, or put them and the picture there.
+
+python -m benchmarks.few_shot.tables --write
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+
+from kept_hf.reports.figures import COLORS, new_figure
+from kept_hf.reports.tables import markdown_table
+
+from ..provenance import RESULTS
+from ..results_table import ROOT, put_into
+from .bootstrap import compare
+from .run import Row, read_row, row_names
+
+DOCUMENT = "docs/benchmarks.md"
+RARE = ("rare50-1", "rare50-2", "rare50-3")
+BANDS = {f"f1_of_gold_codes, training notes: {name}": name for name in ("0", "1 to 5", "6 or more")}
+COLUMNS = {
+    "rare50": {"f1_macro": "macro-F1 (CAML)", "f1_micro": "micro-F1", "auc_macro": "macro AUC", "map": "MAP"},
+    "all": {
+        "map": "MAP",
+        "f1_micro": "micro-F1",
+        "f1_of_gold_codes": "mean F1 of gold codes",
+        **{key: f"of those with {name} training notes" for key, name in BANDS.items()},
+        "precision_at_8": "P@8",
+    },
+}
+
+
+def read(names: Sequence[str]) -> list[dict]:
+    """The kept results of some sets; those that are not measured are missing."""
+    paths = [RESULTS / "few_shot" / f"{name}.json" for name in names]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
+
+def runs_of(results: Sequence[dict], row: str) -> list[list[dict]]:
+    """The runs of a row for each set; none if a set lacks the row."""
+    found = [result["rows"].get(row, []) for result in results]
+    return found if all(found) else []
+
+
+def figures(sets: Sequence[Sequence[dict]], metric: str, codes: str = "codes") -> list[float]:
+    """For each seed the mean over the sets, in percent; of a missing value nothing."""
+    seeds = [run["seed"] for run in sets[0]]
+    values = [
+        [run["dev"][codes]["metrics"].get(metric) for runs in sets for run in runs if run["seed"] == seed]
+        for seed in seeds
+    ]
+    return [100 * mean(of_seed) for of_seed in values if None not in of_seed and len(of_seed) == len(sets)]
+
+
+def cell(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over the seeds.
+
+    Examples:
+        >>> cell([50.0, 52.0]), cell([50.0]), cell([])
+        ('51.0 ± 1.4', '50.0', '–')
+    """
+    if not values:
+        return "–"
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def notes_of(sets: Sequence[Sequence[dict]], codes: str) -> list[dict]:
+    """For each seed the figures of all notes of all sets, one set's behind the other's."""
+    names = sets[0][0]["dev"][codes]["notes"]
+    return [
+        {
+            name: [value for runs in sets for value in runs[min(place, len(runs) - 1)]["dev"][codes]["notes"][name]]
+            for name in names
+        }
+        for place in range(max(map(len, sets)))
+    ]
+
+
+def set_table(results: Sequence[dict], columns: Mapping[str, str], codes: str = "codes") -> str:
+    """Markdown: the rows, best mean average precision first, each against the best rival."""
+    rows = {name: read_row(name) for name in row_names()}
+    sets = {name: found for name in rows if (found := runs_of(results, name))}
+    order = sorted(sets, key=lambda name: -mean(figures(sets[name], "map", codes)))
+    rival = next(name for name in order if rows[name].rival)
+    lines = []
+    for name in order:
+        values = [cell(figures(sets[name], metric, codes)) for metric in columns]
+        against = "–"
+        if not rows[name].rival:
+            against = _against(compare(notes_of(sets[name], codes), notes_of(sets[rival], codes)))
+        minutes = mean(run["seconds"] for runs in sets[name] for run in runs) / 60
+        lines.append([rows[name].title, *values, against, max(map(len, sets[name])), f"{minutes:.1f}"])
+    header = ["system", *columns.values(), f"against {rows[rival].title}: MAP, micro-F1", "seeds", "minutes"]
+    return markdown_table(lines, header)
+
+
+def _against(differences: Mapping[str, Mapping[str, float]]) -> str:
+    """In words, with p where it is below 0.05."""
+    parts = []
+    for name in ("map", "f1_micro"):
+        p = differences[name]["p"]
+        parts.append(f"{100 * differences[name]['difference']:+.1f} (p = {p:.3f})")
+    return ", ".join(parts)
+
+
+def note_below(results: Sequence[dict]) -> str:
+    """Numbers of notes and codes, machine and revisions."""
+    runs = [run for result in results for of_row in result["rows"].values() for run in of_row]
+    sizes = "; ".join(
+        f"{result['set']['title']}: {result['set']['notes']['train']} training and {result['set']['notes']['dev']} dev "
+        f"notes, {result['set']['codes']:,} codes"
+        for result in results
+    )
+    revisions = ", ".join(sorted({run["versions"]["git"] for run in runs}))
+    threads = " or ".join(sorted({str(run["threads"]) for run in runs}))
+    return (
+        f"{sizes}. Minutes are those of all fits and scorings of a seed, with {threads} thread, beside other work. "
+        f"p: paired bootstrap over notes, two-sided. Revisions {revisions}."
+    )
+
+
+def tables() -> dict[str, str]:
+    """Name of the place in the document → its table."""
+    found = {}
+    for name, columns, sets in (("rare50", COLUMNS["rare50"], RARE), ("all", COLUMNS["all"], ("all",))):
+        results = read(sets)
+        if len(results) < len(sets):
+            found[name] = "Not measured yet: `python -m benchmarks.few_shot.run`."
+            continue
+        found[name] = "\n\n".join([set_table(results, columns), note_below(results)])
+        if "listed_codes" in results[0]["set"]:
+            listed = {"map": "MAP", "f1_micro": "micro-F1", "f1_macro": "macro-F1 (CAML)", "precision_at_8": "P@8"}
+            found[f"{name}_listed"] = set_table(results, listed, "listed")
+    return found
+
+
+def draw(path: str) -> None:
+    """The mean average precision of every row, for rare and for all codes."""
+    panels = [(title, results) for title, names in (("fifty rare codes", RARE), ("all codes", ("all",)))
+              if len(results := read(names)) == len(names)]  # fmt: skip
+    figure, axes = new_figure(10.5, 4.6, [1] * len(panels))
+    rows: dict[str, Row] = {name: read_row(name) for name in row_names()}
+    for axis, (title, results) in zip(axes, panels, strict=True):
+        values = {name: figures(found, "map") for name in rows if (found := runs_of(results, name))}
+        order = sorted(values, key=lambda name: mean(values[name]))
+        for place, name in enumerate(order):
+            color = COLORS[1] if rows[name].rival else COLORS[0]
+            axis.barh(place, mean(values[name]), color=color, zorder=3)
+            if len(values[name]) > 1:
+                axis.errorbar(mean(values[name]), place, xerr=stdev(values[name]), color="black", zorder=4)
+            axis.annotate(f"{mean(values[name]):.0f}", (1, place), color="white", va="center", fontsize=8, zorder=5)
+        axis.set_yticks(range(len(order)), [rows[name].title for name in order], fontsize=8)
+        axis.set(title=title, xlabel="mean average precision, percent")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Print the tables; with --write, replace those in the document and draw the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="replace the tables and the picture in docs/")
+    write = parser.parse_args().write
+    for name, table in tables().items():
+        print(f"{name}:\n{table}\n")
+        if write:
+            put_into(ROOT / DOCUMENT, name, table, "python -m benchmarks.few_shot.tables --write")
+    if write:
+        draw(ROOT / "docs" / "benchmarks.png")
+
+
+if __name__ == "__main__":
+    main()
