@@ -117,13 +117,13 @@ def _evaluate_codes(
     tuned, scored = (_matrix(candidates, codes) for candidates in (held_out, reported))
     threshold = best_micro_f1_threshold(tuned, _labels(train, codes))
     labels = _labels(notes, codes)
-    metrics = icd_metrics(scored, labels, ks=(5, 8, 15), threshold=threshold)
+    metrics = icd_metrics(scored, labels, ks=[k for k in (8, 15) if k <= len(codes)], threshold=threshold)
     # Gold codes that no system is asked about are missed.
     missed = np.array([len(set(of_note)) for of_note in notes["codes"]]) - labels.sum(axis=1)
     assigned, hit = (scored > threshold).sum(axis=1), ((scored > threshold) & (labels > 0)).sum(axis=1)
     gold = labels.sum(axis=1) + missed
     average_precisions = _average_precisions(scored, labels) * labels.sum(axis=1) / np.maximum(gold, 1)
-    metrics = {name: metrics[name] for name in KEPT_METRICS}
+    metrics = {name: metrics[name] for name in KEPT_METRICS if name in metrics}
     metrics["f1_micro"] = 2 * hit.sum() / max(1, assigned.sum() + gold.sum())
     metrics["map"] = average_precisions[gold > 0].mean()
     f1, counts = per_code_metrics(scored, labels, threshold)["f1"], _labels(train, codes).sum(axis=0)
@@ -160,15 +160,11 @@ def _labels(notes: Dataset, codes: Sequence[str]) -> np.ndarray:
 
 
 def _average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of each note; of equal scores the last rank counts."""
-    found = np.zeros(len(scores))
-    for note, (row, gold) in enumerate(zip(scores, labels, strict=True)):
-        values = row[gold > 0]
-        if values.size:
-            ranks = (row[None, :] >= values[:, None]).sum(axis=1)
-            hits = (values[None, :] >= values[:, None]).sum(axis=1)
-            found[note] = (hits / ranks).mean()
-    return found
+    """Of each note; 0 without a gold code."""
+    pairs = zip(scores[:, None], labels[:, None], strict=True)
+    return np.nan_to_num(
+        [icd_metrics(row, gold, ks=(), threshold=0.0)["map"] if gold.any() else 0 for row, gold in pairs]
+    )
 
 
 def timed(function, *arguments):
