@@ -445,8 +445,52 @@ def _two_stages(report: dict) -> str:
     return with_note(note, f"**Candidates of {first}**", systems, bands)
 
 
+def demo_table() -> str:
+    """Markdown: the demo's recipes over several seeds, and by how a note mentions a code."""
+    path = RESULTS / "demo_seeds.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/bench_demo.py`."
+    recipes = json.loads(path.read_text(encoding="utf-8"))
+    rows, by_mention = [], {}
+    for recipe, runs in recipes.items():
+        values = []
+        for name in ("f1_macro", "f1_micro", "auc_macro", "map"):
+            percents = [100 * run[name] for run in runs]
+            spread = f" ± {stdev(percents):.1f} (from {min(percents):.1f})" if len(runs) > 1 else ""
+            values.append(f"{mean(percents):.1f}{spread}")
+        wrong = max(run["readme_note"]["wrong"] for run in runs)
+        spent = [
+            f"{max(run['seconds'] for run in runs) / 60:.1f}",
+            f"{max(run['peak_memory_gb'] for run in runs):.1f} GB",
+        ]
+        rows.append([f"`kept-hf train {recipe}`", len(runs), *values, f"{100 * wrong:.0f}%", *spent])
+        for run in runs:
+            for row in run["assigned_by_mention"]:
+                key = (row["mention"], "yes" if row["gold"] else "no")
+                by_mention.setdefault(key, {}).setdefault(recipe, []).append(100 * row["assigned"])
+    header = ["recipe", "seeds", "macro-F1 (CAML)", "micro-F1", "AUC macro", "MAP"]
+    header += ["most probable wrong code of the README's note", "minutes, at most", "peak memory"]
+    mentions = [
+        [*key, *(f"{mean(found[recipe]):.1f}" if recipe in found else "–" for recipe in recipes)]
+        for key, found in sorted(by_mention.items(), key=lambda item: (item[0][1] == "no", item[0]))
+    ]
+    runs = [run for runs in recipes.values() for run in runs]
+    revisions = ", ".join(sorted({run["versions"]["git"] for run in runs}))
+    cores = " or ".join(sorted({str(run["cores"]) for run in runs}))
+    note = (
+        f"{runs[0]['notes']['test']} test notes, {runs[0]['codes']} codes; epoch and threshold from the validation "
+        f"notes; cores: {cores}, beside other work; revisions {revisions}."
+    )
+    return with_note(
+        note,
+        markdown_table(rows, header),
+        markdown_table(mentions, ["mention", "applies", *(f"assigned by {recipe}, percent" for recipe in recipes)]),
+    )
+
+
 TABLES = {
     ("README.md", "results"): results_table,
+    ("docs/benchmarks.md", "demo"): demo_table,
     ("docs/mimic.md", "corpora"): corpora_table,
     ("docs/adapters.md", "adapters"): adapters_table,
     ("docs/attention.md", "attention"): attention_table,

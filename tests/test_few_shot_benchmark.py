@@ -62,6 +62,14 @@ def test_no_note_is_scored_by_a_system_that_learnt_from_it(data):
         assert note_id not in learnt[1 + part]
 
 
+def test_other_seeds_take_what_the_first_chose(data, tmp_path):
+    row = run.Row("x", "x", {"": {}}, system="frequency")
+    with pytest.raises(FileNotFoundError, match="x: run first the seed 0"):
+        run.measure(row, "set", data, 1, tmp_path)
+    first, second = (run.measure(row, "set", data, seed, tmp_path) for seed in (0, 1))
+    assert first["dev"] == second["dev"] and first["held_out"] == second["held_out"]
+
+
 def test_threshold_is_that_of_the_training_notes_and_missed_codes_count(data):
     generator = np.random.default_rng(0)
     train, dev = (

@@ -2,7 +2,7 @@
 
 The training notes are divided into parts. Each part is scored by a system that learnt from the others; on these scores
 the threshold (best micro-F1) and the weights of fusions (best mean average precision) are chosen. Then a system learns
-from all training notes and scores the reported ones.
+from all training notes and scores the reported ones. Only the first seed does both: what it chose serves the others.
 """
 
 from __future__ import annotations
@@ -52,7 +52,15 @@ def fold_of(note_id: str, folds: int) -> int:
     return int(hashlib.sha256(f"few-shot {note_id}".encode()).hexdigest(), 16) % folds
 
 
-def score_with(system: System, name: str, data: BenchmarkSet, seed: int, options: Mapping, folds: int) -> Scores:
+def score_with(
+    system: System,
+    name: str,
+    data: BenchmarkSet,
+    seed: int,
+    options: Mapping,
+    folds: int,
+    held_out: Candidates | None = None,
+) -> Scores:
     """Let a system learn and score.
 
     Args:
@@ -62,10 +70,13 @@ def score_with(system: System, name: str, data: BenchmarkSet, seed: int, options
         seed: of the system.
         options: of the system.
         folds: parts of the training notes.
+        held_out: their scores, if another seed has made them.
     """
     texts = data.train["text"][:]
     fitted = system(data.train, data.code_set, seed, **options)
     reported = {split: fitted(notes["text"][:]) for split, notes in data.reported.items()}
+    if held_out is not None:
+        return Scores(held_out, reported)
     if name in WITHOUT_LABELS:
         return Scores(fitted(texts), reported)
     parts = np.array([fold_of(note_id, folds) for note_id in data.train["note_id"]])
@@ -94,14 +105,15 @@ def fuse(parts: Sequence[Scores], data: BenchmarkSet) -> tuple[Scores, list[floa
 
 
 def evaluate(scores: Scores, data: BenchmarkSet) -> dict:
-    """Figures of the reported notes.
+    """Figures of the reported notes, and of the held-out training notes, on which the threshold was chosen.
 
     Returns:
-        Split → `codes` (of the set) and, where the set has them, `listed` (the codes of all splits): the threshold,
+        "held_out" → metrics. Split → `codes` (of the set) and, where the set has them, `listed` (the codes of all splits): the threshold,
         metrics of `icd_metrics`, `f1_of_gold_codes` (mean F1 of the codes with a gold note) and the same by number of
         training notes, and for each note its average precision and its counts of codes (gold, assigned, both).
     """
-    report = {}
+    own = _evaluate_codes(scores.held_out, scores.held_out, data.train, data.train, data.code_set.codes)
+    report = {"held_out": own["metrics"]}
     for split, notes in data.reported.items():
         lists = {"codes": data.code_set.codes, **({"listed": data.listed} if data.listed else {})}
         report[split] = {

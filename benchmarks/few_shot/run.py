@@ -26,6 +26,8 @@ from .sets import SETS, BenchmarkSet
 from .systems import SYSTEMS
 
 ROWS = Path(__file__).parent / "rows"
+FIRST_SEED = 0
+"""Chooses thresholds and weights for the other seeds of a row, too."""
 PACKAGES = ("kept-hf", "torch", "transformers", "datasets", "scikit-learn")
 
 
@@ -97,11 +99,13 @@ def measure(row: Row, name: str, data: BenchmarkSet, seed: int, work: Path) -> d
     """Scores and figures of a row.
 
     Raises:
-        FileNotFoundError: a fusion whose parts were not measured with this seed, in this `work`.
+        FileNotFoundError: a fusion whose parts were not measured with this seed, or a row without its first seed, in
+            this `work`.
     """
-    extra = {}
+    extra, of_row = {}, work / name / row.name
     if row.parts:
-        folders = [work / name / part / f"seed-{0 if read_row(part).deterministic else seed}" for part in row.parts]
+        seeds = [FIRST_SEED if read_row(part).deterministic else seed for part in row.parts]
+        folders = [work / name / part / f"seed-{own}" for part, own in zip(row.parts, seeds, strict=True)]
         missing = [folder for folder in folders if not (folder / "train.npz").exists()]
         if missing:
             raise FileNotFoundError(f"{row.name}: run first the rows of {', '.join(map(str, missing))}.")
@@ -109,9 +113,13 @@ def measure(row: Row, name: str, data: BenchmarkSet, seed: int, work: Path) -> d
         (scores, weights), seconds = protocol.timed(protocol.fuse, parts, data)
         extra = {"weights": dict(zip(row.parts, weights, strict=True))}
     else:
-        arguments = (SYSTEMS[row.system], row.system, data, seed, row.options(name), row.folds)
+        first = of_row / f"seed-{FIRST_SEED}" / "train.npz"
+        if seed != FIRST_SEED and not first.exists():
+            raise FileNotFoundError(f"{row.name}: run first the seed {FIRST_SEED}, which chooses the threshold.")
+        held_out = None if seed == FIRST_SEED else Candidates.load(first)
+        arguments = (SYSTEMS[row.system], row.system, data, seed, row.options(name), row.folds, held_out)
         scores, seconds = protocol.timed(protocol.score_with, *arguments)
-    save_scores(scores, work / name / row.name / f"seed-{seed}")
+    save_scores(scores, of_row / f"seed-{seed}")
     return {"seed": seed, **extra, **protocol.evaluate(scores, data), "seconds": seconds}
 
 
@@ -132,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for row in rows:
             if row.options(name) is None:
                 continue
-            for seed in [0] if row.deterministic else arguments.seeds:
+            for seed in [FIRST_SEED] if row.deterministic else arguments.seeds:
                 run_once(row, name, data, seed, arguments.work, path)
 
 
