@@ -108,9 +108,10 @@ def evaluate(scores: Scores, data: BenchmarkSet) -> dict:
     """Figures of the reported notes, and of the held-out training notes, on which the threshold was chosen.
 
     Returns:
-        "held_out" → metrics. Split → `codes` (of the set) and, where the set has them, `listed` (the codes of all splits): the threshold,
-        metrics of `icd_metrics`, `f1_of_gold_codes` (mean F1 of the codes with a gold note) and the same by number of
-        training notes, and for each note its average precision and its counts of codes (gold, assigned, both).
+        "held_out" → metrics. Split → `codes` (of the set) and, where the set has them, `listed` (the codes of all
+        splits): the threshold, metrics of `icd_metrics`, `f1_of_gold_codes` (mean F1 of the codes with a gold note) and
+        the same by number of training notes, and for each note its average precision and its counts of codes (gold,
+        assigned, both).
     """
     own = _evaluate_codes(scores.held_out, scores.held_out, data.train, data.train, data.code_set.codes)
     report = {"held_out": own["metrics"]}
