@@ -63,7 +63,7 @@ def test_no_note_is_scored_by_a_system_that_learnt_from_it(data):
 
 
 def test_other_seeds_take_what_the_first_chose(data, tmp_path):
-    row = run.Row("x", "x", {"": {}}, system="frequency")
+    row = run.Row("x", "x", {"": {}}, system="prior")
     with pytest.raises(FileNotFoundError, match="x: run first the seed 0"):
         run.measure(row, "set", data, 1, tmp_path)
     first, second = (run.measure(row, "set", data, seed, tmp_path) for seed in (0, 1))
@@ -112,7 +112,7 @@ def test_codes_by_training_notes(data):
 
 
 def test_rows_are_measured_once_and_fused(data, tmp_path, monkeypatch):
-    names = ["frequency", "classifier", "sparse_windows", "logistic_regression"]
+    names = ["prior", "classifier", "sparse_windows", "logistic_regression"]
     path = tmp_path / "results" / "rare50-x.json"
     for _ in range(2):
         for name in names:
@@ -123,7 +123,7 @@ def test_rows_are_measured_once_and_fused(data, tmp_path, monkeypatch):
     assert [len(kept["rows"][name]) for name in names] == [1, 1, 1, 1]
     assert set(kept["rows"]["fused"][0]["weights"]) == {"classifier", "sparse_windows"}
     quality = {name: runs[0]["dev"]["codes"]["metrics"]["map"] for name, runs in kept["rows"].items()}
-    assert quality["sparse_windows"] > quality["classifier"] > quality["frequency"], "only its names tell A41.9"
+    assert quality["sparse_windows"] > quality["classifier"] > quality["prior"], "only its names tell A41.9"
     assert "data_dir" not in path.read_text() and str(tmp_path) not in path.read_text()
     with pytest.raises(FileNotFoundError, match="run first the rows of"):
         run.measure(fused, "other", data, 0, tmp_path / "work")
@@ -136,7 +136,7 @@ def test_every_row_can_be_read_and_named(data):
         assert all(part in run.row_names() for part in row.parts)
     with pytest.raises(ValueError, match="rows='nothing' is no row; pass some of classifier"):
         run.read_row("nothing")
-    with pytest.raises(ValueError, match="give parts, or as system one of frequency"):
+    with pytest.raises(ValueError, match="give parts, or as system one of prior"):
         run.Row("x", "x", {})
 
 

@@ -27,6 +27,8 @@ BANDS = {"0": (0, 0), "1 to 5": (1, 5), "6 or more": (6, 10**9)}
 """Groups of codes by their training notes."""
 
 KEPT_METRICS = ("f1_micro", "f1_macro", "auc_macro", "map", "precision_at_8", "precision_at_15")
+TUNED_DEPTH = 1000
+"""Codes of a note that count when weights are tuned."""
 ROUNDED = 5
 
 
@@ -95,8 +97,7 @@ def fuse(parts: Sequence[Scores], data: BenchmarkSet) -> tuple[Scores, list[floa
     Returns:
         The joined scores, and the weights.
     """
-    depth = 300
-    weights = tune_weights([part.held_out.top(depth) for part in parts], data.train["codes"][:])
+    weights = tune_weights([part.held_out.top(TUNED_DEPTH) for part in parts], data.train["codes"][:])
     # A system of weight 0 may propose nothing that counts.
     return Scores(
         fuse_weighted([part.held_out for part in parts], weights, DEPTH),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -18,6 +17,7 @@ from kept_hf import ICDCodeSet
 from kept_hf.candidates.candidates import Candidates
 from kept_hf.candidates.dense import DenseRetriever
 from kept_hf.candidates.kept import KeptFirstStage
+from kept_hf.candidates.prior import CodePrior
 from kept_hf.candidates.sparse import SparseRetriever, tfidf_vectorizer
 from kept_hf.candidates.text_classifier import TextClassifier
 from kept_hf.commands.train import parse_arguments
@@ -26,7 +26,7 @@ from kept_hf.training.rows import prompt_rows
 from kept_hf.training.task import load_task
 from kept_hf.training.weights import PACKAGED_WEIGHTS, fit_similarity_threshold, weights_path
 
-DEPTH = 1000
+DEPTH = 3000
 """Codes of a note that keep their scores."""
 
 Scorer = Callable[[Sequence[str]], Candidates]
@@ -36,11 +36,10 @@ System = Callable[..., Scorer]
 """`system(train, code_set, seed, **options)`: coded notes and the codes to ask → a scorer."""
 
 
-def frequency(train: Dataset, code_set: ICDCodeSet, seed: int) -> Scorer:
+def prior(train: Dataset, code_set: ICDCodeSet, seed: int) -> Scorer:
     """The same codes for every note: the most frequent ones of the training notes."""
-    counts = Counter(code for codes in train["codes"] for code in codes)
-    scores = np.array([counts[code] for code in code_set], dtype=np.float32)
-    return lambda texts: Candidates.from_scores(np.tile(scores, (len(texts), 1)), code_set.codes, DEPTH)
+    model = CodePrior(code_set).fit(train["codes"])
+    return lambda texts: model.propose(texts, DEPTH)
 
 
 def logistic_regression(train: Dataset, code_set: ICDCodeSet, seed: int) -> Scorer:
@@ -121,7 +120,7 @@ def kept(train: Dataset, code_set: ICDCodeSet, seed: int, recipe: str, options: 
 
 
 SYSTEMS: dict[str, System] = {
-    "frequency": frequency,
+    "prior": prior,
     "logistic_regression": logistic_regression,
     "classifier": classifier,
     "sparse_windows": sparse_windows,

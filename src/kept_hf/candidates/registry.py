@@ -19,6 +19,7 @@ FIRST_STAGES = {
     "sparse": "sparse",
     "dense": "dense",
     "classifier": "text_classifier",
+    "prior": "prior",
     "fused": "fused",
 }
 """Name → module of this folder."""
