@@ -28,7 +28,7 @@ def setup():
 
 def test_there_are_data():
     """Types, recipes, templates of cards, the metric module."""
-    assert {"py.typed", "__init__.pyi", "commands/recipes/codiesp.yaml", "hub/templates/model_card.md"} <= set(DATA)
+    assert {"py.typed", "__init__.pyi", "commands/recipes/codiesp_all.yaml", "hub/templates/model_card.md"} <= set(DATA)
     assert {f"metrics/evaluate_modules/icd_coding/{name}" for name in ("icd_coding.py", "README.md")} <= set(DATA)
 
 

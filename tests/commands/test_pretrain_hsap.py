@@ -176,7 +176,7 @@ def test_recipes(hsap, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere.yaml"], "the recipe nowhere.yaml is no file and none of the packaged ones: codiesp, "),
+        (["nowhere.yaml"], "the recipe nowhere.yaml is no file and none of the packaged ones: codiesp_all, "),
         (["--warmup_steps", "0.1"], "warmup_steps=0.1 is a share of the steps, whose number max_minutes leaves open"),
         (
             ["--push_to_hub"],

@@ -301,7 +301,7 @@ def test_recipes(mlm, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["no.yaml"], "the recipe no.yaml is no file and none of the packaged ones: codiesp, "),
+        (["no.yaml"], "the recipe no.yaml is no file and none of the packaged ones: codiesp_all, "),
         (["--text_files", "a", "--warmup_steps", "0.1"], "warmup_steps=0.1 is a share of the steps"),
         (["--text_files", "a", "--held_out_notes", "0"], "held_out_notes=0 leaves nothing to evaluate on"),
         (

@@ -119,9 +119,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
 
 
 def default_recipe(argv: Sequence[str]) -> Path | None:
-    """The recipe of the corpus that a command line names, which may have none."""
-    path = RECIPES / f"{given_option(argv, 'corpus') or 'demo'}.yaml"
-    return path if path.exists() else None
+    """The recipe of the corpus that a command line names, of all its codes if that is a recipe of its own; or none."""
+    corpus = given_option(argv, "corpus") or "demo"
+    paths = (RECIPES / f"{corpus}.yaml", RECIPES / f"{corpus}_all.yaml")
+    return next((path for path in paths if path.exists()), None)
 
 
 def train(
