@@ -156,6 +156,14 @@ def test_late_interaction_as_users_train_it(data, tiny_checkpoint, tmp_path, mon
     assert candidates.codes == CODES and candidates.indices.shape == (5, 4)
 
 
+def test_msmn_as_users_train_it(data):
+    options = {"num_train_epochs": 1, "word_epochs": 1, "lstm_size": 8, "attention_size": 8, "embedding_size": 8}
+    scorer = systems.msmn(data.train, data.code_set, 0, "msmn_codiesp", {**options, "use_cpu": True})
+    candidates = scorer(data.reported["dev"]["text"][:])
+    assert candidates.codes == CODES and candidates.num_candidates.tolist() == [3] * 5, "A41.9 has no training note"
+    assert all("A41.9" not in candidates.codes_of(note) for note in range(5))
+
+
 def test_bootstrap():
     good = {"average_precision": [1.0] * 40, "gold": [1] * 40, "assigned": [1] * 40, "hit": [1] * 40}
     bad = {**good, "average_precision": [0.0, 1.0] * 20, "hit": [0, 1] * 20}

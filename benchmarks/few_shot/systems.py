@@ -10,18 +10,22 @@ from functools import cache
 
 import numpy as np
 import torch
-from datasets import Dataset
-from transformers import AutoModel, AutoTokenizer, Trainer
+from datasets import Dataset, DatasetDict
+from transformers import AutoModel, AutoTokenizer, Trainer, set_seed
 
 from kept_hf import ICDCodeSet
 from kept_hf.candidates.candidates import Candidates
 from kept_hf.candidates.dense import DenseRetriever
 from kept_hf.candidates.kept import KeptFirstStage
+from kept_hf.candidates.msmn import MSMNFirstStage
 from kept_hf.candidates.prior import CodePrior
 from kept_hf.candidates.sparse import SparseRetriever, tfidf_vectorizer
 from kept_hf.candidates.text_classifier import TextClassifier
-from kept_hf.commands.train import parse_arguments
-from kept_hf.training.collators import DataCollatorForICDPrompting
+from kept_hf.commands import train as train_kept
+from kept_hf.commands import train_msmn
+from kept_hf.corpora import Corpus
+from kept_hf.training.collators import DataCollatorForICDPrompting, DataCollatorForMSMN
+from kept_hf.training.msmn import new_msmn, note_rows
 from kept_hf.training.rows import prompt_rows
 from kept_hf.training.task import load_task
 from kept_hf.training.weights import PACKAGED_WEIGHTS, fit_similarity_threshold, weights_path
@@ -87,7 +91,9 @@ def dense_windows(train: Dataset, code_set: ICDCodeSet, seed: int, synonyms: boo
     return lambda texts: retriever().propose(texts, DEPTH)
 
 
-def kept(train: Dataset, code_set: ICDCodeSet, seed: int, recipe: str, options: Mapping[str, object]) -> Scorer:
+def kept(
+    train: Dataset, code_set: ICDCodeSet, seed: int, recipe: str, options: Mapping[str, object] | None = None
+) -> Scorer:
     """A recipe of `kept-hf train` in the isolated layout, on all notes for all its epochs: nothing is chosen.
 
     Args:
@@ -98,9 +104,8 @@ def kept(train: Dataset, code_set: ICDCodeSet, seed: int, recipe: str, options: 
         options: that replace the recipe's.
     """
     with tempfile.TemporaryDirectory() as folder:
-        given = {**options, "seed": seed, "output_dir": folder, "data_dir": folder, "disable_tqdm": True}
-        argv = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-        arguments, data, training = parse_arguments([recipe, *argv])
+        argv = _command_line({**(options or {}), "seed": seed}, folder)
+        arguments, data, training = train_kept.parse_arguments([recipe, *argv])
         training = replace(training, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
         trained = {code for codes in train["codes"] for code in codes}
         model, processor = load_task(arguments, code_set.subset([code for code in code_set if code in trained]))
@@ -119,6 +124,43 @@ def kept(train: Dataset, code_set: ICDCodeSet, seed: int, recipe: str, options: 
     return score
 
 
+def msmn(
+    train: Dataset, code_set: ICDCodeSet, seed: int, recipe: str, options: Mapping[str, object] | None = None
+) -> Scorer:
+    """A recipe of `kept-hf train-msmn`, on all notes for all its epochs, for the codes of the training notes.
+
+    Words and word vectors come from the training notes alone.
+
+    Args:
+        train: coded notes; their codes are those that it knows.
+        code_set: the codes that every system is asked about.
+        seed: of the initial values and the order of the notes.
+        recipe: name or file.
+        options: that replace the recipe's.
+    """
+    trained = {code for codes in train["codes"] for code in codes}
+    known = code_set.subset([code for code in code_set if code in trained])
+    texts = train["text"][:]
+    with tempfile.TemporaryDirectory() as folder:
+        argv = _command_line({**(options or {}), "seed": seed}, folder)
+        arguments, data, training = train_msmn.parse_arguments([recipe, *argv])
+        training = replace(training, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
+        set_seed(seed)
+        corpus = Corpus(DatasetDict(train=train), known, card=None)
+        settings = {name: value for name, value in vars(arguments).items() if name not in train_msmn.NOT_OF_THE_MODEL}
+        model, tokenizer = new_msmn(texts, known, data.min_count, **settings)
+        train_msmn.fill_words(model, tokenizer, corpus, texts, arguments, data, training, vectors=None)
+        Trainer(
+            model,
+            training,
+            data_collator=DataCollatorForMSMN(tokenizer, model.config.num_labels),
+            train_dataset=note_rows(train, tokenizer, known),
+            processing_class=tokenizer,
+        ).train()
+    stage = MSMNFirstStage(model, tokenizer)
+    return lambda texts: _in_codes(stage.propose(texts, DEPTH), code_set)
+
+
 SYSTEMS: dict[str, System] = {
     "prior": prior,
     "logistic_regression": logistic_regression,
@@ -126,11 +168,25 @@ SYSTEMS: dict[str, System] = {
     "sparse_windows": sparse_windows,
     "dense_windows": dense_windows,
     "kept": kept,
+    "msmn": msmn,
 }
 """What a row's `system` may be; "fused" joins the scores of other rows (`protocol.py`)."""
 
 WITHOUT_LABELS = frozenset({"sparse_windows", "dense_windows"})
 """These score training notes as they score others: no notes have to be held out."""
+
+
+def _command_line(options: Mapping[str, object], folder: str) -> list[str]:
+    """Options, with a folder in place of those that the benchmark does not need."""
+    given = {**options, "output_dir": folder, "data_dir": folder, "disable_tqdm": True, "report_to": "none"}
+    return [part for name, value in given.items() for part in (f"--{name}", str(value))]
+
+
+def _in_codes(candidates: Candidates, code_set: ICDCodeSet) -> Candidates:
+    """The same candidates, numbered by a code set that has more codes."""
+    numbers = np.array([code_set.index(code) for code in candidates.codes], dtype=candidates.indices.dtype)
+    indices = np.where(candidates.indices >= 0, numbers[candidates.indices], -1)
+    return Candidates(code_set.codes, indices, candidates.scores)
 
 
 def _named(code_set: ICDCodeSet, synonyms: bool) -> ICDCodeSet:
