@@ -25,6 +25,7 @@ from kept_hf.commands import train as train_kept
 from kept_hf.commands import train_msmn
 from kept_hf.corpora import Corpus
 from kept_hf.training.collators import DataCollatorForICDPrompting, DataCollatorForMSMN
+from kept_hf.training.hardware import bf16_helps
 from kept_hf.training.msmn import new_msmn, note_rows
 from kept_hf.training.rows import prompt_rows
 from kept_hf.training.task import load_task
@@ -161,6 +162,69 @@ def msmn(
     return lambda texts: _in_codes(stage.propose(texts, DEPTH), code_set)
 
 
+def multi_vector_encoder(
+    train: Dataset, code_set: ICDCodeSet, seed: int, epochs: int, learning_rate: float, batch_size: int
+) -> Scorer:
+    """Late interaction of sentence-transformers, trained on pairs of a description and a note that has the code.
+
+    The packaged MiniLM without a projection, whose initial values would be random; mean MaxSim, since notes are to
+    compare descriptions of different lengths. The other notes of a batch are the negatives, as in its documentation.
+
+    Args:
+        train, code_set, seed: see [`System`].
+        epochs, learning_rate, batch_size: of the training.
+
+    Raises:
+        ImportError: sentence-transformers is not installed.
+    """
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.multi_vector_encoder.losses import MultiVectorMultipleNegativesRankingLoss
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+    from sentence_transformers.multi_vector_encoder.scoring import mean_colbert_scores
+    from sentence_transformers.multi_vector_encoder.trainer import MultiVectorEncoderTrainer
+    from sentence_transformers.multi_vector_encoder.training_args import MultiVectorEncoderTrainingArguments
+
+    set_seed(seed)
+    modules = [
+        Transformer(weights_path(PACKAGED_WEIGHTS)),
+        MultiVectorMask(),
+        Normalize(module_input_name="token_embeddings"),
+    ]
+    model = MultiVectorEncoder(modules=modules, similarity_fn_name="meanmaxsim")
+    pairs = [
+        (code_set.describe(code), text)
+        for text, codes in zip(train["text"], train["codes"], strict=True)
+        for code in codes
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = MultiVectorEncoderTrainingArguments(
+            folder,
+            num_train_epochs=epochs,
+            learning_rate=learning_rate,
+            warmup_steps=0.1,
+            per_device_train_batch_size=batch_size,
+            batch_sampler="no_duplicates",
+            bf16=bf16_helps(),
+            use_cpu=not torch.cuda.is_available(),
+            seed=seed,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        loss = MultiVectorMultipleNegativesRankingLoss(model, scale=10.0, similarity_fct=mean_colbert_scores)
+        rows = Dataset.from_dict(dict(zip(("anchor", "positive"), zip(*pairs, strict=True), strict=True)))
+        MultiVectorEncoderTrainer(model=model, args=arguments, train_dataset=rows, loss=loss).train()
+    model.eval()
+
+    def score(texts: Sequence[str]) -> Candidates:
+        queries = model.encode_query([code_set.describe(code) for code in code_set])
+        scores = [model.similarity(queries, model.encode_document([text]))[:, 0].float().cpu() for text in texts]
+        return Candidates.from_scores(torch.stack(scores).numpy(), code_set.codes, DEPTH)
+
+    return score
+
+
 SYSTEMS: dict[str, System] = {
     "prior": prior,
     "logistic_regression": logistic_regression,
@@ -169,6 +233,7 @@ SYSTEMS: dict[str, System] = {
     "dense_windows": dense_windows,
     "kept": kept,
     "msmn": msmn,
+    "multi_vector_encoder": multi_vector_encoder,
 }
 """What a row's `system` may be; "fused" joins the scores of other rows (`protocol.py`)."""
 
