@@ -41,7 +41,7 @@ class Row:
         sets: begin of a set's name → options of the system.
         system: one of `SYSTEMS`; None for a fusion.
         parts: the rows that a fusion joins.
-        folds: parts of the training notes.
+        folds: parts of the training notes; or begin of a set's name → their number there.
         deterministic: one seed is enough.
         rival: not of this package's models: what they have to beat.
     """
@@ -51,7 +51,7 @@ class Row:
     sets: Mapping[str, Mapping]
     system: str | None = None
     parts: Sequence[str] = field(default_factory=tuple)
-    folds: int = 5
+    folds: int | Mapping[str, int] = 5
     deterministic: bool = False
     rival: bool = False
 
@@ -61,7 +61,16 @@ class Row:
 
     def options(self, name: str) -> Mapping | None:
         """Of the system on a set; None if the row is not for this set."""
-        return next((options for begin, options in self.sets.items() if name.startswith(begin)), None)
+        return _for_set(self.sets, name)
+
+    def folds_of(self, name: str) -> int:
+        """Parts of the training notes of a set."""
+        return self.folds if isinstance(self.folds, int) else _for_set(self.folds, name)
+
+
+def _for_set(values: Mapping[str, object], name: str) -> object | None:
+    """The value of the first key with which the name of a set begins."""
+    return next((value for begin, value in values.items() if name.startswith(begin)), None)
 
 
 def read_row(name: str) -> Row:
@@ -117,7 +126,7 @@ def measure(row: Row, name: str, data: BenchmarkSet, seed: int, work: Path) -> d
         if seed != FIRST_SEED and not first.exists():
             raise FileNotFoundError(f"{row.name}: run first the seed {FIRST_SEED}, which chooses the threshold.")
         held_out = None if seed == FIRST_SEED else Candidates.load(first)
-        arguments = (SYSTEMS[row.system], row.system, data, seed, row.options(name), row.folds, held_out)
+        arguments = (SYSTEMS[row.system], row.system, data, seed, row.options(name), row.folds_of(name), held_out)
         scores, seconds = protocol.timed(protocol.score_with, *arguments)
     save_scores(scores, of_row / f"seed-{seed}")
     return {"seed": seed, **extra, **protocol.evaluate(scores, data), "seconds": seconds}
