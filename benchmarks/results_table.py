@@ -489,7 +489,7 @@ def demo_table() -> str:
 
 
 TABLES = {
-    ("README.md", "results"): results_table,
+    ("docs/benchmarks.md", "results"): results_table,
     ("docs/benchmarks.md", "demo"): demo_table,
     ("docs/mimic.md", "corpora"): corpora_table,
     ("docs/adapters.md", "adapters"): adapters_table,

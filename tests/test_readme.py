@@ -15,6 +15,15 @@ def test_tables_are_generated():
         assert expected in (ROOT / file).read_text(encoding="utf-8"), name
 
 
+def test_tables_of_the_few_shot_benchmark_are_generated(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.few_shot import tables
+
+    for (file, name), table in tables.tables().items():
+        expected = f"<!-- {name}: {tables.COMMAND} -->\n{table}\n<!-- end of {name} -->"
+        assert expected in (ROOT / file).read_text(encoding="utf-8"), name
+
+
 def test_snippet_runs(tiny_model, processor, tmp_path, capsys):
     folder = tmp_path / "demo"
     tiny_model.config.threshold = -1e6  # so that every code is printed

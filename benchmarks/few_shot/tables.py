@@ -1,4 +1,4 @@
-"""Print the tables of docs/benchmarks.md from what is kept, or put them and the picture there.
+"""Print the tables of docs/benchmarks.md and the README from what is kept, or put them and the picture there.
 
 python -m benchmarks.few_shot.tables --write
 """
@@ -19,6 +19,7 @@ from .bootstrap import compare
 from .run import Row, read_row, row_names
 
 DOCUMENT = "docs/benchmarks.md"
+RUN, COMMAND = "python -m benchmarks.few_shot.run", "python -m benchmarks.few_shot.tables --write"
 RARE = ("rare50-1", "rare50-2", "rare50-3")
 BANDS = {f"f1_of_gold_codes, training notes: {name}": name for name in ("0", "1 to 5", "6 or more")}
 COLUMNS = {
@@ -122,25 +123,48 @@ def note_below(results: Sequence[dict]) -> str:
     )
 
 
-def tables() -> dict[str, str]:
-    """Name of the place in the document → its table."""
-    found = {}
+def summary_table() -> str:
+    """Markdown: the most important figures of every row."""
+    metrics = {"rare50": ("f1_macro", "f1_micro", "map"), "all": ("map", "f1_micro", "f1_of_gold_codes")}
+    results = {"rare50": read(RARE), "all": read(("all",))}
+    if len(results["rare50"]) < len(RARE) or not results["all"]:
+        return f"Not measured yet: `{RUN}`."
+    lines = {}
+    for name in row_names():
+        values, order = [], []
+        for kind, columns in metrics.items():
+            found = runs_of(results[kind], name)
+            values += [cell(figures(found, metric)) if found else "–" for metric in columns]
+            order.append(mean(figures(found, "map")) if found else 0)
+        if any(order):
+            lines[name] = (order, [read_row(name).title, *values])
+    columns = ["macro-F1 (CAML)", "micro-F1", "MAP", "MAP", "micro-F1", "mean F1 of gold codes"]
+    header = [f"{kind}: {column}" for kind, column in zip(["rare"] * 3 + ["all"] * 3, columns, strict=True)]
+    rows = [line for _, line in sorted(lines.values(), key=lambda item: item[0], reverse=True)]
+    return markdown_table(rows, ["system", *header])
+
+
+def tables() -> dict[tuple[str, str], str]:
+    """File, and name of the place in it → its table."""
+    found = {("README.md", "benchmark"): summary_table()}
     for name, columns, sets in (("rare50", COLUMNS["rare50"], RARE), ("all", COLUMNS["all"], ("all",))):
         results = read(sets)
         if len(results) < len(sets):
-            found[name] = "Not measured yet: `python -m benchmarks.few_shot.run`."
+            found[DOCUMENT, name] = f"Not measured yet: `{RUN}`."
             continue
-        found[name] = "\n\n".join([set_table(results, columns), note_below(results)])
+        found[DOCUMENT, name] = "\n\n".join([set_table(results, columns), note_below(results)])
         if "listed_codes" in results[0]["set"]:
             listed = {"map": "MAP", "f1_micro": "micro-F1", "f1_macro": "macro-F1 (CAML)", "precision_at_8": "P@8"}
-            found[f"{name}_listed"] = set_table(results, listed, "listed")
+            found[DOCUMENT, f"{name}_listed"] = set_table(results, listed, "listed")
     return found
 
 
 def draw(path: str) -> None:
-    """The mean average precision of every row, for rare and for all codes."""
+    """The mean average precision of every row, for rare and for all codes; of what is measured."""
     panels = [(title, results) for title, names in (("fifty rare codes", RARE), ("all codes", ("all",)))
               if len(results := read(names)) == len(names)]  # fmt: skip
+    if not panels:
+        return
     figure, axes = new_figure(10.5, 4.6, [1] * len(panels))
     rows: dict[str, Row] = {name: read_row(name) for name in row_names()}
     for axis, (title, results) in zip(axes, panels, strict=True):
@@ -162,10 +186,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="replace the tables and the picture in docs/")
     write = parser.parse_args().write
-    for name, table in tables().items():
-        print(f"{name}:\n{table}\n")
+    for (file, name), table in tables().items():
+        print(f"{file}, {name}:\n{table}\n")
         if write:
-            put_into(ROOT / DOCUMENT, name, table, "python -m benchmarks.few_shot.tables --write")
+            put_into(ROOT / file, name, table, COMMAND)
     if write:
         draw(ROOT / "docs" / "benchmarks.png")
 
