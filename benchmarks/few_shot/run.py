@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS / "few_shot", help="folder of the figures")
     arguments = parser.parse_args(argv)
     rows = [read_row(name) for name in arguments.rows]
+    logging.getLogger("kept_hf").setLevel(logging.ERROR)
     use_all_cores()
     for name in arguments.sets:
         data, path = SETS[name](arguments.data_dir), arguments.results / f"{name}.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -258,6 +257,3 @@ def _named(code_set: ICDCodeSet, synonyms: bool) -> ICDCodeSet:
     if synonyms:
         return code_set
     return ICDCodeSet(code_set.codes, code_set.descriptions, parents=code_set.parents)
-
-
-logging.getLogger("kept_hf").setLevel(logging.ERROR)

@@ -490,7 +490,8 @@ def test_for_codes_keeps_every_other_setting(tokenizer, code_set):
     others = {"tokenizer": tokenizer, "code_set": code_set, "codes_per_prompt": 5}
     default = KeptProcessor(tokenizer)
     names = set(inspect.signature(KeptProcessor.__init__).parameters) - {"self", "kwargs"} | {"chat_template"}
-    assert names == {*given, *others, "prompt_order", "prompt_layout"}, "give a new argument another value above"
+    elsewhere = {"prompt_order", "prompt_layout", "names_per_code"}
+    assert names == {*given, *others, *elsewhere}, "give a new argument another value above"
     assert all(getattr(default, name) != value for name, value in given.items())
     processor = KeptProcessor(**given, **others)
     few = code_set.subset(["584.9", "401.9"])

@@ -160,6 +160,7 @@ class CodeCache(NoteCache):
     Attributes:
         keys, values, lengths, token_ids, weights: as in [`NoteCache`], of the blocks `<s> description`.
         codes: in their order.
+        names: vectors of each code, where some have several; otherwise None.
     """
 
     codes: list[str]
@@ -185,7 +186,7 @@ class CodeCache(NoteCache):
         Args:
             parts: of the descriptions, in the order of the codes.
             path: a safetensors file to write them to. By default they stay in memory.
-            fields: `lengths`, `token_ids`, `weights` and `codes`.
+            fields: `lengths`, `token_ids`, `weights`, `codes` and `names`.
 
         Returns:
             The cache; with `path` that of the file, mapped into memory.
@@ -199,7 +200,9 @@ class CodeCache(NoteCache):
         )
         vectors = first.vectors
         if vectors is not None:
-            vectors = vectors.new_empty(1).expand(len(fields["lengths"]), vectors.shape[1])
+            vectors = vectors.new_empty(1).expand(
+                sum(fields.get("names") or [1] * len(fields["lengths"])), vectors.shape[1]
+            )
         cache, parts = cls(keys=keys, values=values, vectors=vectors, **fields), itertools.chain([first], parts)
         del first
         if path is None:
@@ -267,7 +270,12 @@ class CodeCache(NoteCache):
                 chosen = chosen.to(own[layer])
                 own[layer] = torch.cat([own[layer], chosen], dim=1)
         if self.vectors is not None:
-            self.vectors = torch.cat([self.vectors, other.vectors[new].to(self.vectors)])
+            names, new_names = ([*(cache.names or [1] * len(cache))] for cache in (self, other))
+            is_new = torch.tensor([code not in self._rows for code in other.codes])
+            is_new = is_new.repeat_interleave(torch.tensor(new_names)).to(other.vectors.device)
+            self.vectors = torch.cat([self.vectors, other.vectors[is_new].to(self.vectors)])
+            names += [new_names[row] for row in new]
+            self.names = names if max(names) > 1 else None
         self.token_ids = self.token_ids + [token for row in new for token in blocks[other.codes[row]]]
         self.lengths = self.lengths + [other.lengths[row] for row in new]
         self.codes = self.codes + [other.codes[row] for row in new]
@@ -275,14 +283,16 @@ class CodeCache(NoteCache):
         return self
 
     def _description(self) -> dict:
-        return {**super()._description(), "codes": self.codes}
+        names = {} if self.names is None else {"names": self.names}
+        return {**super()._description(), "codes": self.codes, **names}
 
 
 def _fill(tensors: Mapping[str, torch.Tensor], parts: Iterable[GlobalStates]) -> None:
     """Copy parts into the tensors of a cache, one after the other."""
     row = token = 0
     for part in parts:
-        next_row, next_token = row + len(part), token + sum(part.lengths)
+        next_row = row + (len(part) if part.vectors is None else len(part.vectors))
+        next_token = token + sum(part.lengths)
         for name, states in _tensors(part).items():
             if name == "vectors":
                 tensors[name][row:next_row] = states

@@ -57,6 +57,7 @@ class IsolatedScoring:
             token_ids=[token for row in rows for token in row],
             weights=self.weights_fingerprint(),
             codes=list(blocks),
+            names=self._names_of(rows),
         )
 
     @torch.no_grad()
@@ -170,6 +171,10 @@ class IsolatedScoring:
     def _scored(self, notes: GlobalStates, note: int, codes: GlobalStates, rows, chunk_size) -> torch.Tensor:
         """Scores of a note, `(len(rows),)`."""
         raise NotImplementedError
+
+    def _names_of(self, rows: Sequence[Sequence[int]]) -> list[int] | None:
+        """How many names each block has, of a model that encodes them apart; None for one each."""
+        return None
 
     def _note_states(self, input_ids, attention_mask, global_attention_mask) -> GlobalStates:
         if global_attention_mask is None:

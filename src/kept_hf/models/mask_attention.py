@@ -44,13 +44,16 @@ class GlobalStates:
     Attributes:
         keys, values: for each layer `(num_heads, num_tokens, head_dim)`; no layers for late interaction alone.
         lengths: tokens of each row.
-        vectors: `(windows or descriptions, hidden_size)`, what the similarity of windows compares; None without it.
+        vectors: `(windows or names, hidden_size)`, what the similarity of windows compares; None without it.
+        names: how many of the vectors each row has, one behind the other; None where each description has one, and for
+            notes.
     """
 
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
     lengths: list[int]
     vectors: torch.Tensor | None = field(default=None, kw_only=True)
+    names: list[int] | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.lengths)

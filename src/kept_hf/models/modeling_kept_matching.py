@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -14,14 +16,36 @@ from .modeling_kept_longformer import KeptLongformerModel, KeptLongformerPreTrai
 from .window_similarity import WindowSimilarity
 
 
+def _rows_of_names(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The names of blocks as rows of their own: each begins with the token with which its block begins.
+
+    Examples:
+        >>> input_ids = torch.tensor([[0, 5, 0, 6, 7], [0, 8, 1, 1, 1]])
+        >>> _rows_of_names(input_ids, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]))[0].tolist()
+        [[0, 5, 0], [0, 6, 7], [0, 8, 0]]
+    """
+    is_token = attention_mask > 0
+    tokens, begins = input_ids[is_token], (input_ids == input_ids[:, :1])[is_token]
+    starts = torch.cat([begins.nonzero()[:, 0].cpu(), torch.tensor([len(tokens)])])
+    names = tokens.split(starts.diff().tolist())
+    rows, masks = (
+        nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        for parts in (names, [torch.ones_like(name) for name in names])
+    )
+    return rows, masks
+
+
 class KeptLongformerForICDMatching(IsolatedScoring, KeptLongformerPreTrainedModel):
     """
     Scores codes by late interaction (MaxSim): the similarity of a description and the note's most similar windows.
 
     Description and note are encoded apart from each other, and a score is scale · (similarity − threshold), where the
-    similarity is a soft maximum of cosines ([`WindowSimilarity`]). There are no parameters of single codes, so
-    that the model can be asked about codes it was not trained on; it has no masks to read, so that it needs no masked
-    language model to start from, and one product a pair is all that a further code costs.
+    similarity is a soft maximum of cosines ([`WindowSimilarity`]). A block may hold several names of its code, each
+    behind a `<s>` (`KeptProcessor(..., names_per_code=...)`): they are encoded apart, and the best one counts.
+
+    There are no parameters of single codes, so that the model can be asked about codes it was not trained on; it has no
+    masks to read, so that it needs no masked language model to start from, and one product a pair is all that a further
+    code costs.
 
     It takes the rows of `KeptProcessor(..., prompt_layout="isolated")`, as `DataCollatorForICDPrompting` puts them
     together.
@@ -109,11 +133,23 @@ class KeptLongformerForICDMatching(IsolatedScoring, KeptLongformerPreTrainedMode
         return result if return_dict else result.to_tuple()
 
     def _encode(self, input_ids, attention_mask, global_attention_mask=None, is_note: bool = False) -> GlobalStates:
+        lengths = names = None
+        if not is_note:
+            lengths = attention_mask.sum(dim=1).tolist()
+            names = self._names_of([row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)])
+        if names is not None:
+            input_ids, attention_mask = _rows_of_names(input_ids, attention_mask)
         states, last = self.longformer.global_states(
             input_ids, attention_mask, global_attention_mask, with_keys=False, with_last=True
         )
         states.vectors = self.similarity.vectors(last, states.lengths, is_note)
+        if names is not None:
+            states.lengths, states.names = lengths, names
         return states
+
+    def _names_of(self, rows: Sequence[Sequence[int]]) -> list[int] | None:
+        names = [row.count(row[0]) for row in rows]
+        return names if max(names, default=1) > 1 else None
 
     def _scored(self, notes: GlobalStates, note: int, codes: GlobalStates, rows, chunk_size) -> torch.Tensor:
         return self.similarity(notes, note, codes, rows)

@@ -56,7 +56,8 @@ class KeptProcessor(ProcessorMixin):
         tokenizer: any tokenizer with a mask token and single tokens for "yes" and "no".
         code_set: the codes to ask, in the order of the labels.
         preset: `"kept-50"` or `"kept-rerank"`; `"kept-50-exact"` and `"kept-rerank-exact"` repeat the mistakes of the
-            public code too. See [`kept_hf.models.prompting.PRESETS`].
+            public code too; `"kept-open"`, which is not published, keeps whole names. See
+            [`kept_hf.models.prompting.PRESETS`].
         max_length: tokens of a sequence, special tokens included. Notes are truncated, prompts never.
         global_attention_stride: every how many-th prompt token has global attention.
         codes_per_prompt: ask the codes in several prompts of at most so many codes each; by default all in one.
@@ -64,11 +65,14 @@ class KeptProcessor(ProcessorMixin):
             still stands for code i of the code set. Such a prompt asks each code under the name of another. Only for
             checkpoints that were trained so: see [`kept_hf.models.published.KEPT_50_PROMPT_ORDER`].
         prompt_layout: `"joint"`, as published, or `"isolated"`: see `KeptLongformerForICDPrompting`.
+        names_per_code: names in the block of a code, for `KeptLongformerForICDMatching`: its description, and as many
+            of the code set's synonyms as this allows.
 
     Raises:
         ValueError: a tokenizer without mask token or without the words "yes" and "no", an unknown preset, a limit or
             stride below 1, an unknown layout, a `prompt_order` that is no order of the code set's codes or that is
-            combined with `codes_per_prompt`, or either of these in the isolated layout.
+            combined with `codes_per_prompt`, or either of these in the isolated layout; several names in the joint
+            layout.
 
     Source: Yang et al., Findings of EMNLP 2022, section 3 (arXiv 2210.03304).
 
@@ -92,6 +96,7 @@ class KeptProcessor(ProcessorMixin):
         codes_per_prompt: int | None = None,
         prompt_order: Sequence[str] | None = None,
         prompt_layout: str = "joint",
+        names_per_code: int = 1,
         **kwargs,
     ):
         if tokenizer.mask_token is None:
@@ -102,6 +107,7 @@ class KeptProcessor(ProcessorMixin):
         if isinstance(prompt_order, str):
             raise TypeError(f"prompt_order={prompt_order!r} is one string; pass a list of codes.")
         self.prompt_layout = prompt_layout
+        self.names_per_code = names_per_code
         self._preset = get_preset(preset)
         self.preset = preset
         self.code_set = code_set
@@ -144,12 +150,14 @@ class KeptProcessor(ProcessorMixin):
         processor.code_set = code_set
         processor.codes_per_prompt = codes_per_prompt
         processor.prompt_layout = self.prompt_layout if prompt_layout is None else prompt_layout
+        if processor.prompt_layout == "joint":
+            processor.names_per_code = 1
         processor._warned_of_names = False
         processor._check_settings()
         return processor
 
     def _check_settings(self) -> None:
-        for name in ("max_length", "global_attention_stride", "codes_per_prompt"):
+        for name in ("max_length", "global_attention_stride", "codes_per_prompt", "names_per_code"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} is less than 1; pass 1 or more.")
@@ -163,6 +171,11 @@ class KeptProcessor(ProcessorMixin):
                     f"{name} with prompt_layout='isolated': codes do not see each other there, and a note is asked "
                     f"about all in one row; pass {name}=None."
                 )
+        if self.names_per_code > 1 and self.prompt_layout != "isolated":
+            raise ValueError(
+                f"names_per_code={self.names_per_code} with prompt_layout={self.prompt_layout!r}: a prompt has one "
+                "name of a code; pass prompt_layout='isolated', or names_per_code=1."
+            )
         self._check_prompt_order()
 
     def _check_prompt_order(self) -> None:
@@ -217,7 +230,8 @@ class KeptProcessor(ProcessorMixin):
             codes: codes of the code set, or another `ICDCodeSet`. By default the code set.
 
         Returns:
-            Code → token ids of `<s> description`, the description shortened as the preset says.
+            Code → token ids of `<s> description`, the description shortened as the preset says. With `names_per_code`
+            further names follow, each with `<s>` before it.
 
         Raises:
             ValueError: no code set, or unknown codes.
@@ -230,7 +244,21 @@ class KeptProcessor(ProcessorMixin):
         if new:
             ids = text_ids(self.tokenizer, new)
             self._blocks.update((text, self._first + tokens) for text, tokens in zip(new, ids, strict=True))
-        return {code: self._blocks[text] for code, text in zip(codes, shortened, strict=True)}
+        if self.names_per_code == 1:
+            return {code: self._blocks[text] for code, text in zip(codes, shortened, strict=True)}
+        return self._blocks_of_names(dict(zip(codes, shortened, strict=True)), code_set)
+
+    def _blocks_of_names(self, first_names: dict[str, str], code_set: ICDCodeSet) -> dict[str, list[int]]:
+        """Blocks of several names."""
+        names = {
+            code: list(dict.fromkeys([first, *self._shortened(code_set.synonyms.get(code, ()))]))[: self.names_per_code]
+            for code, first in first_names.items()
+        }
+        new = [text for of_code in names.values() for text in of_code if text not in self._blocks]
+        if new := list(dict.fromkeys(new)):
+            ids = text_ids(self.tokenizer, new)
+            self._blocks.update((text, self._first + tokens) for text, tokens in zip(new, ids, strict=True))
+        return {code: [token for text in of_code for token in self._blocks[text]] for code, of_code in names.items()}
 
     def pad(
         self,

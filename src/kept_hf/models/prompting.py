@@ -39,7 +39,7 @@ _SPACES = re.compile(r"  +")
 
 @dataclass(frozen=True)
 class PromptPreset:
-    """One published way to write prompts and notes.
+    """One way to write prompts and notes.
 
     Args:
         name: its name.
@@ -67,6 +67,7 @@ class PromptPreset:
 
 _KEPT_50 = PromptPreset("kept-50", ",", None, clean_titles=True, note_reserve=None, global_masks=False)
 _KEPT_RERANK = PromptPreset("kept-rerank", ";", 15, clean_titles=False, note_reserve=150, global_masks=True)
+_KEPT_OPEN = PromptPreset("kept-open", ";", 30, clean_titles=True, note_reserve=None, global_masks=False)
 
 PRESETS = {
     preset.name: preset
@@ -75,9 +76,12 @@ PRESETS = {
         replace(_KEPT_50, name="kept-50-exact", **EXACT_PRESET),
         _KEPT_RERANK,
         replace(_KEPT_RERANK, name="kept-rerank-exact", **EXACT_PRESET),
+        _KEPT_OPEN,
     )
 }
-"""Name → preset. Those named exact repeat the mistakes of the public code too ([`kept_hf.models.published`])."""
+"""Name → preset. Those named exact repeat the mistakes of the public code too ([`kept_hf.models.published`]).
+
+`kept-open` is not published: it does not truncate names at a comma, so that fewer codes read alike."""
 
 
 def get_preset(name: str) -> PromptPreset:

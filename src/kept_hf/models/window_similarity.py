@@ -1,4 +1,4 @@
-"""MaxSim of a code's description and the windows of a note: late interaction, and the isolated layout's prior.
+"""MaxSim of a code's names and the windows of a note: late interaction, and the isolated layout's prior.
 
 Pure functions of tensors, and the two numbers that are learnt with them. The maximum is a soft one.
 """
@@ -82,9 +82,38 @@ def soft_maximum(values: torch.Tensor, temperature: float) -> torch.Tensor:
     return ((values * temperature).softmax(dim=-1) * values).sum(dim=-1)
 
 
+def soft_maximum_by_row(values: torch.Tensor, counts: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The soft maximum of each row, for rows of different lengths that stand one behind the other.
+
+    Args:
+        values: `(sum of counts,)`.
+        counts: `(rows,)`, at least 1 each.
+        temperature: see [`soft_maximum`].
+
+    Returns:
+        `(rows,)`.
+
+    Examples:
+        >>> values, counts = torch.tensor([0.0, 1.0, 0.5]), torch.tensor([2, 1])
+        >>> soft_maximum_by_row(values, counts, 0.0), soft_maximum_by_row(values, counts, 100.0)
+        (tensor([0.5000, 0.5000]), tensor([1.0000, 0.5000]))
+    """
+    rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+    columns = torch.arange(len(values), device=counts.device) - (counts.cumsum(0) - counts)[rows]
+    shape = len(counts), int(counts.max())
+    is_value = torch.zeros(shape, dtype=torch.bool, device=values.device).index_put(
+        (rows, columns), values.new_ones(1).bool()
+    )
+    padded = values.new_zeros(shape).index_put((rows, columns), values)
+    weights = (padded * temperature).masked_fill(~is_value, -torch.inf).softmax(dim=-1)
+    return (weights * padded).sum(dim=-1)
+
+
 class WindowSimilarity(nn.Module):
-    """`scale` · (similarity − `threshold`), where the similarity of a description and a note is the soft maximum of the
-    cosines between the description's mean state and the means of the note's windows.
+    """`scale` · (similarity − `threshold`) of a code and a note.
+
+    The similarity of a name and a note is the soft maximum of the cosines between the name's mean state and the means
+    of the note's windows; that of a code with several names is the soft maximum of theirs.
 
     Args:
         config: a `KeptLongformerConfig`: `similarity_window`, `similarity_step`, `similarity_temperature` and, as
@@ -104,7 +133,7 @@ class WindowSimilarity(nn.Module):
         self.threshold.fill_(self.config.similarity_threshold)
 
     def vectors(self, states: torch.Tensor, lengths: Sequence[int], is_note: bool) -> torch.Tensor:
-        """Unit vectors in float32: of the windows of notes, or of descriptions.
+        """Unit vectors in float32: of the windows of notes, or of names.
 
         Args:
             states: last hidden states `(num_tokens, hidden_size)`, one row's tokens after the other's.
@@ -112,7 +141,7 @@ class WindowSimilarity(nn.Module):
             is_note: whether the rows are notes.
 
         Returns:
-            `(windows or descriptions, hidden_size)`.
+            `(windows or names, hidden_size)`.
         """
         if is_note:
             means = window_means(states.float(), lengths, self.config.similarity_window, self.config.similarity_step)
@@ -134,9 +163,23 @@ class WindowSimilarity(nn.Module):
         window, step = self.config.similarity_window, self.config.similarity_step
         start = sum(num_windows(length, window, step) for length in notes.lengths[:note])
         windows = notes.vectors[start : start + num_windows(notes.lengths[note], window, step)]
-        rows = torch.as_tensor(wanted, dtype=torch.long, device=codes.vectors.device)
+        rows, counts = self._names_of(codes, wanted)
         # Vectors are float32 and stay so under autocast: differences of cosines are small.
         with torch.autocast(windows.device.type, enabled=False):
             cosines = codes.vectors[rows].to(windows.device).float() @ windows.float().T
             similarity = soft_maximum(cosines, self.config.similarity_temperature)
+            if counts is not None:
+                similarity = soft_maximum_by_row(similarity, counts, self.config.similarity_temperature)
             return self.scale.float() * (similarity - self.threshold.float())
+
+    @staticmethod
+    def _names_of(codes: GlobalStates, wanted: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Where the vectors of some codes stand, and how many each has; None for one each."""
+        rows = torch.as_tensor(wanted, dtype=torch.long, device=codes.vectors.device)
+        if codes.names is None:
+            return rows, None
+        names = torch.tensor(codes.names, device=rows.device)
+        firsts, counts = (names.cumsum(0) - names)[rows], names[rows]
+        within = torch.arange(int(counts.sum()), device=rows.device)
+        within = within - (counts.cumsum(0) - counts).repeat_interleave(counts)
+        return firsts.repeat_interleave(counts) + within, counts

@@ -33,6 +33,12 @@ class ModelArguments(BaseArguments):
             "isolated layout (docs/isolated.md)."
         },
     )
+    names_per_code: int = field(
+        default=1,
+        metadata={
+            "help": "With scorer=matching: a code's description and its synonyms, up to so many; the best counts."
+        },
+    )
     similarity_prior: bool = field(
         default=False, metadata={"help": "Add late interaction to the masks' scores, in the isolated layout."}
     )

@@ -114,6 +114,10 @@ def check_scorer(arguments: ModelArguments) -> None:
                 f"{name}={getattr(arguments, name)!r} compares descriptions and notes that are encoded separately; "
                 "pass --prompt_layout isolated."
             )
+    if arguments.names_per_code > 1 and arguments.scorer != "matching":
+        raise ValueError(
+            f"names_per_code={arguments.names_per_code} is for late interaction; pass --scorer matching, or omit it."
+        )
     if arguments.scorer == "matching" and arguments.peft:
         raise ValueError(f"peft={arguments.peft!r} is not supported with scorer='matching'; omit one of them.")
 

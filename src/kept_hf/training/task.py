@@ -46,6 +46,7 @@ def load_task(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLong
         global_attention_stride=arguments.global_attention_stride,
         codes_per_prompt=None if arguments.prompt_layout == "isolated" else arguments.codes_per_prompt,
         prompt_layout=arguments.prompt_layout,
+        names_per_code=arguments.names_per_code,
     )
     model, processor.tokenizer = load_base(
         SCORERS[arguments.scorer],
