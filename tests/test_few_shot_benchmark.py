@@ -140,20 +140,21 @@ def test_every_row_can_be_read_and_named(data):
         run.Row("x", "x", {})
 
 
-def test_late_interaction_as_users_train_it(data, tiny_checkpoint, tmp_path, monkeypatch):
-    options = {
-        "model_name_or_path": tiny_checkpoint,
-        "max_length": 64,
-        "position_period": 32,
-        "max_steps": 2,
-        "bf16": False,
-        "use_cpu": True,
-        "sampled_codes": 2,
-        "in_batch_negatives": True,
-    }
-    scorer = systems.kept(data.train, data.code_set, 0, recipe="codiesp_rare50", options=options)
+@pytest.mark.parametrize(
+    ("recipe", "options"),
+    [
+        ("codiesp_rare50", {"sampled_codes": 2, "in_batch_negatives": True}),
+        (
+            "codiesp_published",
+            {"codes_per_prompt": 3, "matching_examples": 2, "matching_codes": "2 2", "trainable": "bias"},
+        ),
+    ],
+)
+def test_kept_as_users_train_it(data, tiny_checkpoint, recipe, options):
+    tiny = {"model_name_or_path": tiny_checkpoint, "max_length": 256, "position_period": 32, "bf16": False}
+    scorer = systems.kept(data.train, data.code_set, 0, recipe, {**tiny, **options, "max_steps": 2, "use_cpu": True})
     candidates = scorer(data.reported["dev"]["text"][:])
-    assert candidates.codes == CODES and candidates.indices.shape == (5, 4)
+    assert candidates.codes == CODES and candidates.num_candidates.tolist() == [4] * 5
 
 
 def test_msmn_as_users_train_it(data):

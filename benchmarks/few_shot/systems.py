@@ -23,12 +23,14 @@ from kept_hf.candidates.text_classifier import TextClassifier
 from kept_hf.commands import train as train_kept
 from kept_hf.commands import train_msmn
 from kept_hf.corpora import Corpus
+from kept_hf.pretraining.zero_shot.synthetic_stage import run_synthetic_stage
+from kept_hf.reranking import rerank
 from kept_hf.training.collators import DataCollatorForICDPrompting, DataCollatorForMSMN
 from kept_hf.training.hardware import bf16_helps
 from kept_hf.training.msmn import new_msmn, note_rows
 from kept_hf.training.rows import prompt_rows
 from kept_hf.training.task import load_task
-from kept_hf.training.weights import PACKAGED_WEIGHTS, fit_similarity_threshold, weights_path
+from kept_hf.training.weights import PACKAGED_WEIGHTS, fit_similarity_threshold, train_only, weights_path
 
 DEPTH = 3000
 """Codes of a note that keep their scores."""
@@ -94,7 +96,7 @@ def dense_windows(train: Dataset, code_set: ICDCodeSet, seed: int, synonyms: boo
 def kept(
     train: Dataset, code_set: ICDCodeSet, seed: int, recipe: str, options: Mapping[str, object] | None = None
 ) -> Scorer:
-    """A recipe of `kept-hf train` in the isolated layout, on all notes for all its epochs: nothing is chosen.
+    """A recipe of `kept-hf train`, on all notes for all its epochs: nothing is chosen.
 
     Args:
         train: coded notes; their codes are those that training asks about.
@@ -108,18 +110,31 @@ def kept(
         arguments, data, training = train_kept.parse_arguments([recipe, *argv])
         training = replace(training, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
         trained = {code for codes in train["codes"] for code in codes}
+        set_seed(seed)
         model, processor = load_task(arguments, code_set.subset([code for code in code_set if code in trained]))
+        model.to(training.device)
         rows = prompt_rows(train, processor, data.sampled_codes, data.draws, training.seed)
-        collator = DataCollatorForICDPrompting(processor, in_batch_negatives=data.in_batch_negatives)
-        fit_similarity_threshold(model.to(training.device), rows, DataCollatorForICDPrompting(processor))
+        if data.matching_examples:
+            run_synthetic_stage(model, processor, train["text"], data, training)
+        if getattr(model, "similarity", None) is not None:
+            fit_similarity_threshold(model, rows, DataCollatorForICDPrompting(processor))
+        if arguments.trainable:
+            train_only(model, arguments.trainable.split(","))
         Trainer(
-            model, training, data_collator=collator, train_dataset=rows, processing_class=processor.tokenizer
+            model,
+            training,
+            data_collator=DataCollatorForICDPrompting(processor, in_batch_negatives=data.in_batch_negatives),
+            train_dataset=rows,
+            processing_class=processor.tokenizer,
         ).train()
-    stage = KeptFirstStage(model, processor.for_codes(code_set))
+    asked = processor.for_codes(code_set)
 
     def score(texts: Sequence[str]) -> Candidates:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=training.bf16):
-            return stage.propose(texts, DEPTH)
+            if asked.prompt_layout == "isolated":
+                return KeptFirstStage(model, asked).propose(texts, DEPTH)
+            every = Candidates.from_scores(np.zeros((len(texts), len(code_set))), code_set.codes, len(code_set))
+            return rerank(model, asked, texts, every, group_size=processor.codes_per_prompt or len(code_set))
 
     return score
 
@@ -243,7 +258,7 @@ WITHOUT_LABELS = frozenset({"sparse_windows", "dense_windows"})
 def _command_line(options: Mapping[str, object], folder: str) -> list[str]:
     """Options, with a folder in place of those that the benchmark does not need."""
     given = {**options, "output_dir": folder, "data_dir": folder, "disable_tqdm": True, "report_to": "none"}
-    return [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    return [part for name, value in given.items() for part in (f"--{name}", *str(value).split())]
 
 
 def _in_codes(candidates: Candidates, code_set: ICDCodeSet) -> Candidates:

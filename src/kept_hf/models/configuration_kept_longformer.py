@@ -46,7 +46,7 @@ class KeptLongformerConfig(LongformerConfig):
         similarity_window, similarity_step (`int`, default to 12 and 6):
             Tokens of a window of the note, and between the beginnings of two.
         similarity_temperature (`float`, defaults to 20):
-            Of the softmax that weighs the windows: the greater, the nearer to the maximum.
+            Of the softmax that weighs the windows, and the names of a code: the greater, the nearer to the maximum.
         similarity_scale, similarity_threshold (`float`, default to 12 and 0.5):
             Initial values. `kept_hf.training.weights.fit_similarity_threshold` finds a threshold for some notes.
         attention_backend (`str`, defaults to `"auto"`):
