@@ -152,6 +152,17 @@ def test_all_stages_from_one_command(script, folders, tiny_checkpoint, tmp_path,
             script.run(*arguments)
 
 
+def test_late_interaction_with_in_batch_negatives(script, folders, tiny_checkpoint, tmp_path):
+    """As the recipe codiesp_all trains: it learns from candidates, and its epochs are compared on all codes."""
+    arguments = ["codiesp_all", "--corpus", "demo", "--first_stages", f"named={folders['named']}", "--top_k", 10]
+    arguments += ["--output_dir", tmp_path, "--seeds", 1, *options(TRAINING), "--model_name_or_path", tiny_checkpoint]
+    script.run(*arguments)
+    assert [row["system"] for row in results_of(tmp_path)["systems"]] == ["named", "KEPT on named", "named + KEPT"]
+    trained = json.loads((tmp_path / "model-1" / "settings.json").read_text())
+    assert trained["in_batch_negatives"] and trained["scorer"] == "matching"
+    assert [name.split("=")[0] for name in trained["candidates"]] == ["train"]
+
+
 def test_training_gets_all_options_of_the_corpus():
     options = ["--corpus", "codiesp", "--corpus_options", "language=es", "codes=procedure", "--codes", "top50"]
     options += [

@@ -151,6 +151,11 @@ def train_model(
     recipe, _ = split_recipe(command)
     recipe = recipe_path(argparse.ArgumentParser(), recipe) if recipe else train.default_recipe(command)
     train_arguments = train.parse_arguments(command)
+    if train_arguments[1].in_batch_negatives:
+        # Its epochs are compared on all codes, which cost little there: a batch asks about the codes of all its notes.
+        files = {split: path for split, path in files.items() if split == "train"}
+        command = train_command(arguments, train_options, files, seed, folder)
+        train_arguments = train.parse_arguments(command)
     with argument_errors("rerank"):
         weights = weights_path(train_arguments[0].model_name_or_path)
     settings = {
