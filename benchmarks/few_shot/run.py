@@ -157,11 +157,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_once(row: Row, name: str, data: BenchmarkSet, seed: int, work: Path, path: Path) -> None:
     """Measure a row with a seed, unless that is kept already, and keep it."""
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"set": describe(name, data), "rows": {}}
-    runs = kept["rows"].setdefault(row.name, [])
-    if seed in [run["seed"] for run in runs]:
+
+    def read() -> dict:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return found or {"set": describe(name, data), "rows": {}}
+
+    if seed in [run["seed"] for run in read()["rows"].get(row.name, [])]:
         return
     run = measure(row, name, data, seed, work)
+    kept = read()  # again: another process may have measured another row meanwhile
+    runs = kept["rows"].setdefault(row.name, [])
     source = provenance("", [], PACKAGES)
     source["command"] = f"python -m benchmarks.few_shot.run --sets {name} --rows {row.name} --seeds {seed}"
     source["threads"] = torch.get_num_threads()

@@ -213,6 +213,12 @@ def test_settings_of_what_was_not_used_are_left_out(tmp_path):
             "prompts of 15",
         ),
         ({"prompt_layout": "isolated", "scorer": "matching"}, "most similar windows (late", "yes"),
+        (
+            {"prompt_layout": "isolated", "scorer": "matching", "names_per_code": 7},
+            "MaxSim). A code has up to 7 names, its description and synonyms; the one that is most similar counts. It",
+            "yes",
+        ),
+        ({"prompt_layout": "isolated", "scorer": "matching", "names_per_code": 1}, "MaxSim). It belongs", "names"),
     ],
 )
 def test_it_says_how_codes_are_scored(tmp_path, settings, said, not_said):

@@ -31,6 +31,7 @@ from .model_card_parts import (
 from .rendering import card_name, check_model_ids, model_path, render_card, versions_text
 from .run_files import FineTunedRun
 
+_OF_THE_SCORER = ("codes_per_prompt", "scorer", "prompt_layout", "similarity_prior", "names_per_code")
 _THRESHOLD_METRICS = {"f1_micro": "micro-F1", "f1_macro": "macro-F1 (CAML)"}
 
 
@@ -127,7 +128,7 @@ def _model_values(run: FineTunedRun) -> dict[str, object]:
     settings, threshold = run.settings, run.results["threshold"]
     return {
         "settings": settings,
-        **{name: settings.get(name) for name in ("codes_per_prompt", "scorer", "prompt_layout", "similarity_prior")},
+        **{name: settings.get(name) for name in _OF_THE_SCORER},
         "max_length": settings["max_words" if run.is_msmn else "max_length"],
         "shape": encoder_text(run.config),
         "codes": run.results["codes"],

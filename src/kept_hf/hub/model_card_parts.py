@@ -66,6 +66,7 @@ _MODEL_SETTINGS = (
     "prompt_layout",
     "scorer",
     "similarity_prior",
+    "names_per_code",
     "prompt_loss",
     "attention_window",
     "position_period",
