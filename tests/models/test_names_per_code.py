@@ -178,3 +178,12 @@ def test_soft_maximum_by_row():
     got = soft_maximum_by_row(values, counts, 5.0)
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(torch.autograd.grad((got**2).sum(), values)[0], one)
+    assert soft_maximum_by_row(values[:0], counts[:0], 5.0).shape == (0,)
+
+
+def test_a_note_that_is_asked_about_no_code(model, roberta_tokenizer, code_set):
+    processor = processor_of(roberta_tokenizer, code_set)
+    rows = [{name: values[0] for name, values in processor([text]).items()} for text in ("Fever.", "Sepsis.")]
+    rows[1]["code_indices"] = []
+    logits = model(**processor.pad(rows)).logits
+    assert logits[0].isfinite().all() and (logits[1] == logits[1, 0]).all()

@@ -98,6 +98,8 @@ def soft_maximum_by_row(values: torch.Tensor, counts: torch.Tensor, temperature:
         >>> soft_maximum_by_row(values, counts, 0.0), soft_maximum_by_row(values, counts, 100.0)
         (tensor([0.5000, 0.5000]), tensor([1.0000, 0.5000]))
     """
+    if not len(counts):
+        return values
     rows = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
     columns = torch.arange(len(values), device=counts.device) - (counts.cumsum(0) - counts)[rows]
     shape = len(counts), int(counts.max())
