@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
+from matplotlib.patches import Patch
+
 from kept_hf.reports.figures import COLORS, new_figure
 from kept_hf.reports.tables import markdown_table
 
@@ -99,11 +101,12 @@ def set_table(results: Sequence[dict], columns: Mapping[str, str], codes: str = 
 
 
 def _against(differences: Mapping[str, Mapping[str, float]]) -> str:
-    """In words, with p where it is below 0.05."""
+    """In words."""
     parts = []
     for name in ("map", "f1_micro"):
         p = differences[name]["p"]
-        parts.append(f"{100 * differences[name]['difference']:+.1f} (p = {p:.3f})")
+        shown = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        parts.append(f"{100 * differences[name]['difference']:+.1f} ({shown})")
     return ", ".join(parts)
 
 
@@ -118,7 +121,8 @@ def note_below(results: Sequence[dict]) -> str:
     revisions = ", ".join(sorted({run["versions"]["git"] for run in runs}))
     threads = " or ".join(sorted({str(run["threads"]) for run in runs}))
     return (
-        f"{sizes}. Minutes are those of all fits and scorings of a seed, with {threads} thread, beside other work. "
+        f"{sizes}. Minutes are those of all fits and scorings of a seed, with {threads} thread, beside other work; of "
+        "a fusion those of the fusing. "
         f"p: paired bootstrap over notes, two-sided. Revisions {revisions}."
     )
 
@@ -178,6 +182,8 @@ def draw(path: str) -> None:
             axis.annotate(f"{mean(values[name]):.0f}", (1, place), color="white", va="center", fontsize=8, zorder=5)
         axis.set_yticks(range(len(order)), [rows[name].title for name in order], fontsize=8)
         axis.set(title=title, xlabel="mean average precision, percent")
+    kinds = [Patch(color=COLORS[0]), Patch(color=COLORS[1])]
+    figure.legend(kinds, ["with a model of this package", "others"], loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=150)
 
 
