@@ -369,7 +369,7 @@ def test_errors(script, folders, models, tmp_path, capsys):
     with pytest.raises(SystemExit):
         script.run("--first_stages", "msmn")
     assert (
-        "--first_stages msmn: write one of sparse, dense, classifier, fused, or NAME=FOLDER" in capsys.readouterr().err
+        "--first_stages msmn: write one of sparse, dense, classifier, prior, fused, or NAME=FOLDER" in capsys.readouterr().err
     )
     with pytest.raises(SystemExit):
         script.run("--first_stages", f"a={folders['named']}", "--model", models["joint"], "--learning_rate", "1")
