@@ -368,9 +368,8 @@ def test_wrong_options_are_noticed_before_any_work(script, folders, options, mes
 def test_errors(script, folders, models, tmp_path, capsys):
     with pytest.raises(SystemExit):
         script.run("--first_stages", "msmn")
-    assert (
-        "--first_stages msmn: write one of sparse, dense, classifier, prior, fused, or NAME=FOLDER" in capsys.readouterr().err
-    )
+    expected = "--first_stages msmn: write one of sparse, dense, classifier, prior, fused, or NAME=FOLDER"
+    assert expected in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script.run("--first_stages", f"a={folders['named']}", "--model", models["joint"], "--learning_rate", "1")
     assert "--learning_rate: omit one of them" in capsys.readouterr().err
