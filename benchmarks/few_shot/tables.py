@@ -9,6 +9,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
+from textwrap import fill
 
 from matplotlib.patches import Patch
 
@@ -170,7 +171,7 @@ def draw(path: str) -> None:
     panels = [(title, results) for title, names in titles.items() if (results := read(names))]
     if not panels:
         return
-    figure, axes = new_figure(10.5, 4.6, [1] * len(panels))
+    figure, axes = new_figure(10.5, 5.2, [1] * len(panels))
     rows: dict[str, Row] = {name: read_row(name) for name in row_names()}
     for axis, (title, results) in zip(axes, panels, strict=True):
         values = {name: figures(found, "map") for name in rows if (found := runs_of(results, name))}
@@ -181,8 +182,8 @@ def draw(path: str) -> None:
             if len(values[name]) > 1:
                 axis.errorbar(mean(values[name]), place, xerr=stdev(values[name]), color="black", zorder=4)
             axis.annotate(f"{mean(values[name]):.0f}", (1, place), color="white", va="center", fontsize=8, zorder=5)
-        axis.set_yticks(range(len(order)), [rows[name].title for name in order], fontsize=8)
-        axis.set(title=title, xlabel="mean average precision, percent")
+        axis.set_yticks(range(len(order)), [fill(rows[name].title, 34) for name in order], fontsize=8)
+        axis.set(title=title, xlabel="MAP, percent")
     kinds = [Patch(color=COLORS[0]), Patch(color=COLORS[1])]
     figure.legend(kinds, ["with a model of this package", "others"], loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=150)
