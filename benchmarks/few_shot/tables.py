@@ -143,7 +143,7 @@ def summary_table() -> str:
             values += [cell(figures(found, metric)) if found else "–" for metric in columns]
             order.append(mean(figures(found, "map")) if found else 0)
         if any(order):
-            lines[name] = (order, [read_row(name).title, *values])
+            lines[name] = (order[::-1], [read_row(name).title, *values])
     columns = ["macro-F1 (CAML)", "micro-F1", "MAP", "MAP", "micro-F1", "mean F1 of gold codes"]
     header = [f"{kind}: {column}" for kind, column in zip(["rare"] * 3 + ["all"] * 3, columns, strict=True)]
     rows = [line for _, line in sorted(lines.values(), key=lambda item: item[0], reverse=True)]
