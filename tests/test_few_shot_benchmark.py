@@ -188,6 +188,8 @@ def test_tables_average_sets_and_seeds():
         for more in (0.0, 0.2)
     ]
     assert tables.figures(tables.runs_of(results, "late_interaction"), "map") == pytest.approx([60, 80])
+    results[0]["rows"]["late_interaction"].append(of(2, 0.0))  # of one set only
+    assert tables.figures(tables.runs_of(results, "late_interaction"), "map") == pytest.approx([60, 80])
     table = tables.set_table(results, {"map": "MAP", "auc_macro": "AUC"})
     first, second = table.splitlines()[2:]
     assert first.startswith("| late interaction | 70.0 ± 14.1 | – | +60.0 (p < 0.001), +0.0 (p = 1.000) | 2 | 1.0 |")

@@ -84,10 +84,10 @@ def score_with(
     parts = np.array([fold_of(note_id, folds) for note_id in data.train["note_id"]])
     found, order = [], []
     for part in range(folds):
-        (others,), (held_out,) = np.nonzero(parts != part), np.nonzero(parts == part)
+        (others,), (own,) = np.nonzero(parts != part), np.nonzero(parts == part)
         scorer = system(data.train.select(others), data.code_set, seed, **options)
-        found.append(scorer([texts[note] for note in held_out]))
-        order += held_out.tolist()
+        found.append(scorer([texts[note] for note in own]))
+        order += own.tolist()
     return Scores(Candidates.concatenate(found).take(np.argsort(order)), reported)
 
 
@@ -98,7 +98,6 @@ def fuse(parts: Sequence[Scores], data: BenchmarkSet) -> tuple[Scores, list[floa
         The joined scores, and the weights.
     """
     weights = tune_weights([part.held_out.top(TUNED_DEPTH) for part in parts], data.train["codes"][:])
-    # A system of weight 0 may propose nothing that counts.
     return Scores(
         fuse_weighted([part.held_out for part in parts], weights, DEPTH),
         {split: fuse_weighted([part.reported[split] for part in parts], weights, DEPTH) for split in parts[0].reported},

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from datasets import Dataset
 
 from kept_hf import ICDCodeSet
 from kept_hf.corpora import Corpus, load_corpus
-from kept_hf.corpora.selection import select_codes, training_counts
+from kept_hf.corpora.selection import rare_codes, restrict_codes
 
-RARE_TRAIN_NOTES, RARE_VALIDATION_NOTES, RARE_CODES = range(4, 11), 2, 50
-"""Of the rule "rare50" (`kept_hf.corpora.selection.select_codes`)."""
+RARE_CODES = 50
 
 
 @dataclass(frozen=True)
@@ -55,21 +51,11 @@ def rare_fifty(data_dir: str, number: int) -> BenchmarkSet:
         ValueError: fewer codes are left.
     """
     corpus = load_corpus("codiesp", data_dir)
-    train, dev = training_counts(corpus), {}
-    for codes in corpus.dataset["validation"]["codes"]:
-        for code in codes:
-            dev[code] = dev.get(code, 0) + 1
-    eligible = [
-        code for code, count in train.items() if count in RARE_TRAIN_NOTES and dev.get(code, 0) >= RARE_VALIDATION_NOTES
-    ]
-    eligible.sort(key=lambda code: hashlib.sha256(code.encode()).hexdigest())
+    eligible = rare_codes(corpus)
     chosen = sorted(eligible[RARE_CODES * (number - 1) : RARE_CODES * number])
     if len(chosen) < RARE_CODES:
         raise ValueError(f"number={number}: the rule finds {len(eligible)} codes; pass a smaller number.")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "codes.txt")
-        path.write_text("\n".join(chosen) + "\n", encoding="utf-8")
-        return _of_corpus(select_codes(corpus, path), f"CodiEsp, rare diagnoses, fifty no. {number}")
+    return _of_corpus(restrict_codes(corpus, chosen), f"CodiEsp, rare diagnoses, fifty no. {number}")
 
 
 def all_diagnoses(data_dir: str, language: str = "en") -> BenchmarkSet:

@@ -13,7 +13,7 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModel, AutoTokenizer, Trainer, set_seed
 
 from kept_hf import ICDCodeSet
-from kept_hf.candidates.candidates import Candidates
+from kept_hf.candidates.candidates import Candidates, in_code_set
 from kept_hf.candidates.dense import DenseRetriever
 from kept_hf.candidates.kept import KeptFirstStage
 from kept_hf.candidates.msmn import MSMNFirstStage
@@ -173,7 +173,7 @@ def msmn(
             processing_class=tokenizer,
         ).train()
     stage = MSMNFirstStage(model, tokenizer)
-    return lambda texts: _in_codes(stage.propose(texts, DEPTH), code_set)
+    return lambda texts: in_code_set(stage.propose(texts, DEPTH), code_set)
 
 
 def multi_vector_encoder(
@@ -259,13 +259,6 @@ def _command_line(options: Mapping[str, object], folder: str) -> list[str]:
     """Options, with a folder in place of those that the benchmark does not need."""
     given = {**options, "output_dir": folder, "data_dir": folder, "disable_tqdm": True, "report_to": "none"}
     return [part for name, value in given.items() for part in (f"--{name}", *str(value).split())]
-
-
-def _in_codes(candidates: Candidates, code_set: ICDCodeSet) -> Candidates:
-    """The same candidates, numbered by a code set that has more codes."""
-    numbers = np.array([code_set.index(code) for code in candidates.codes], dtype=candidates.indices.dtype)
-    indices = np.where(candidates.indices >= 0, numbers[candidates.indices], -1)
-    return Candidates(code_set.codes, indices, candidates.scores)
 
 
 def _named(code_set: ICDCodeSet, synonyms: bool) -> ICDCodeSet:

@@ -18,13 +18,14 @@ from kept_hf.reports.tables import markdown_table
 
 from ..provenance import RESULTS
 from ..results_table import ROOT, put_into
+from . import protocol
 from .bootstrap import compare
 from .run import Row, read_row, row_names
 
 DOCUMENT = "docs/benchmarks.md"
 RUN, COMMAND = "python -m benchmarks.few_shot.run", "python -m benchmarks.few_shot.tables --write"
 RARE = ("rare50-1", "rare50-2", "rare50-3")
-BANDS = {f"f1_of_gold_codes, training notes: {name}": name for name in ("0", "1 to 5", "6 or more")}
+BANDS = {f"f1_of_gold_codes, training notes: {name}": name for name in protocol.BANDS}
 COLUMNS = {
     "rare50": {"f1_macro": "macro-F1 (CAML)", "f1_micro": "micro-F1", "auc_macro": "macro AUC", "map": "MAP"},
     "all": {
@@ -45,19 +46,16 @@ def read(names: Sequence[str]) -> list[dict]:
 
 
 def runs_of(results: Sequence[dict], row: str) -> list[list[dict]]:
-    """The runs of a row for each set; none if a set lacks the row."""
+    """For each set the runs of a row with the seeds that all sets have, in their order; none if there are none."""
     found = [result["rows"].get(row, []) for result in results]
-    return found if all(found) else []
+    seeds = set.intersection(*({run["seed"] for run in runs} for runs in found))
+    return [[run for run in runs if run["seed"] in seeds] for runs in found] if seeds else []
 
 
 def figures(sets: Sequence[Sequence[dict]], metric: str, codes: str = "codes") -> list[float]:
     """For each seed the mean over the sets, in percent; of a missing value nothing."""
-    seeds = [run["seed"] for run in sets[0]]
-    values = [
-        [run["dev"][codes]["metrics"].get(metric) for runs in sets for run in runs if run["seed"] == seed]
-        for seed in seeds
-    ]
-    return [100 * mean(of_seed) for of_seed in values if None not in of_seed and len(of_seed) == len(sets)]
+    values = [[run["dev"][codes]["metrics"].get(metric) for run in of_seed] for of_seed in zip(*sets, strict=True)]
+    return [100 * mean(of_seed) for of_seed in values if None not in of_seed]
 
 
 def cell(values: Sequence[float]) -> str:
@@ -76,11 +74,8 @@ def notes_of(sets: Sequence[Sequence[dict]], codes: str) -> list[dict]:
     """For each seed the figures of all notes of all sets, one set's behind the other's."""
     names = sets[0][0]["dev"][codes]["notes"]
     return [
-        {
-            name: [value for runs in sets for value in runs[min(place, len(runs) - 1)]["dev"][codes]["notes"][name]]
-            for name in names
-        }
-        for place in range(max(map(len, sets)))
+        {name: [value for run in of_seed for value in run["dev"][codes]["notes"][name]] for name in names}
+        for of_seed in zip(*sets, strict=True)
     ]
 
 
@@ -97,7 +92,7 @@ def set_table(results: Sequence[dict], columns: Mapping[str, str], codes: str = 
         if not rows[name].rival:
             against = _against(compare(notes_of(sets[name], codes), notes_of(sets[rival], codes)))
         minutes = mean(run["seconds"] for runs in sets[name] for run in runs) / 60
-        lines.append([rows[name].title, *values, against, max(map(len, sets[name])), f"{minutes:.1f}"])
+        lines.append([rows[name].title, *values, against, len(sets[name][0]), f"{minutes:.1f}"])
     header = ["system", *columns.values(), f"against {rows[rival].title}: MAP, micro-F1", "seeds", "minutes"]
     return markdown_table(lines, header)
 

@@ -52,7 +52,8 @@ class CodePrior:
     """Proposes the same codes for every note: those that training notes have most often.
 
     On its own it is the baseline of training frequency. It is made to be joined with stages that compare texts: with
-    [`kept_hf.candidates.fusion.tune_weights`], or by adding about 0.7 of it to scores that are log-odds.
+    [`kept_hf.candidates.fusion.tune_weights`], or by adding about 0.9 of it to scores that are log-odds
+    (what held-out notes of CodiEsp chose: `benchmarks/results/few_shot/all.json`).
 
     Args:
         code_set: the codes.

@@ -58,14 +58,7 @@ def select_codes(corpus: Corpus, rule: str | os.PathLike) -> Corpus:
         counts = _note_counts(corpus, "train", "rule='top50'")
         codes = sorted(sorted(counts, key=lambda code: (-counts[code], code))[:_SIZE])
     elif rule == "rare50":
-        train = _note_counts(corpus, "train", "rule='rare50'")
-        validation = _note_counts(corpus, "validation", "rule='rare50'")
-        eligible = [
-            code
-            for code, count in train.items()
-            if count in _RARE_TRAIN_NOTES and validation[code] >= _RARE_VALIDATION_NOTES
-        ]
-        codes = sorted(sorted(eligible, key=lambda code: hashlib.sha256(code.encode()).hexdigest())[:_SIZE])
+        codes = sorted(rare_codes(corpus)[:_SIZE])
     elif os.path.isfile(rule):
         codes = _read_codes(rule, corpus.code_set)
     else:
@@ -77,7 +70,23 @@ def select_codes(corpus: Corpus, rule: str | os.PathLike) -> Corpus:
         raise ValueError(f"rule={rule!r} leaves no code: none of the {len(corpus.code_set)} codes meets it.")
     if rule in RULES and len(codes) < _SIZE:
         logger.warning("The rule %s finds %d codes here, fewer than %d: it takes them all.", rule, len(codes), _SIZE)
-    return _restrict(corpus, codes)
+    return restrict_codes(corpus, codes)
+
+
+def rare_codes(corpus: Corpus) -> list[str]:
+    """The codes that the rule "rare50" chooses from, in its order: the first fifty are its own.
+
+    Raises:
+        ValueError: a missing split that the rule counts in.
+    """
+    train = _note_counts(corpus, "train", "rule='rare50'")
+    validation = _note_counts(corpus, "validation", "rule='rare50'")
+    eligible = [
+        code
+        for code, count in train.items()
+        if count in _RARE_TRAIN_NOTES and validation[code] >= _RARE_VALIDATION_NOTES
+    ]
+    return sorted(eligible, key=lambda code: hashlib.sha256(code.encode()).hexdigest())
 
 
 def _note_counts(corpus: Corpus, split: str, who: str) -> Counter[str]:
@@ -102,7 +111,8 @@ def _read_codes(path: str | os.PathLike, code_set: ICDCodeSet) -> list[str]:
     return codes
 
 
-def _restrict(corpus: Corpus, codes: Iterable[str]) -> Corpus:
+def restrict_codes(corpus: Corpus, codes: Iterable[str]) -> Corpus:
+    """The corpus restricted to some of its codes; see [`select_codes`]."""
     code_set = corpus.code_set.subset(codes)
     splits = {}
     for split, rows in corpus.dataset.items():

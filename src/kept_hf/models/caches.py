@@ -262,8 +262,8 @@ class CodeCache(NoteCache):
         new = [row for row, code in enumerate(other.codes) if code not in self._rows]
         if not new:
             return self
-        is_new = torch.tensor([code not in self._rows for code in other.codes])
-        is_new = is_new.repeat_interleave(torch.tensor(other.lengths))
+        is_new_code = torch.tensor([code not in self._rows for code in other.codes])
+        is_new = is_new_code.repeat_interleave(torch.tensor(other.lengths))
         for own, others in ((self.keys, other.keys), (self.values, other.values)):
             for layer, states in enumerate(others):
                 chosen = states if is_new.all() else states[:, is_new.to(states.device)]
@@ -271,8 +271,7 @@ class CodeCache(NoteCache):
                 own[layer] = torch.cat([own[layer], chosen], dim=1)
         if self.vectors is not None:
             names, new_names = ([*(cache.names or [1] * len(cache))] for cache in (self, other))
-            is_new = torch.tensor([code not in self._rows for code in other.codes])
-            is_new = is_new.repeat_interleave(torch.tensor(new_names)).to(other.vectors.device)
+            is_new = is_new_code.repeat_interleave(torch.tensor(new_names)).to(other.vectors.device)
             self.vectors = torch.cat([self.vectors, other.vectors[is_new].to(self.vectors)])
             names += [new_names[row] for row in new]
             self.names = names if max(names) > 1 else None
