@@ -165,98 +165,35 @@ def attention_table(device: str = "cpu") -> str:
     return with_note(note, lengths, batches)
 
 
-def isolated_table(device: str = "cpu") -> str:
-    """Markdown: the cost goals of the isolated layout, and for each number of codes times, arithmetic and shares."""
-    path = RESULTS / f"isolated_{device}.json"
+def late_interaction_table(device: str = "cpu") -> str:
+    """Markdown: seconds, memory and training of late interaction beside those of joint prompts."""
+    path = RESULTS / f"late_interaction_{device}.json"
     if not path.exists():
-        return f"Not measured yet: `python benchmarks/bench_isolated.py --device {device}`."
+        return f"Not measured yet: `python benchmarks/bench_late_interaction.py --device {device}`."
     report = json.loads(path.read_text(encoding="utf-8"))
-    turns = len(report["runs"][0]["seconds"]["note"])
-    settings, versions = report["settings"], report["versions"]
-    note = (
-        f"{settings['layers']} layers of base width, a note of {settings['length']:,} tokens, descriptions of "
-        f"{settings['description']}, joint groups of {settings['group']} codes, {report['device']}, threads: "
-        f"{report['threads'] or 'all'}, torch {versions['torch']}, transformers {versions['transformers']}, revision "
-        f"{versions['git']}; {report['clock']} time, medians over {turns} turns taken in one process; x: "
-        f"{settings['groups']} group timed a turn and multiplied. Memory is anonymous memory, in a process of its own."
-    )
-    return with_note(note, _isolated_goals(report, {"cpu": 10}.get(device, 15)), _isolated_costs(report["runs"]))
-
-
-def _isolated_goals(report: dict, goal: int) -> str:
-    """What was to be reached, and what is; `goal`: how many times faster than the joint layout."""
-    runs, once = {run["codes"]: run for run in report["runs"]}, report["descriptions"]
-    isolated = {
-        codes: [sum(turn) for turn in zip(run["seconds"]["note"], run["seconds"]["codes"], strict=True)]
-        for codes, run in runs.items()
-    }
-
-    def ratio(over: list[float], under: list[float]) -> float:
-        return median(a / b for a, b in zip(over, under, strict=True))
-
-    few, many = 300, once["codes"]
-    against, ours = (runs[few]["seconds"][side] for side in ("stock", "kept_hf"))
-    fewest, most = report["training"]
-    encoding, scoring = (once[f"{name}_bytes"] / 1e9 for name in ("encoding", "scoring"))
-    rows = [
-        [
-            f"{few} codes, against the passes of the joint layout, transformers' encoder",
-            f"{goal} times faster",
-            f"**{ratio(against, isolated[few]):.1f}**",
-            f"{median(against):.0f} s → {median(isolated[few]):.1f} s",
-        ],
-        [
-            f"{many:,} codes, in joint rerankings of {few} codes, our encoder",
-            "at most 1",
-            f"**{ratio(isolated[many], ours):.2f}**",
-            f"{median(isolated[many]):.1f} s, {median(ours):.1f} s",
-        ],
-        [
-            f"peak memory, {many:,} codes, beyond the model",
-            "under 2 GB",
-            f"**{max(encoding, scoring):.2f} GB**",
-            f"encoding {encoding:.2f} GB, scoring {scoring:.2f} GB; file {once['file_bytes'] / 1e9:.1f} GB",
-        ],
-        [
-            "one more note",
-            "no description encoded",
-            "**none**",
-            f"{many:,} descriptions, once: {once['seconds']:.0f} s",
-        ],
-        [
-            f"training step, {most} codes, in steps with {fewest}",
-            "at most 2.5",
-            f"**{ratio(*(report['training'][codes] for codes in (most, fewest))):.2f}**",
-            ", ".join(f"{median(report['training'][codes]):.1f} s" for codes in (most, fewest)),
-        ],
-    ]
-    return markdown_table(rows, ["", "goal", "measured", ""])
-
-
-def _isolated_costs(runs: list[dict]) -> str:
-    """Times, arithmetic and shares of the time for each number of codes."""
-    columns = ["codes", "isolated: note + codes", "GFLOP", "joint, our encoder", "joint, transformers", "GFLOP"]
-    columns += ["of the isolated time: note", "attention to the note", "to the block", "dense layers"]
-    columns += ["descriptions, once"]
+    settings, versions, seconds, names = (report[key] for key in ("settings", "versions", "seconds", "names"))
     rows = []
-    for run in runs:
-        seconds, operations = run["seconds"], run["operations"]
-        for_note, for_codes = median(seconds["note"]), median(seconds["codes"])
-        counted = sum(n for name, n in operations.items() if name not in ("joint", "descriptions"))
-        parts = [for_note, *(share * for_codes for share in run["shares"].values())]
-        mark = " x" * run["joint_multiplied"]
-        rows.append(
-            [
-                f"{run['codes']:,}",
-                f"{for_note:.1f} + {for_codes:.1f} s",
-                f"{counted / 1e9:,.0f}",
-                *(f"{median(seconds[side]):.0f} s{mark}" for side in ("kept_hf", "stock")),
-                f"{operations['joint'] / 1e9:,.0f}",
-                *(f"{100 * part / (for_note + for_codes):.0f}%" for part in parts),
-                f"{operations['descriptions'] / 1e9:,.0f} GFLOP",
-            ]
-        )
-    return markdown_table(rows, columns)
+    for codes in sorted(int(key) for key in seconds if key.isdigit()):
+        ours = [note + compared for note, compared in zip(seconds["note"], seconds[str(codes)], strict=True)]
+        groups, cells = -(-codes // settings["group"]), []
+        for side in ("prompts, ours", "prompts, stock"):
+            times = [groups * took / own for took, own in zip(seconds[side], ours, strict=True)]
+            cells += [f"{groups * median(seconds[side]):,.0f} s", f"**{median(times):.1f}**"]
+        rows.append([f"{codes:,}", f"{median(seconds['note']):.1f} + {median(seconds[str(codes)]):.2f} s", *cells])
+    columns = ["codes", "late interaction: note + comparing", "prompts, our encoder", "times as long"]
+    columns += ["prompts, transformers", "times as long"]
+    steps = "; ".join(f"{codes} codes {median(took):.1f} s" for codes, took in report["training"].items())
+    note = (
+        f"Encoding the names of {names['codes']:,} codes, once: {names['seconds']:.0f} s; the cache has "
+        f"{names['cache_bytes'] / 1e6:.0f} MB. Peak memory beyond the model: {names['encoding_bytes'] / 1e6:.0f} MB to "
+        f"encode them, {names['scoring_bytes'] / 1e6:.0f} MB to score a note. A training step with one note: {steps}.\n\n"
+        f"{settings['layers']} layers of base width, a note of {settings['length']:,} tokens, names of "
+        f"{settings['name']}, joint groups of {settings['group']} codes (one is timed a turn and multiplied), "
+        f"{report['device']}, threads: {report['threads'] or 'all'}, torch {versions['torch']}, transformers "
+        f"{versions['transformers']}, revision {versions['git']}; {report['clock']} time, medians over "
+        f"{len(seconds['note'])} turns taken in one process."
+    )
+    return with_note(note, markdown_table(rows, columns))
 
 
 def hsap_table() -> str:
@@ -494,7 +431,7 @@ TABLES = {
     ("docs/mimic.md", "corpora"): corpora_table,
     ("docs/adapters.md", "adapters"): adapters_table,
     ("docs/attention.md", "attention"): attention_table,
-    ("docs/isolated.md", "isolated"): isolated_table,
+    ("docs/late_interaction.md", "late_interaction"): late_interaction_table,
     ("docs/hsap.md", "hsap"): hsap_table,
     ("docs/mlm.md", "mlm"): mlm_table,
     ("docs/msmn.md", "msmn"): msmn_table,

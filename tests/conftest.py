@@ -14,7 +14,9 @@ from without_package import NOTE
 from kept_hf import (
     ICDCodeSet,
     KeptLongformerConfig,
+    KeptLongformerForICDMatching,
     KeptLongformerForICDPrompting,
+    KeptLongformerMatchingConfig,
     KeptProcessor,
     MSMNConfig,
     MSMNForICDCoding,
@@ -93,6 +95,17 @@ def tiny_config(processor):
 @pytest.fixture
 def tiny_model(tiny_config):
     return randomize(KeptLongformerForICDPrompting(tiny_config)).eval()
+
+
+@pytest.fixture
+def matching_model(tiny_config):
+    fields = tiny_config.to_dict() | {"model_type": "kept_longformer_matching"}
+    return randomize(KeptLongformerForICDMatching(KeptLongformerMatchingConfig.from_dict(fields))).eval()
+
+
+@pytest.fixture
+def matching_processor(roberta_tokenizer, code_set):
+    return KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ def test_the_main_modules_have_examples():
         "pretraining.zero_shot.passages",
         "pretraining.zero_shot.sentences",
         "pretraining.zero_shot.synthetic",
-        "models.mask_attention",
+        "models.late_interaction",
         "models.modeling_kept_longformer",
         "models.modeling_msmn",
         "hub.licenses",

@@ -26,7 +26,7 @@ REPORT = (
     "tokenizer.json",
 )
 TRAINED = ("--matching_examples", "16")
-LATE_INTERACTION = ("--prompt_layout", "isolated", "--scorer", "matching", "--matching_examples", "8")
+LATE_INTERACTION = ("--scorer", "matching", "--matching_examples", "8")
 ADAPTED = ("--peft", "lora+bias", "--learning_rate", "0.01", "--matching_examples", "16")
 
 

@@ -1,7 +1,7 @@
 """The second stage: KEPT scores the candidates of a first stage again, and both stages are fused.
 
-In the joint layout the candidates of a note are scored in groups, each in a prompt of its own before the note. In the
-isolated layout each note is read once for all its candidates, and each code description once for all notes.
+With prompts the candidates of a note are scored in groups, each in a prompt of its own before the note. With late
+interaction each note is encoded once for all its candidates, and each code's names once for all notes.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ def rerank(
     Memory grows with the batch; besides, there are two arrays of the size of the candidates.
 
     Args:
-        model: a `KeptLongformerForICDPrompting`, or another model with its methods, on the device where it is to run.
+        model: a `KeptLongformerForICDPrompting` or `KeptLongformerForICDMatching`, on the device where it is to run.
         processor: its processor; its code set has the candidates.
         notes: the texts, in the order of the candidates.
         proposals: the candidates of the first stage; `proposals.top(50)` scores fewer. Their scores do not matter here.
-        group_size: joint layout: candidates of a prompt. [`mixed_order`] decides which of them share one.
-        batch_size: joint layout: prompts at a time; those of one note follow each other. In the isolated layout notes
-            are scored one by one, each with all its candidates.
-        code_cache: isolated layout: the encoded descriptions of at least all candidates. By default they are encoded
+        group_size: candidates of a prompt. [`mixed_order`] decides which of them share one.
+        batch_size: prompts at a time; those of one note follow each other. With late interaction notes are scored one
+            by one, each with all its candidates.
+        code_cache: for late interaction: the encoded names of at least all candidates. By default they are encoded
             here, once.
         skip_unknown: omit candidates that the code set does not have; a warning counts them.
         progress: show a bar.
@@ -112,9 +112,9 @@ def rerank(
         The same candidates with the model's scores, best first. Codes are those of the processor's code set.
 
     Raises:
-        ValueError: another number of notes than of rows of candidates, candidates that the code set does not have, a
-            `group_size` or `batch_size` below 1, a `code_cache` in the joint layout or with other descriptions
-            (`StaleCacheError`).
+        ValueError: a processor that does not fit the model, another number of notes than of rows of candidates,
+            candidates that the code set does not have, a `group_size` or `batch_size` below 1, a `code_cache` for a
+            model of prompts or with other names (`StaleCacheError`).
         TypeError: `notes` is one string.
 
     Source: Yang et al., Findings of EMNLP 2022, section 3.3 (arXiv 2210.03304): groups of 50.
@@ -124,11 +124,12 @@ def rerank(
         >>> matrix = reranked.scores_matrix(published_fill(reranked.scores))  # doctest: +SKIP
     """
     check_notes(notes, group_size=group_size, batch_size=batch_size)
+    processor.check_model(model)
     if len(notes) != len(proposals):
         raise ValueError(f"notes has {len(notes)} texts and proposals {len(proposals)} rows; pass the same notes.")
     is_isolated = processor.prompt_layout == "isolated"
     if code_cache is not None and not is_isolated:
-        raise ValueError("code_cache with prompt_layout='joint': descriptions are part of the prompt; pass None.")
+        raise ValueError("code_cache with prompt_layout='joint': names are part of the prompt; pass None.")
     code_set = processor.code_set
     candidates = in_code_set(proposals, code_set, skip_unknown)
     scores = np.full(candidates.scores.shape, -np.inf, dtype=np.float32)
@@ -165,7 +166,7 @@ def rerank_all(
     note_ids: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Candidates:
-    """Score all codes for each note, without a first stage, in the isolated layout; keep the best.
+    """Score all codes for each note by late interaction, without a first stage; keep the best.
 
     A [`kept_hf.candidates.kept.KeptFirstStage`] as one function.
 
@@ -179,7 +180,7 @@ def rerank_all(
         The best codes of each note: candidates like those of other first stages.
 
     Raises:
-        ValueError: the joint layout, a `top_k` or `batch_size` below 1.
+        ValueError: a model of prompts, a `top_k` or `batch_size` below 1.
         TypeError: `notes` is one string.
     """
     stage = KeptFirstStage(model, processor, batch_size, code_cache, progress)

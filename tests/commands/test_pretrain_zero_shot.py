@@ -181,20 +181,6 @@ def test_zero_shot_codes_of_a_corpus(run, tmp_path):
     assert "2 codes" in (tmp_path / "run" / "README.md").read_text()
 
 
-def test_the_isolated_layout(run, tmp_path):
-    codes = tmp_path / "codes.txt"
-    codes.write_text("401.9\n038.9\n")
-    run(
-        *("--corpus", "demo", "--zero_shot_codes", codes, "--cache_dir", tmp_path / "cache", "--max_steps", 3),
-        *("--prompt_layout", "isolated", "--output_dir", tmp_path / "run"),
-    )
-    results = read(tmp_path / "run")
-    assert {name for name in results["after"] if "map" in name} == {"zero_shot_2_map"}
-    assert results["before"] != results["after"]
-    config = KeptLongformerForICDPrompting.from_pretrained(tmp_path / "run").config
-    assert config.prompt_layout == "isolated" and "401.9" not in config.label2id
-
-
 @pytest.mark.parametrize(
     "arguments,message",
     [

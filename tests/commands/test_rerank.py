@@ -14,7 +14,7 @@ import pytest
 from datasets import DatasetDict
 from launching import launch
 
-from kept_hf import KeptLongformerForICDPrompting, KeptProcessor, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
+from kept_hf import KeptProcessor, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
 from kept_hf.candidates.candidates import Candidates
 from kept_hf.candidates.first_stages import FirstStages
 from kept_hf.candidates.handover import write_handover_file
@@ -26,7 +26,8 @@ from kept_hf.corpora.arguments import CorpusArguments
 from kept_hf.metrics import best_micro_f1_threshold, icd_metrics
 from kept_hf.reports.comparison import Evaluation
 from kept_hf.reranking import label_matrix, published_fill, rerank
-from kept_hf.training.conversion import convert_to_kept_longformer
+from kept_hf.training.conversion import convert_to_kept_longformer, converted_to
+from kept_hf.training.task import SCORERS
 
 SPLITS = {"train": 24, "validation": 21, "test": 20}
 TRAINING = {
@@ -80,23 +81,22 @@ def folders(small_corpus, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(small_corpus, tiny_checkpoint, tmp_path_factory):
-    """A model of each layout with random weights."""
+    """A model of each kind with random weights."""
     import torch
 
     found = {}
-    for layout in ("joint", "isolated"):
+    for name, scorer in SCORERS.items():
         torch.manual_seed(0)
         converted, tokenizer = convert_to_kept_longformer(str(tiny_checkpoint), 512, 16, 32)
-        processor = KeptProcessor(tokenizer, small_corpus.all.code_set, max_length=512, prompt_layout=layout)
-        for name, value in processor.config_overrides().items():
-            setattr(converted.config, name, value)
-        model = KeptLongformerForICDPrompting(converted.config)
-        model.load_state_dict(converted.state_dict())
+        processor = KeptProcessor(
+            tokenizer, small_corpus.all.code_set, max_length=512, prompt_layout=scorer.prompt_layout
+        )
+        model = converted_to(scorer, converted, **processor.config_overrides())
         for parameter in model.parameters():
             parameter.data.add_(0.3 * torch.randn(parameter.shape))
-        found[layout] = tmp_path_factory.mktemp(layout)
-        model.save_pretrained(found[layout])
-        processor.save_pretrained(found[layout])
+        found[name] = tmp_path_factory.mktemp(name)
+        model.save_pretrained(found[name])
+        processor.save_pretrained(found[name])
     return found
 
 
@@ -224,16 +224,16 @@ def test_a_model_is_trained_again_when_its_inputs_changed(
     assert len(trained) == 2
 
 
-@pytest.mark.parametrize("layout", ["joint", "isolated"])
-def test_figures_of_a_trained_model(script, small_corpus, folders, models, tmp_path, layout):
-    arguments = ["--first_stages", *(f"{name}={folder}" for name, folder in folders.items()), "--model", models[layout]]
-    arguments += ["--output_dir", tmp_path, "--group_size", 5] + ["--all_codes"] * (layout == "isolated")
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_figures_of_a_trained_model(script, small_corpus, folders, models, tmp_path, scorer):
+    arguments = ["--first_stages", *(f"{name}={folder}" for name, folder in folders.items()), "--model", models[scorer]]
+    arguments += ["--output_dir", tmp_path, "--group_size", 5] + ["--all_codes"] * (scorer == "matching")
     script.run(*arguments)
     results = results_of(tmp_path)
     corpus = small_corpus.small
     codes = corpus.code_set.codes
     expected = {}
-    model, processor = (kind.from_pretrained(models[layout]) for kind in (KeptLongformerForICDPrompting, KeptProcessor))
+    model, processor = (kind.from_pretrained(models[scorer]) for kind in (SCORERS[scorer], KeptProcessor))
     for split in ("validation", "test"):
         notes = corpus.dataset[split]
         first = Candidates.load(folders["named"] / f"{split}_candidates.npz").for_notes(notes["note_id"])
@@ -253,7 +253,7 @@ def test_figures_of_a_trained_model(script, small_corpus, folders, models, tmp_p
             assert row[metric] == pytest.approx(wanted[metric], abs=1e-4), (name, metric)
     systems = [row["system"] for row in results["systems"]]
     assert systems == ["named", "published", "KEPT on named", "named + KEPT"] + ["KEPT on all codes"] * (
-        layout == "isolated"
+        scorer == "matching"
     )
 
 
@@ -261,7 +261,7 @@ def test_without_a_test_split_each_half_is_evaluated_with_the_other(script, smal
     dataset = DatasetDict({split: small_corpus.small.dataset[split] for split in ("train", "validation")})
     script.read_corpus = lambda _: replace(small_corpus.small, dataset=dataset)
     named = folders["named"]
-    script.run("--first_stages", f"named={named}", "--model", models["joint"], "--output_dir", tmp_path)
+    script.run("--first_stages", f"named={named}", "--model", models["prompting"], "--output_dir", tmp_path)
     results = results_of(tmp_path)
     assert results["evaluated_on"] == "validation" and "other half" in results["thresholds_and_weights_tuned_on"]
     assert len(results["runs"]["named + KEPT"][0]["fusion_weights"]) == 2
@@ -287,7 +287,7 @@ def test_weights_are_tuned_on_validation(small_corpus):
 
 
 def test_what_changed_is_made_again(script, folders, models, tmp_path):
-    model = shutil.copytree(models["joint"], tmp_path / "model")
+    model = shutil.copytree(models["prompting"], tmp_path / "model")
     arguments = ["--first_stages", f"named={folders['named']}", "--model", model, "--output_dir", tmp_path / "out"]
     file = tmp_path / "out" / "reranked" / "reranked-0-test.npz"
     times = []
@@ -296,7 +296,7 @@ def test_what_changed_is_made_again(script, folders, models, tmp_path):
         times.append(file.stat().st_mtime_ns)
     assert times[0] == times[1] < times[2] < times[3]
     assert Candidates.load(file).top_k == 12
-    other = models["isolated"] / "model.safetensors"
+    other = models["matching"] / "model.safetensors"
     (model / "model.safetensors").write_bytes(other.read_bytes()[:-4] + b"\x00\x00\x00\x3f")
     script.run(*arguments, "--group_size", 7)
     assert file.stat().st_mtime_ns > times[3], "other weights"
@@ -328,7 +328,7 @@ def test_a_first_stage_of_msmn_without_its_candidates(small_corpus, tmp_path):
 def test_bad_first_stages(script, small_corpus, folders, models, tmp_path, capsys):
     published = shutil.copytree(folders["published"], tmp_path / "published")
     (published / "demo_test_predtop50.txt").write_text("999.99\n" * SPLITS["test"])
-    common = ["--model", models["joint"], "--output_dir", tmp_path / "out"]
+    common = ["--model", models["prompting"], "--output_dir", tmp_path / "out"]
     with pytest.raises(SystemExit):
         script.run("--first_stages", f"a={published}", *common)
     assert re.search(r"no candidate for test that is among the \d+ codes", capsys.readouterr().err)
@@ -371,18 +371,18 @@ def test_errors(script, folders, models, tmp_path, capsys):
     expected = "--first_stages msmn: write one of sparse, dense, classifier, prior, fused, or NAME=FOLDER"
     assert expected in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        script.run("--first_stages", f"a={folders['named']}", "--model", models["joint"], "--learning_rate", "1")
+        script.run("--first_stages", f"a={folders['named']}", "--model", models["prompting"], "--learning_rate", "1")
     assert "--learning_rate: omit one of them" in capsys.readouterr().err
-    for unfinished in ("joint=", f"={models['joint']}"):
+    for unfinished in ("joint=", f"={models['prompting']}"):
         with pytest.raises(SystemExit):
             script.run("--first_stages", f"a={folders['named']}", "--model", unfinished)
         assert f"--model {unfinished}: write FOLDER, or NAME=FOLDER" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        script.run("--first_stages", f"a={tmp_path}", "--model", models["joint"])
+        script.run("--first_stages", f"a={tmp_path}", "--model", models["prompting"])
     assert re.search(r"neither candidates, such as validation_candidates\.npz, nor a model", capsys.readouterr().err)
     shutil.copy(folders["named"] / "test_candidates.npz", tmp_path)
     with pytest.raises(SystemExit):
-        script.run("--first_stages", f"a={tmp_path}", "--model", models["joint"])
+        script.run("--first_stages", f"a={tmp_path}", "--model", models["prompting"])
     assert re.search(r"no candidates of validation: write validation_candidates\.npz there", capsys.readouterr().err)
     shutil.copy(folders["named"] / "validation_candidates.npz", tmp_path)
     with pytest.raises(SystemExit):
@@ -391,27 +391,33 @@ def test_errors(script, folders, models, tmp_path, capsys):
     candidates = Candidates.load(tmp_path / "test_candidates.npz")
     replace(candidates, note_ids=None).save(tmp_path / "test_candidates.npz")
     with pytest.raises(SystemExit):
-        script.run("--first_stages", f"a={tmp_path}", "--model", models["joint"])
+        script.run("--first_stages", f"a={tmp_path}", "--model", models["prompting"])
     assert re.search(r"test_candidates\.npz has no note_ids", capsys.readouterr().err)
 
 
 def test_a_model_is_a_first_stage(script, small_corpus, folders, models, tmp_path, capsys):
-    stages = ["--first_stages", f"named={folders['named']}", f"other={models['isolated']}", "--model", models["joint"]]
+    stages = [
+        "--first_stages",
+        f"named={folders['named']}",
+        f"other={models['matching']}",
+        "--model",
+        models["prompting"],
+    ]
     script.run(*stages, "--output_dir", tmp_path)
     results = results_of(tmp_path)
     assert [row["first stage"] for row in results["candidates"]] == ["named", "other"]
     notes = small_corpus.small.dataset["test"]
-    expected = KeptFirstStage.from_pretrained(models["isolated"]).propose(notes["text"], 300)
+    expected = KeptFirstStage.from_pretrained(models["matching"]).propose(notes["text"], 300)
     found = Candidates.load(tmp_path / "first-stages" / "other" / "test_candidates.npz")
     assert np.array_equal(found.indices, expected.indices) and found.note_ids == tuple(notes["note_id"])
     with pytest.raises(SystemExit):
-        script.run("--first_stages", f"other={models['joint']}", "--output_dir", tmp_path)
+        script.run("--first_stages", f"other={models['prompting']}", "--output_dir", tmp_path)
     assert "prompt_layout='joint'" in capsys.readouterr().err
 
 
 def test_named_models_are_rows_and_those_of_a_name_are_seeds(script, folders, models, tmp_path, caplog):
-    shutil.copytree(models["isolated"], tmp_path / "other")
-    named = [f"joint={models['joint']}", f"isolated={models['isolated']}", f"isolated={tmp_path / 'other'}"]
+    shutil.copytree(models["matching"], tmp_path / "other")
+    named = [f"joint={models['prompting']}", f"late={models['matching']}", f"late={tmp_path / 'other'}"]
     common = ["--first_stages", f"named={folders['named']}", "--all_codes"]
     script.run(*common, "--model", *named, "--output_dir", tmp_path / "both")
     both = results_of(tmp_path / "both")
@@ -419,16 +425,16 @@ def test_named_models_are_rows_and_those_of_a_name_are_seeds(script, folders, mo
         "named": 1,
         "joint on named": 1,
         "named + joint": 1,
-        "isolated on named": 2,
-        "named + isolated": 2,
-        "isolated on all codes": 2,
+        "late on named": 2,
+        "named + late": 2,
+        "late on all codes": 2,
     }
-    assert "joint" in caplog.text and "scores the candidates only" in caplog.text
-    script.run(*common, "--model", models["isolated"], "--output_dir", tmp_path / "one")
+    assert "asks by prompts and scores the candidates only" in caplog.text
+    script.run(*common, "--model", models["matching"], "--output_dir", tmp_path / "one")
     alone = results_of(tmp_path / "one")["runs"]
-    assert [alone["KEPT on all codes"][0]] * 2 == both["runs"]["isolated on all codes"]
-    assert alone["named + KEPT"][0] == both["runs"]["named + isolated"][1]
-    script.run(*common[:2], "--model", models["joint"], "--output_dir", tmp_path / "joint")
+    assert [alone["KEPT on all codes"][0]] * 2 == both["runs"]["late on all codes"]
+    assert alone["named + KEPT"][0] == both["runs"]["named + late"][1]
+    script.run(*common[:2], "--model", models["prompting"], "--output_dir", tmp_path / "joint")
     assert results_of(tmp_path / "joint")["runs"]["KEPT on named"] == both["runs"]["joint on named"]
 
 
@@ -441,7 +447,7 @@ def test_two_processes_train_and_predict(small_corpus, folders, tiny_checkpoint,
     notes = small_corpus.all.dataset["test"]
     first = Candidates.load(folders["named"] / "test_candidates.npz").for_notes(notes["note_id"]).top(4)
     path = tmp_path / "model-42"
-    model, processor = (kind.from_pretrained(path) for kind in (KeptLongformerForICDPrompting, KeptProcessor))
+    model, processor = (kind.from_pretrained(path) for kind in (SCORERS["prompting"], KeptProcessor))
     expected = rerank(model, processor, notes["text"], first)
     found = Candidates.load(tmp_path / "reranked" / "reranked-42-test.npz")
     assert np.array_equal(found.indices, expected.indices) and found.note_ids == expected.note_ids

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -41,20 +40,11 @@ def test_the_entry_of_accelerate(train_arguments, trained, tmp_path):
     assert logged_losses(tmp_path) == pytest.approx(logged_losses(trained), rel=1e-5)
 
 
-@pytest.mark.parametrize("more", [(), ("--similarity_prior", "True")], ids=["masks", "prior"])
-def test_isolated_layout(run_train, tmp_path, more):
-    run_train("--prompt_layout", "isolated", "--matching_examples", "8", "--output_dir", tmp_path, *more)
-    assert_is_isolated(tmp_path)
-
-
 def test_late_interaction(late_interaction):
-    assert_is_isolated(late_interaction)
-
-
-def assert_is_isolated(folder: Path):
-    assert [name for name in REPORT if not (folder / name).exists()] == []
-    for name in ("config.json", "processor_config.json"):
-        assert json.loads((folder / name).read_text())["prompt_layout"] == "isolated"
+    assert [name for name in REPORT if not (late_interaction / name).exists()] == []
+    model_type = json.loads((late_interaction / "config.json").read_text())["model_type"]
+    layout = json.loads((late_interaction / "processor_config.json").read_text())["prompt_layout"]
+    assert (model_type, layout) == ("kept_longformer_matching", "isolated")
 
 
 def test_predictions_belong_to_their_notes(trained, demo_notes):
@@ -155,18 +145,9 @@ def test_train_is_a_function_that_leaves_its_arguments_alone(run_values, tmp_pat
     assert result.results["rows_per_step"] == 8
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        ("joint",),
-        ("isolated", "--similarity_prior", "True"),
-        pytest.param(("isolated",), marks=pytest.mark.slow),
-        pytest.param(("isolated", "--scorer", "matching"), marks=pytest.mark.slow),
-    ],
-    ids=["joint", "prior", "masks", "matching"],
-)
-def test_two_processes_give_the_loss_of_one(train_arguments, run_train, tmp_path, more):
-    common = ["--train_sampling_strategy", "sequential", "--load_best_model_at_end", "False", "--prompt_layout", *more]
+@pytest.mark.parametrize("scorer", ["prompting", "matching"])
+def test_two_processes_give_the_loss_of_one(train_arguments, run_train, tmp_path, scorer):
+    common = ["--train_sampling_strategy", "sequential", "--load_best_model_at_end", "False", "--scorer", scorer]
     common += ["--hidden_dropout_prob", "0", "--attention_probs_dropout_prob", "0"]
     one, two = tmp_path / "one", tmp_path / "two"
     run_train(*common, "--output_dir", one)

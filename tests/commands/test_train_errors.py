@@ -68,11 +68,11 @@ def test_choices_that_do_not_fit(run_train, tmp_path, capsys, option, value, exp
 def test_in_batch_negatives_and_candidates():
     data = DataArguments(sampled_codes=5, in_batch_negatives=True, candidates=["train=a.npz", "validation=b.npz"])
     with pytest.raises(ValueError, match=r"no candidates of validation=b\.npz; omit one of them"):
-        check_negatives(data, "isolated")
-    with pytest.raises(ValueError, match="pass --prompt_layout isolated and --sampled_codes"):
-        check_negatives(data, "joint")
+        check_negatives(data, "matching")
+    with pytest.raises(ValueError, match="pass --scorer matching and --sampled_codes"):
+        check_negatives(data, "prompting")
     data.candidates.pop()
-    check_negatives(data, "isolated")
+    check_negatives(data, "matching")
 
 
 def test_a_file_where_the_folder_should_be(run_train, tmp_path, capsys):
@@ -153,9 +153,8 @@ def test_an_error_in_training_keeps_its_traceback(run_train, tmp_path, monkeypat
     ("arguments", "message"),
     [
         (("--scorer", "both"), "scorer='both' is unknown; pass one of prompting, matching"),
-        (("--scorer", "matching"), "scorer='matching' compares .*--prompt_layout isolated"),
-        (("--similarity_prior", "True"), "similarity_prior=True compares .*--prompt_layout isolated"),
-        (("--scorer", "matching", "--prompt_layout", "isolated", "--peft", "lora"), "peft='lora' is not supported"),
+        (("--names_per_code", "3"), "names_per_code=3 is for late interaction; pass --scorer matching"),
+        (("--scorer", "matching", "--peft", "lora"), "peft='lora' is not supported"),
     ],
 )
 def test_scorers_that_need_something_else(train, arguments, message):

@@ -200,25 +200,16 @@ def test_settings_of_what_was_not_used_are_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said", "not_said"),
     [
-        ({"prompt_layout": "joint"}, "written before the note, a mask token behind each", "isolated layout"),
-        ({"prompt_layout": "isolated"}, "A note may have 768 tokens. **Not", "together"),
+        ({"scorer": "prompting"}, "written before the note, a mask token behind each", "late interaction"),
+        ({"scorer": "prompting"}, "768 tokens together; the codes are asked in prompts of 15. **Not", "MaxSim"),
+        ({"scorer": "matching"}, "A note may have 768 tokens. **Not", "together"),
+        ({"scorer": "matching"}, "most similar windows (late", "yes"),
         (
-            {"prompt_layout": "isolated", "similarity_prior": False},
-            "in the isolated layout: a mask token",
-            "A prior is added",
-        ),
-        (
-            {"prompt_layout": "isolated", "similarity_prior": True},
-            "codes are asked about. A prior is added",
-            "prompts of 15",
-        ),
-        ({"prompt_layout": "isolated", "scorer": "matching"}, "most similar windows (late", "yes"),
-        (
-            {"prompt_layout": "isolated", "scorer": "matching", "names_per_code": 7},
+            {"scorer": "matching", "names_per_code": 7},
             "MaxSim). A code has up to 7 names, its description and synonyms; the one that is most similar counts. It",
             "yes",
         ),
-        ({"prompt_layout": "isolated", "scorer": "matching", "names_per_code": 1}, "MaxSim). It belongs", "names"),
+        ({"scorer": "matching", "names_per_code": 1}, "MaxSim). It belongs", "names"),
     ],
 )
 def test_it_says_how_codes_are_scored(tmp_path, settings, said, not_said):

@@ -16,11 +16,6 @@ from transformers import (
 )
 from without_package import MATCHING_WITHOUT_PACKAGE, MSMN_WITHOUT_PACKAGE, NOTE, expect, load_without_package
 
-from kept_hf import (
-    KeptLongformerForICDMatching,
-    KeptLongformerMatchingConfig,
-    KeptProcessor,
-)
 from kept_hf.models.auto_map import AUTO_CLASSES
 from kept_hf.models.auto_map_msmn import MSMN_AUTO_CLASSES
 
@@ -32,18 +27,8 @@ def saved(tiny_model, processor, tmp_path):
     return tmp_path / "model"
 
 
-def test_the_isolated_layout_without_the_package(tiny_model, roberta_tokenizer, code_set, tmp_path):
-    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
-    tiny_model.config.prompt_layout = "isolated"
-    tiny_model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    expect(tiny_model, processor, load_without_package(tmp_path / "model", tmp_path))
-
-
-def test_late_interaction_without_the_package(tiny_config, roberta_tokenizer, code_set, tmp_path):
-    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
-    fields = tiny_config.to_dict() | {"model_type": "kept_longformer_matching", "prompt_layout": "isolated"}
-    model = KeptLongformerForICDMatching(KeptLongformerMatchingConfig.from_dict(fields)).eval()
+def test_late_interaction_without_the_package(matching_model, matching_processor, tmp_path):
+    model, processor = matching_model, matching_processor
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     again = tmp_path / "again"

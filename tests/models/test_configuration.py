@@ -26,7 +26,6 @@ WRONG = [
     ({"attention_window": [4, 3]}, r"attention_window=\[4, 3\]", "even"),
     ({"global_attention_stride": 0}, "global_attention_stride=0", "less than 1"),
     ({"prompt_loss": "bce"}, "prompt_loss='bce'", "full_vocabulary, two_way"),
-    ({"prompt_layout": "both"}, "prompt_layout='both'", "joint, isolated"),
     ({"attention_backend": "flash"}, "attention_backend='flash'", "auto, sdpa, flex, eager"),
     ({"yes_token_id": 50}, "yes_token_id=50", "vocab_size=50"),
     ({"no_token_id": -1}, "no_token_id=-1", "vocab_size=50"),
@@ -75,7 +74,6 @@ def test_round_trip(tmp_path):
         global_attention_stride=3,
         prompt_loss="two_way",
         attention_backend="eager",
-        prompt_layout="isolated",
         threshold=-1.25,
         id2label={0: "401.9", 1: "038.9"},
     )

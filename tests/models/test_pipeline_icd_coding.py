@@ -189,13 +189,12 @@ def test_without_a_processor(tiny_model):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_isolated_layout(tiny_model, roberta_tokenizer, code_set, monkeypatch, batch_size):
-    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
-    tiny_model.config.prompt_layout = "isolated"
-    expected = expected_scores(tiny_model, processor, NOTES)
-    coder, calls = pipeline("icd-coding", model=tiny_model, processor=processor, device="cpu"), []
-    encode = tiny_model.encode_codes
-    monkeypatch.setattr(tiny_model, "encode_codes", lambda blocks: calls.append(len(blocks)) or encode(blocks))
+def test_late_interaction(matching_model, matching_processor, code_set, monkeypatch, batch_size):
+    model, processor = matching_model, matching_processor
+    expected = expected_scores(model, processor, NOTES)
+    coder, calls = pipeline("icd-coding", model=model, processor=processor, device="cpu"), []
+    encode = model.encode_codes
+    monkeypatch.setattr(model, "encode_codes", lambda blocks: calls.append(len(blocks)) or encode(blocks))
     for _ in range(2):
         np.testing.assert_allclose(scores(coder(NOTES, batch_size=batch_size), code_set), expected, atol=1e-5)
     assert calls == [6], "descriptions are encoded once for all calls"
@@ -204,16 +203,15 @@ def test_isolated_layout(tiny_model, roberta_tokenizer, code_set, monkeypatch, b
     other = coder("fever", codes={"401.9": "Fever"})
     assert other[0]["score"] != coder("fever", codes=["401.9"])[0]["score"]
     with torch.no_grad():
-        tiny_model.longformer.embeddings.LayerNorm.bias.add_(0.1)
-    changed = expected_scores(tiny_model, processor, NOTES)
+        model.longformer.embeddings.LayerNorm.bias.add_(0.1)
+    changed = expected_scores(model, processor, NOTES)
     np.testing.assert_allclose(scores(coder(NOTES), code_set), changed, atol=1e-5)
     assert np.abs(changed - expected).max() > 1e-3
 
 
-def test_what_does_not_change_is_made_once_a_call(tiny_model, roberta_tokenizer, code_set, monkeypatch):
-    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
-    tiny_model.config.prompt_layout = "isolated"
-    coder, calls = pipeline("icd-coding", model=tiny_model, processor=processor, device="cpu"), []
+def test_what_does_not_change_is_made_once_a_call(matching_model, matching_processor, monkeypatch):
+    model, processor = matching_model, matching_processor
+    coder, calls = pipeline("icd-coding", model=model, processor=processor, device="cpu"), []
 
     def count(owner, name):
         function = getattr(owner, name)
@@ -221,8 +219,8 @@ def test_what_does_not_change_is_made_once_a_call(tiny_model, roberta_tokenizer,
 
     coder(NOTES)
     count(KeptProcessor, "code_blocks")
-    count(tiny_model, "weights_fingerprint")
-    count(tiny_model, "encode_codes")
+    count(model, "weights_fingerprint")
+    count(model, "encode_codes")
     for inputs in (NOTES, iter(NOTES), NOTES[0]):
         list(coder(inputs))
         assert sorted(calls) == ["code_blocks", "weights_fingerprint"], "however many notes"
@@ -231,12 +229,11 @@ def test_what_does_not_change_is_made_once_a_call(tiny_model, roberta_tokenizer,
     assert sorted(calls) == ["code_blocks", "encode_codes", "weights_fingerprint"]
 
 
-def test_changes_between_calls_are_noticed(tiny_model, roberta_tokenizer, code_set):
+def test_changes_between_calls_are_noticed(matching_model, roberta_tokenizer, code_set):
     def fresh():
         processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
-        return pipeline("icd-coding", model=tiny_model, processor=processor, device="cpu")
+        return pipeline("icd-coding", model=matching_model, processor=processor, device="cpu")
 
-    tiny_model.config.prompt_layout = "isolated"
     coder = fresh()
     results = [coder("fever")]
     # Another order of the same codes.
@@ -251,9 +248,9 @@ def test_changes_between_calls_are_noticed(tiny_model, roberta_tokenizer, code_s
     results.append(coder("fever"))
     # Other weights, by training and around the versions that PyTorch counts.
     with torch.no_grad():
-        tiny_model.longformer.embeddings.LayerNorm.bias.add_(0.1)
+        matching_model.longformer.embeddings.LayerNorm.bias.add_(0.1)
     results.append(coder("fever"))
-    tiny_model.longformer.embeddings.LayerNorm.bias.data.mul_(1.5)
+    matching_model.longformer.embeddings.LayerNorm.bias.data.mul_(1.5)
     results.append(coder("fever"))
     assert results[-1] == fresh()("fever")
     by_code = [{row["code"]: row["score"] for row in result} for result in results]

@@ -513,16 +513,12 @@ def test_for_codes_keeps_every_other_setting(tokenizer, code_set):
 def test_for_codes_in_other_prompts(roberta_tokenizer, code_set):
     processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200)
     assert [len(group) for group in processor.for_codes(code_set, codes_per_prompt=4).code_groups()] == [4, 2]
-    isolated = processor.for_codes(code_set, prompt_layout="isolated")
-    assert list(isolated("fever")) == ["input_ids", "attention_mask", "code_indices"]
+    with pytest.raises(ValueError, match="codes_per_prompt=0 is less than 1"):
+        processor.for_codes(code_set, codes_per_prompt=0)
+    isolated = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout="isolated")
     assert isolated.for_codes(code_set.subset(["401.9"])).prompt_layout == "isolated"
-    for arguments, message in (
-        ({"codes_per_prompt": 0}, "codes_per_prompt=0 is less than 1"),
-        ({"prompt_layout": "both"}, "prompt_layout='both' is unknown; pass one of joint, isolated"),
-        ({"prompt_layout": "isolated", "codes_per_prompt": 2}, "codes_per_prompt with prompt_layout='isolated'"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            processor.for_codes(code_set, **arguments)
+    with pytest.raises(ValueError, match="codes_per_prompt with prompt_layout='isolated'"):
+        isolated.for_codes(code_set, codes_per_prompt=2)
     ordered = KeptProcessor(roberta_tokenizer, code_set, prompt_order=list(code_set)[::-1])
     with pytest.raises(ValueError, match="prompt_order has 6 codes, the code set 1"):
         ordered.for_codes(code_set.subset(["401.9"]))
@@ -570,7 +566,6 @@ def test_config_overrides(tokenizer, code_set):
         "no_token_id": tokenizer("no").input_ids[1],
         "mask_token_id": tokenizer.mask_token_id,
         "global_attention_stride": 3,
-        "prompt_layout": "joint",
         "id2label": dict(enumerate(CODES)),
         "label2id": {code: index for index, code in enumerate(CODES)},
     }
@@ -775,25 +770,36 @@ def test_isolated_with_another_code_set(isolated, tokenizer):
         isolated("fever", codes=others)
 
 
-def test_isolated_scores_of_a_model(tiny_model, roberta_tokenizer, code_set):
-    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=100, prompt_layout="isolated")
-    tiny_model.config.prompt_layout = "isolated"
+def test_isolated_scores_of_a_model(matching_model, matching_processor):
+    processor = matching_processor
     notes = ["fever and cough", "sepsis " * 30, ""]
     with torch.no_grad():
-        scores = processor.merge_logits(tiny_model(**processor(notes, return_tensors="pt")).logits)
+        scores = processor.merge_logits(matching_model(**processor(notes, return_tensors="pt")).logits)
         codes = ["V45.81", "401.9"]
-        some = tiny_model(**processor(notes, codes=codes, return_tensors="pt")).logits
+        some = matching_model(**processor(notes, codes=codes, return_tensors="pt")).logits
     assert scores.shape == (3, 6)
     np.testing.assert_allclose(processor.merge_logits(some, codes), scores[:, [3, 0]], atol=1e-5)
-    cache = tiny_model.encode_codes(processor.code_blocks())
+    cache = matching_model.encode_codes(processor.code_blocks())
     for row, note in enumerate(notes):
         ids = torch.tensor([processor(note)["input_ids"]])
-        cached = tiny_model.score(tiny_model.encode_note(ids), cache, processor.code_blocks(codes))
+        cached = matching_model.score(matching_model.encode_note(ids), cache, processor.code_blocks(codes))
         np.testing.assert_allclose(cached[0], scores[row, [3, 0]], atol=1e-5)
 
 
+def test_models_of_the_other_layout(tiny_model, matching_model, processor, matching_processor):
+    processor.check_model(tiny_model)
+    matching_processor.check_model(matching_model)
+    with pytest.raises(ValueError, match=r"does not fit KeptLongformerForICDMatching; pass .*layout='isolated'"):
+        processor.check_model(matching_model)
+    with pytest.raises(ValueError, match=r"'isolated' of the processor does not fit .*layout='joint'"):
+        matching_processor.check_model(tiny_model)
+    with pytest.raises(ValueError, match="code_input_ids=None"):
+        matching_model(**processor("fever", return_tensors="pt"))
+    with pytest.raises(ValueError, match="no mask token"):
+        tiny_model(matching_processor("fever", return_tensors="pt")["input_ids"])
+
+
 def test_isolated_settings(isolated, roberta_tokenizer, code_set, tmp_path):
-    assert isolated.config_overrides()["prompt_layout"] == "isolated"
     isolated.save_pretrained(tmp_path)
     assert KeptProcessor.from_pretrained(tmp_path).prompt_layout == "isolated"
     for setting in ({"codes_per_prompt": 3}, {"prompt_order": list(code_set)}):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import pipeline
 
-from kept_hf import KeptProcessor, MSMNConfig, MSMNForICDCoding, MSMNTokenizer
+from kept_hf import MSMNConfig, MSMNForICDCoding, MSMNTokenizer
 
 
 def dynamic(model, kinds=frozenset({nn.Linear})):
@@ -25,14 +25,15 @@ def torchao(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("backend", ["sdpa", "eager"])
-@pytest.mark.parametrize("layout", ["joint", "isolated"])
+@pytest.mark.parametrize("scorer", ["prompting", "matching"])
 @pytest.mark.parametrize("quantize", [dynamic, torchao])
-def test_quantized_models_score(tiny_model, roberta_tokenizer, code_set, layout, backend, quantize):
-    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=200, prompt_layout=layout)
-    tiny_model.config.prompt_layout, tiny_model.config.attention_backend = layout, backend
+def test_quantized_models_score(request, code_set, scorer, backend, quantize):
+    names = ("matching_model", "matching_processor") if scorer == "matching" else ("tiny_model", "processor")
+    model, processor = map(request.getfixturevalue, names)
+    model.config.attention_backend = backend
     batch = processor(["fever and cough", "sepsis"], return_tensors="pt")
-    expected = tiny_model(**batch).logits
-    quantized = quantize(tiny_model)
+    expected = model(**batch).logits
+    quantized = quantize(model)
     scores = quantized(**batch).logits
     assert not torch.equal(scores, expected)
     assert (scores - expected).abs().max() < 0.1 * expected.abs().max()
@@ -43,12 +44,16 @@ def test_quantized_models_score(tiny_model, roberta_tokenizer, code_set, layout,
 
 @torch.no_grad()
 @pytest.mark.parametrize("quantize", [dynamic, torchao])
-def test_caches_of_quantized_models_know_their_weights(tiny_model, quantize):
+def test_caches_of_quantized_models_know_their_weights(matching_model, quantize):
     """The weights of the encoder that are no parameters count, too."""
-    plain = tiny_model.weights_fingerprint()
-    changed = copy.deepcopy(tiny_model)
+    plain = matching_model.weights_fingerprint()
+    changed = copy.deepcopy(matching_model)
     changed.longformer.encoder.layer[1].output.dense.weight[3, 2] += 1
-    one, again, other = quantize(copy.deepcopy(tiny_model)), quantize(copy.deepcopy(tiny_model)), quantize(changed)
+    one, again, other = (
+        quantize(copy.deepcopy(matching_model)),
+        quantize(copy.deepcopy(matching_model)),
+        quantize(changed),
+    )
     assert one.weights_fingerprint() == again.weights_fingerprint()
     assert len({plain, one.weights_fingerprint(), other.weights_fingerprint()}) == 3
 

@@ -221,27 +221,6 @@ def test_the_prompt_asks_by_the_names_of_the_example(items, graph):
     assert row["labels"] == example.labels
 
 
-def test_rows_of_the_isolated_layout_ask_by_name(items, graph, bert_tokenizer):
-    processor = KeptProcessor(bert_tokenizer, ICDCodeSet(["A01"], {"A01": "sepsis"}), prompt_layout="isolated")
-    examples = [items.source.draw(random.Random(seed), 6, 3) for seed in range(3)]
-    task = ZeroShotTask()
-    task.add_notes(Dataset.from_dict({"text": ["fever"], "codes": [["A01"]]}), processor)
-    rows = [prompt_row(example, processor) for example in examples] + task.rows
-    assert task.titles["zero_shot_1_map"] == "notes, 1 codes a prompt: mean average precision"
-    batch = DataCollatorForZeroShot(processor)([rows[:2], rows[2], rows[3]])
-    decode = lambda ids: bert_tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "")  # noqa: E731
-    names = [decode(block) for block in batch["code_input_ids"]]
-    assert len(set(names)) == len(names)
-    asked = [[names[index] for index in indices if index >= 0] for indices in batch["code_indices"].tolist()]
-    assert asked == [example.names for example in examples] + [["sepsis"]]
-    for number, example in enumerate(examples):
-        assert batch["labels"][number, : len(example.labels)].tolist() == example.labels
-        assert decode(batch["input_ids"][number]) == example.text.lower().replace(" ", "")
-        blocks = sum(len(bert_tokenizer(name).input_ids) for name in example.names)  # [SEP] for the mask
-        assert rows[number]["length"] == len(rows[number]["input_ids"]) + blocks
-    assert batch["labels"][3].tolist() == [1] + [-100] * (batch["labels"].shape[1] - 1)
-
-
 @pytest.fixture(scope="module")
 def task(graph, bert_tokenizer):
     processor = KeptProcessor(

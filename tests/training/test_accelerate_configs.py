@@ -205,17 +205,17 @@ def test_global_batch_that_does_not_divide(world_size, per_device, global_batch,
 
 
 @pytest.mark.parametrize(
-    ("distributed_type", "peft", "layout", "expected"),
+    ("distributed_type", "peft", "scorer", "expected"),
     [
-        ("MULTI_CPU", None, "joint", "accelerate shards on GPUs only"),
-        ("MULTI_GPU", "lora", "joint", "peft='lora' is not supported"),
-        ("MULTI_GPU", None, "isolated", "prompt_layout='isolated' is not supported"),
+        ("MULTI_CPU", None, "prompting", "accelerate shards on GPUs only"),
+        ("MULTI_GPU", "lora", "prompting", "peft='lora' is not supported"),
+        ("MULTI_GPU", None, "matching", "scorer='matching' is not supported"),
     ],
 )
-def test_sharding_that_would_not_happen(monkeypatch, distributed_type, peft, layout, expected):
+def test_sharding_that_would_not_happen(monkeypatch, distributed_type, peft, scorer, expected):
     training = SimpleNamespace(fsdp=None, distributed_state=SimpleNamespace(distributed_type=distributed_type))
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
-    arguments = SimpleNamespace(peft=peft, prompt_layout=layout)
+    arguments = SimpleNamespace(peft=peft, scorer=scorer)
     assert check_sharding(training, arguments) is False
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ValueError, match=expected):

@@ -96,9 +96,8 @@ def test_padding_does_not_change_scores(tiny_model, processor, rows):
             torch.testing.assert_close(together.logits[index, : alone.shape[1]], alone[0], rtol=1e-4, atol=1e-5)
 
 
-def test_isolated_rows_train_with_the_stock_trainer(tiny_model, roberta_tokenizer, code_set, tmp_path):
-    processor = KeptProcessor(roberta_tokenizer, code_set, max_length=100, prompt_layout="isolated")
-    tiny_model.config.prompt_layout = "isolated"
+def test_isolated_rows_train_with_the_stock_trainer(matching_model, matching_processor, tmp_path):
+    model, processor = matching_model, matching_processor
     notes = Dataset.from_dict(
         {"text": ["fever", "admitted with sepsis", "cough"] * 2, "codes": [["401.9"], ["038.9"], []] * 2}
     )
@@ -106,7 +105,7 @@ def test_isolated_rows_train_with_the_stock_trainer(tiny_model, roberta_tokenize
     sampled, every = prompt_rows(notes, processor, sampled_codes=3, draws=2), prompt_rows(notes, processor)
     assert collator([*sampled])["code_indices"].shape == (12, 3)
     trainer = Trainer(
-        tiny_model,
+        model,
         TrainingArguments(
             str(tmp_path),
             use_cpu=True,
@@ -126,13 +125,13 @@ def test_isolated_rows_train_with_the_stock_trainer(tiny_model, roberta_tokenize
     assert (
         predicted.predictions.shape == predicted.label_ids[0].shape == (6, 6) and "test_f1_micro" in predicted.metrics
     )
-    cache = tiny_model.eval().encode_codes(processor.code_blocks())
+    cache = model.eval().encode_codes(processor.code_blocks())
     ids = torch.tensor([every[1]["input_ids"]])
-    scores = tiny_model.score(tiny_model.encode_note(ids), cache)
+    scores = model.score(model.encode_note(ids), cache)
     torch.testing.assert_close(torch.tensor(predicted.predictions[1:2]), scores, rtol=0, atol=1e-5)
 
 
-def test_in_batch_negatives(tiny_model, roberta_tokenizer, code_set):
+def test_in_batch_negatives(roberta_tokenizer, code_set):
     """The loss is that of one batch in which each note was asked about all these codes; rows that do so stay."""
     processor = KeptProcessor(roberta_tokenizer, code_set, max_length=100, prompt_layout="isolated")
     gold = [["401.9"], [code_set.codes[1]], [code_set.codes[2], "401.9"]]

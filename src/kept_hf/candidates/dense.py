@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoModel, AutoTokenizer
 
+from ..models.caches import add_tensors
 from ..models.code_set import ICDCodeSet
 from ..models.loading import check_weights
-from ..models.tensor_file import add_tensors
 from .candidates import Candidates
 from .definition import NotesStage, StageInputs, default_device
 from .pooling import check_pooling, pool

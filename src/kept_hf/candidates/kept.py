@@ -1,4 +1,4 @@
-"""A trained model of the isolated layout, or of late interaction, as the first of two stages."""
+"""A trained model of late interaction as the first of two stages."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class KeptFirstStage:
     The model knows codes by their descriptions, so that it also proposes codes without a training note.
 
     Args:
-        model: a `KeptLongformerForICDMatching`, or a `KeptLongformerForICDPrompting` of the isolated layout.
+        model: a `KeptLongformerForICDMatching`.
         processor: its processor, with the codes to propose from.
         batch_size: notes at a time.
-        code_cache: the encoded descriptions of at least all codes. By default they are encoded in each call of
+        code_cache: the encoded names of at least all codes. By default they are encoded in each call of
             `propose`: pass all notes at once.
         progress: show a bar.
 
@@ -84,14 +84,15 @@ class KeptFirstStage:
 
         Raises:
             TypeError: `notes` is one string.
-            ValueError: the joint layout, `top_k` or `batch_size` below 1, a `code_cache` of other descriptions
+            ValueError: a model of prompts, `top_k` or `batch_size` below 1, a `code_cache` of other names
                 (`StaleCacheError`).
         """
         if self.processor.prompt_layout != "isolated":
             raise ValueError(
                 f"prompt_layout={self.processor.prompt_layout!r}: each group of codes would take a pass over each "
-                "note; pass candidates to rerank(...), or take a model of the isolated layout."
+                "note; pass candidates to rerank(...), or take a model of late interaction (scorer='matching')."
             )
+        self.processor.check_model(self.model)
         check_notes(notes, batch_size=self.batch_size)
         order, parts = longest_first(notes), []
         if not order:

@@ -67,13 +67,13 @@ class TruncationCount:
 
 
 def encoded_codes(model, processor: KeptProcessor, codes: Sequence[str], cache: CodeCache | None) -> CodeCache:
-    """The encoded descriptions of some codes; they are compared with those of a given cache.
+    """The encoded names of some codes; they are compared with those of a given cache.
 
     Raises:
-        StaleCacheError: the cache has other descriptions.
+        StaleCacheError: the cache has other names.
     """
     blocks = processor.code_blocks(codes)
     if cache is None:
         return model.encode_codes(blocks)
-    cache.rows_of(blocks)  # compares the descriptions, once
+    cache.rows_of(blocks)  # compares the names, once
     return cache

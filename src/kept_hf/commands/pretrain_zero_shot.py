@@ -29,7 +29,7 @@ from ..knowledge.arguments import TermSourceArguments, read_terms
 from ..knowledge.mentions import below
 from ..models.modeling_kept_longformer import KeptLongformerForICDPrompting
 from ..models.processing_kept import KeptProcessor
-from ..models.prompting import PRESETS, PROMPT_LAYOUTS
+from ..models.prompting import PRESETS
 from ..models.publication import joint_license
 from ..pretraining.notes import NoteArguments, TextSource, hide_text_files, read_notes, term_sources
 from ..pretraining.run import write_run
@@ -65,10 +65,6 @@ class ModelArguments(EncoderArguments):
     model_max_length: int = field(default=2048, metadata={"help": "Positions of a converted model."})
     preset: str = field(default="kept-50", metadata={"help": f"Prompt preset: {', '.join(PRESETS)}."})
     global_attention_stride: int = field(default=1, metadata={"help": "Global attention on every n-th prompt token."})
-    prompt_layout: str = field(default="joint", metadata={"help": f"One of: {', '.join(PROMPT_LAYOUTS)}."})
-    similarity_prior: bool = field(
-        default=False, metadata={"help": "Add the similarity of windows to the scores, in the isolated layout."}
-    )
     prompt_loss: str = field(default="two_way", metadata={"help": "two_way or full_vocabulary (published)."})
 
 
@@ -109,9 +105,7 @@ class PromptArguments(NoteArguments):
     )
     zero_shot_codes_per_prompt: list[int] = field(
         default_factory=lambda: [10, 50],
-        metadata={
-            "help": "Codes of a prompt of that evaluation, one size or more; the isolated layout has all in one."
-        },
+        metadata={"help": "Codes of a prompt of that evaluation, one size or more."},
     )
 
 
@@ -123,7 +117,7 @@ class ZeroShotTrainingArguments(PretrainingArguments):
     learning_rate: float = field(default=3e-4, metadata={"help": "See transformers."})
     per_device_train_batch_size: int = field(default=1, metadata={"help": "Items: see tokens_per_item."})
     max_steps: int = field(default=600, metadata={"help": "Steps; the prompts grow with them."})
-    # Rows of the isolated layout have names, for the collator.
+    # Items are lists of rows; the collator leaves out what the model does not take.
     remove_unused_columns: bool = field(default=False, metadata={"help": "See transformers."})
     # From short to long.
     train_sampling_strategy: str = field(default="sequential", metadata={"help": "See transformers."})
@@ -167,19 +161,13 @@ def load_model(
     arguments: ModelArguments, corpus: Corpus | None
 ) -> tuple[KeptLongformerForICDPrompting, PreTrainedTokenizerBase, KeptProcessor]:
     """The model to start from, its tokenizer, and the processor that writes the prompts."""
-    model, tokenizer = load_base(
-        KeptLongformerForICDPrompting,
-        arguments,
-        arguments.model_max_length,
-        similarity_prior=arguments.similarity_prior,
-    )
+    model, tokenizer = load_base(KeptLongformerForICDPrompting, arguments, arguments.model_max_length)
     processor = KeptProcessor(
         tokenizer,
         None if corpus is None else corpus.code_set,
         arguments.preset,
         model.config.max_sequence_length,
         arguments.global_attention_stride,
-        prompt_layout=arguments.prompt_layout,
     )
     overrides = processor.config_overrides() | {"prompt_loss": arguments.prompt_loss}
     for name in overrides.keys() - {"id2label", "label2id"}:  # the codes are for evaluation only

@@ -10,7 +10,7 @@
 - `fused`: these three, with weights that were tuned on the candidates of the training notes.
 - `NAME=FOLDER`: candidates that exist: files `{split}_candidates.npz` (`Candidates.save`, `kept-hf train-msmn`) or the
   published files `*_train_predtop50.txt`, `*_dev_predtop50.txt`, `*_test_predtop50.txt`. Or else a model of `kept-hf
-  train` with `--scorer matching` or `--prompt_layout isolated`, or one of `kept-hf train-msmn`, which scores all codes.
+  train` with `--scorer matching`, or one of `kept-hf train-msmn`, which scores all codes.
 
 The candidates are written to `output_dir/NAME/{split}_candidates.npz`. Files that were made from the same notes with
 the same settings are not made again.

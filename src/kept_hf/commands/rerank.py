@@ -1,7 +1,7 @@
 """Two stages on a full code set: a first stage proposes codes, KEPT scores them again, both are evaluated and fused.
 
     kept-hf rerank --corpus codiesp --data_dir path/to/codiesp --output_dir outputs/two-stages \\
-        --first_stages fused sparse dense msmn=outputs/msmn --seeds 42 43 44 --prompt_layout isolated
+        --first_stages fused sparse dense msmn=outputs/msmn --seeds 42 43 44 --scorer matching
 
 First stages are named as for `kept-hf propose`, which makes them; `outputs/msmn` is a folder of `kept-hf train-msmn`.
 KEPT scores the candidates of the first one; the others are rows of the table for comparison. A recipe, and options that
@@ -79,11 +79,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
         help=f"trained models with their processors; none is trained then. The default NAME is {KEPT}",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[42], help="train a model with each")
-    parser.add_argument(
-        "--group_size", type=at_least(1), default=GROUP_SIZE, help="joint layout: candidates of a prompt"
-    )
-    parser.add_argument("--batch_size", type=at_least(1), default=8, help="prompts (isolated: notes) at a time")
-    parser.add_argument("--all_codes", action="store_true", help="isolated layout: score all codes, too")
+    parser.add_argument("--group_size", type=at_least(1), default=GROUP_SIZE, help="candidates of a prompt")
+    parser.add_argument("--batch_size", type=at_least(1), default=8, help="prompts at a time")
+    parser.add_argument("--all_codes", action="store_true", help="late interaction: score all codes, too")
     parser.add_argument(
         "--fusion_metric", choices=FUSION_METRICS, default=FUSION_METRICS[0], help="what the fusion's weight maximises"
     )
@@ -180,8 +178,8 @@ def train_model(
 def score_with_model(
     arguments: argparse.Namespace, path: str, run: int, corpus: Corpus, files: Mapping[str, Path]
 ) -> dict[str, dict[str, Path]]:
-    """Score the candidates, and all codes if `--all_codes` is given and the layout allows it; the files by system and
-    split. On all processes."""
+    """Score the candidates, and all codes if `--all_codes` is given and the model can; the files by system and split.
+    On all processes."""
     found: dict[str, dict[str, Path]] = {}
     state, model, weights = PartialState(), None, digest_of_model(path)
     processor = KeptProcessor.from_pretrained(path, code_set=corpus.code_set)
@@ -189,7 +187,7 @@ def score_with_model(
     if arguments.all_codes and processor.prompt_layout == "isolated":
         systems.append("all_codes")
     elif arguments.all_codes:
-        logger.warning("--all_codes: %s has the layout %r and scores the candidates only.", path, "joint")
+        logger.warning("--all_codes: %s asks by prompts and scores the candidates only.", path)
     for split in (split for split in files if split != "train"):
         notes = corpus.dataset[split]
         for system in systems:

@@ -155,7 +155,7 @@ def prepare(model_arguments: ModelArguments, data: DataArguments, training: Kept
     check_scorer(model_arguments)
     lora = check_adapter(model_arguments)
     check_prompts(data)
-    check_negatives(data, model_arguments.prompt_layout)
+    check_negatives(data, model_arguments.scorer)
     check_loss(training)
     check_output_dir(training.output_dir)
     ICDMetrics(threshold_metric=model_arguments.threshold_metric)  # checks the name

@@ -31,7 +31,7 @@ from .model_card_parts import (
 from .rendering import card_name, check_model_ids, model_path, render_card, versions_text
 from .run_files import FineTunedRun
 
-_OF_THE_SCORER = ("codes_per_prompt", "scorer", "prompt_layout", "similarity_prior", "names_per_code")
+_OF_THE_SCORER = ("codes_per_prompt", "scorer", "names_per_code")
 _THRESHOLD_METRICS = {"f1_micro": "micro-F1", "f1_macro": "macro-F1 (CAML)"}
 
 

@@ -1,4 +1,4 @@
-"""Reusable encodings of descriptions and notes for the isolated prompt layout, and how they are known to be stale."""
+"""Encodings of names and notes for late interaction that can be kept, and how they are known to be stale or damaged."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from .mask_attention import GlobalStates
-from .tensor_file import add_tensors, tensor_file
+from .window_similarity import TextVectors
 
-FORMAT = "kept-hf 1"
+FORMAT = "kept-hf 2"
 
 
 class StaleCacheError(ValueError):
-    """A cache that was made with other weights or other descriptions."""
+    """A cache that was made with other weights or other names."""
 
 
 def weights_fingerprint(encoder: nn.Module) -> str:
-    """Hash of an encoder's parameters and of what else its states depend on, computed once for their present values.
+    """Hash of an encoder's parameters and of what else its vectors depend on, computed once for their present values.
 
     Args:
         encoder: a `KeptLongformerModel`.
@@ -35,7 +34,7 @@ def weights_fingerprint(encoder: nn.Module) -> str:
     """
     config = encoder.config
     settings = [config.attention_window, config.layer_norm_eps, config.hidden_act, config.num_attention_heads]
-    settings += [config.similarity_prior, config.similarity_window, config.similarity_step]
+    settings += [config.similarity_window, config.similarity_step]
     # peft's layers, which can be switched without a change of parameters.
     adapted = (module for module in encoder.modules() if isinstance(getattr(module, "disable_adapters", None), bool))
     settings += [(module.disable_adapters, list(module.active_adapters)) for module in adapted]
@@ -63,40 +62,50 @@ def _parts(name: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
     return [part for inner in names for part in _parts(f"{name}.{inner}", getattr(tensor, inner))]
 
 
+def add_tensors(digest, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Add tensors with their names to a hash.
+
+    Args:
+        digest: of `hashlib`.
+        tensors: such as `model.named_parameters()`.
+
+    Examples:
+        >>> one, other = hashlib.sha256(), hashlib.sha256()
+        >>> add_tensors(one, [("weight", torch.zeros(2))])
+        >>> add_tensors(other, [("weight", torch.zeros(2, 1))])
+        >>> one.hexdigest() == other.hexdigest()
+        False
+    """
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+
+
 @dataclass
-class NoteCache(GlobalStates):
-    """Notes as the masks of codes see them: `KeptLongformerForICDPrompting.encode_note`.
+class NoteCache(TextVectors):
+    """Encoded notes: `KeptLongformerForICDMatching.encode_note`.
 
     It holds the notes' words: keep its files as you keep the notes.
 
     Attributes:
-        keys, values: for each layer `(num_heads, num_tokens, head_dim)`, one note's tokens after the other's.
-        vectors: `(windows, hidden_size)`, with the similarity of windows.
+        vectors, counts: of the windows, see [`TextVectors`].
         lengths: tokens of each note.
-        token_ids: all of them.
+        token_ids: all of them, one note's after the other's.
         weights: fingerprint of the encoder that made it ([`weights_fingerprint`]).
     """
 
+    lengths: list[int]
     token_ids: list[int]
     weights: str
 
     @property
-    def fingerprint(self) -> str:
-        """Hash of weights and tokens: caches that are equal in it hold the same."""
-        return hashlib.sha256(json.dumps(self._description()).encode()).hexdigest()
-
-    @property
     def num_bytes(self) -> int:
-        """Size of the keys and values, and of the vectors."""
-        return sum(states.nbytes for states in _tensors(self).values())
+        """Size of the vectors."""
+        return self.vectors.nbytes
 
-    def to(self, device=None, dtype: torch.dtype | None = None):
-        """Move this cache to a device, or to less memory: `torch.bfloat16` halves it and costs some accuracy."""
-        self.keys, self.values = (
-            [states.to(device=device, dtype=dtype) for states in both] for both in (self.keys, self.values)
-        )
-        if self.vectors is not None:
-            self.vectors = self.vectors.to(device=device)  # small, and differences between them are, too
+    def to(self, device: str | torch.device):
+        """Move this cache to a device."""
+        self.vectors = self.vectors.to(device)
         return self
 
     def check_weights(self, weights: str) -> None:
@@ -113,38 +122,47 @@ class NoteCache(GlobalStates):
 
     def save(self, path: str | os.PathLike) -> None:
         """Write a safetensors file."""
-        save_file({name: states.contiguous() for name, states in _tensors(self).items()}, path, self._metadata())
+        about = json.dumps(self._description())
+        metadata = {"format": FORMAT, "kind": type(self).__name__, "about": about, "checksum": self._checksum(about)}
+        save_file({"vectors": self.vectors.contiguous()}, path, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu"):
-        """Read what `save` wrote. On a CPU the file is mapped: what is not being read takes no memory of its own.
+        """Read what `save` wrote.
 
         Raises:
-            ValueError: the file holds something else.
+            ValueError: the file holds something else, or is damaged.
+            OSError: there is no such file.
         """
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            metadata = file.metadata() or {}
-            if (metadata.get("format"), metadata.get("kind")) != (FORMAT, cls.__name__):
-                raise ValueError(
-                    f"path={os.fspath(path)!r} holds {metadata.get('kind', 'something else')!r} in the format "
-                    f"{metadata.get('format')!r}, not {cls.__name__!r} in {FORMAT!r}; pass a file that "
-                    f"{cls.__name__}.save wrote."
-                )
-            description = json.loads(metadata["about"])
-            layers, fingerprint = range(description.pop("num_layers")), description.pop("fingerprint")
-            keys, values = ([file.get_tensor(f"{name}.{layer}") for layer in layers] for name in ("keys", "values"))
-            vectors = file.get_tensor("vectors") if "vectors" in file.keys() else None  # noqa: SIM118 (no mapping)
-        cache = cls(keys=keys, values=values, vectors=vectors, **description)
-        if cache.fingerprint != fingerprint:
-            raise ValueError(f"path={os.fspath(path)!r}: its tokens are not those it was made of; {cls._remedy()}")
+        named = f"path={os.fspath(path)!r}"
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                metadata, vectors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except SafetensorError as error:
+            raise ValueError(f"{named} is no whole safetensors file ({error}); {cls._remedy()}") from None
+        if (metadata.get("format"), metadata.get("kind")) != (FORMAT, cls.__name__):
+            raise ValueError(
+                f"{named} holds {metadata.get('kind', 'something else')!r} in the format "
+                f"{metadata.get('format')!r}, not {cls.__name__!r} in {FORMAT!r}; pass a file that {cls.__name__}.save "
+                "wrote."
+            )
+        try:
+            cache = cls(**vectors, **json.loads(metadata["about"]))
+            is_whole = cache._checksum(metadata["about"]) == metadata["checksum"]
+        except (KeyError, TypeError, ValueError):
+            is_whole = False
+        if not is_whole:
+            raise ValueError(f"{named} is damaged: its content is not what was saved; {cls._remedy()}")
         return cache
 
-    def _metadata(self) -> dict[str, str]:
-        description = {**self._description(), "num_layers": len(self.keys), "fingerprint": self.fingerprint}
-        return {"format": FORMAT, "kind": type(self).__name__, "about": json.dumps(description)}
-
     def _description(self) -> dict:
-        return {"weights": self.weights, "lengths": self.lengths, "token_ids": self.token_ids}
+        return {name: getattr(self, name) for name in ("counts", "lengths", "token_ids", "weights")}
+
+    def _checksum(self, about: str) -> str:
+        """Of the vectors, and of the text that describes them."""
+        digest = hashlib.sha256(about.encode())
+        add_tensors(digest, [("vectors", self.vectors)])
+        return digest.hexdigest()
 
     _maker = "model.encode_note(...)"
 
@@ -155,12 +173,12 @@ class NoteCache(GlobalStates):
 
 @dataclass
 class CodeCache(NoteCache):
-    """Descriptions as the masks of their codes see them: `KeptLongformerForICDPrompting.encode_codes`.
+    """Encoded names of codes: `KeptLongformerForICDMatching.encode_codes`.
 
     Attributes:
-        keys, values, lengths, token_ids, weights: as in [`NoteCache`], of the blocks `<s> description`.
+        vectors, counts: of the names, see [`TextVectors`].
+        lengths, token_ids, weights: as in [`NoteCache`], of the blocks of names.
         codes: in their order.
-        names: vectors of each code, where some have several; otherwise None.
     """
 
     codes: list[str]
@@ -179,42 +197,6 @@ class CodeCache(NoteCache):
             for code, length, end in zip(self.codes, self.lengths, ends, strict=True)
         }
 
-    @classmethod
-    def from_parts(cls, parts: Iterable[GlobalStates], path: str | os.PathLike | None = None, **fields) -> CodeCache:
-        """Put together what was encoded in parts, each of which is in memory once.
-
-        Args:
-            parts: of the descriptions, in the order of the codes.
-            path: a safetensors file to write them to. By default they stay in memory.
-            fields: `lengths`, `token_ids`, `weights`, `codes` and `names`.
-
-        Returns:
-            The cache; with `path` that of the file, mapped into memory.
-        """
-        parts = iter(parts)
-        first = next(parts)
-        # Tensors of this shape without memory of their own.
-        keys, values = (
-            [states.new_empty(1).expand(states.shape[0], sum(fields["lengths"]), states.shape[2]) for states in both]
-            for both in (first.keys, first.values)
-        )
-        vectors = first.vectors
-        if vectors is not None:
-            vectors = vectors.new_empty(1).expand(
-                sum(fields.get("names") or [1] * len(fields["lengths"])), vectors.shape[1]
-            )
-        cache, parts = cls(keys=keys, values=values, vectors=vectors, **fields), itertools.chain([first], parts)
-        del first
-        if path is None:
-            cache.keys, cache.values = (list(map(torch.empty_like, both)) for both in (keys, values))
-            cache.vectors = None if vectors is None else torch.empty_like(vectors)
-            _fill(_tensors(cache), parts)
-            return cache
-        kinds = {name: (states.shape, states.dtype) for name, states in _tensors(cache).items()}
-        with tensor_file(path, kinds, cache._metadata()) as tensors:
-            _fill(tensors, parts)
-        return cls.load(path)
-
     def rows_of(self, codes: Sequence[str] | Mapping[str, Sequence[int]] | None) -> list[int]:
         """Where some codes stand.
 
@@ -224,7 +206,7 @@ class CodeCache(NoteCache):
 
         Raises:
             ValueError: a code that is not in the cache.
-            StaleCacheError: a code whose description is another.
+            StaleCacheError: a code with other names.
         """
         if codes is None:
             return list(range(len(self)))
@@ -256,54 +238,18 @@ class CodeCache(NoteCache):
             StaleCacheError: the other was made with other weights, or describes a code otherwise.
         """
         other.check_weights(self.weights)
-        both = [code for code in other.codes if code in self._rows]
         blocks = other.blocks
-        self.rows_of({code: blocks[code] for code in both})
+        self.rows_of({code: blocks[code] for code in other.codes if code in self._rows})
         new = [row for row, code in enumerate(other.codes) if code not in self._rows]
-        if not new:
-            return self
-        is_new_code = torch.tensor([code not in self._rows for code in other.codes])
-        is_new = is_new_code.repeat_interleave(torch.tensor(other.lengths))
-        for own, others in ((self.keys, other.keys), (self.values, other.values)):
-            for layer, states in enumerate(others):
-                chosen = states if is_new.all() else states[:, is_new.to(states.device)]
-                chosen = chosen.to(own[layer])
-                own[layer] = torch.cat([own[layer], chosen], dim=1)
-        if self.vectors is not None:
-            names, new_names = ([*(cache.names or [1] * len(cache))] for cache in (self, other))
-            is_new = is_new_code.repeat_interleave(torch.tensor(new_names)).to(other.vectors.device)
-            self.vectors = torch.cat([self.vectors, other.vectors[is_new].to(self.vectors)])
-            names += [new_names[row] for row in new]
-            self.names = names if max(names) > 1 else None
-        self.token_ids = self.token_ids + [token for row in new for token in blocks[other.codes[row]]]
+        is_new = torch.tensor([code not in self._rows for code in other.codes])
+        is_new = is_new.repeat_interleave(torch.tensor(other.counts)).to(other.vectors.device)
+        self.vectors = torch.cat([self.vectors, other.vectors[is_new].to(self.vectors)])
+        self.counts = self.counts + [other.counts[row] for row in new]
         self.lengths = self.lengths + [other.lengths[row] for row in new]
+        self.token_ids = self.token_ids + [token for row in new for token in blocks[other.codes[row]]]
         self.codes = self.codes + [other.codes[row] for row in new]
         self.__post_init__()
         return self
 
     def _description(self) -> dict:
-        names = {} if self.names is None else {"names": self.names}
-        return {**super()._description(), "codes": self.codes, **names}
-
-
-def _fill(tensors: Mapping[str, torch.Tensor], parts: Iterable[GlobalStates]) -> None:
-    """Copy parts into the tensors of a cache, one after the other."""
-    row = token = 0
-    for part in parts:
-        next_row = row + (len(part) if part.vectors is None else len(part.vectors))
-        next_token = token + sum(part.lengths)
-        for name, states in _tensors(part).items():
-            if name == "vectors":
-                tensors[name][row:next_row] = states
-            else:
-                tensors[name][:, token:next_token] = states
-        row, token = next_row, next_token
-        del part, states  # before the next one is encoded
-
-
-def _tensors(states: GlobalStates) -> dict[str, torch.Tensor]:
-    """What a file holds, by its names."""
-    tensors = {} if states.vectors is None else {"vectors": states.vectors}
-    for name in ("keys", "values"):
-        tensors |= {f"{name}.{layer}": tensor for layer, tensor in enumerate(getattr(states, name))}
-    return tensors
+        return {**super()._description(), "codes": self.codes}

@@ -2,14 +2,10 @@
 
 from huggingface_hub.dataclasses import strict
 from transformers.models.longformer.configuration_longformer import LongformerConfig
-from transformers.utils import logging
 
 from .attention_backends import ATTENTION_BACKENDS
 from .auto_map import remote_code
 from .loading import check_model_type
-from .prompting import PROMPT_LAYOUTS
-
-logger = logging.get_logger(__name__)
 
 PROMPT_LOSSES = ("full_vocabulary", "two_way")
 MODEL_TYPES = ("kept_longformer", "kept_longformer_matching", "longformer")
@@ -36,15 +32,9 @@ class KeptLongformerConfig(LongformerConfig):
         prompt_loss (`str`, defaults to `"full_vocabulary"`):
             `"full_vocabulary"`: cross entropy over the whole vocabulary at each mask, as published. `"two_way"`: over
             "yes" and "no" only.
-        prompt_layout (`str`, defaults to `"joint"`):
-            The layout that the weights were trained with. `"joint"`: a prompt with all codes before the note, as
-            published. `"isolated"`: each code in a block of its own, so that the note is read once for any number of
-            codes and descriptions are read once for all notes (see [`KeptLongformerForICDPrompting`]).
-        similarity_prior (`bool`, defaults to `False`):
-            Add to each score of the isolated layout the MaxSim of its description and the windows of the note:
-            scale · (similarity − threshold), both learnt (see [`kept_hf.models.window_similarity.WindowSimilarity`]).
         similarity_window, similarity_step (`int`, default to 12 and 6):
-            Tokens of a window of the note, and between the beginnings of two.
+            Tokens of a window of the note, and between the beginnings of two, for late interaction
+            ([`KeptLongformerForICDMatching`]).
         similarity_temperature (`float`, defaults to 20):
             Of the softmax that weighs the windows, and the names of a code: the greater, the nearer to the maximum.
         similarity_scale, similarity_threshold (`float`, default to 12 and 0.5):
@@ -80,15 +70,13 @@ class KeptLongformerConfig(LongformerConfig):
 
     model_type = "kept_longformer"
     _auto_class = "AutoConfig"
-    keys_to_ignore_at_inference = ["prior", "hidden_states", "attentions", "global_attentions"]  # noqa: RUF012 (transformers' form)
+    keys_to_ignore_at_inference = ["hidden_states", "attentions", "global_attentions"]  # noqa: RUF012 (transformers' form)
 
     yes_token_id: int | None = None
     no_token_id: int | None = None
     mask_token_id: int | None = None
     global_attention_stride: int = 1
     prompt_loss: str = "full_vocabulary"
-    prompt_layout: str = "joint"
-    similarity_prior: bool = False
     similarity_window: int = 12
     similarity_step: int = 6
     similarity_temperature: float | int = 20.0
@@ -115,12 +103,6 @@ class KeptLongformerConfig(LongformerConfig):
         )
         if config_dict.get("model_type") == "longformer":
             config_dict = {**config_dict, "model_type": cls.model_type}
-        asked, trained = kwargs.get("prompt_layout"), config_dict.get("prompt_layout", "joint")
-        if asked not in (None, trained) and "KeptLongformerForICDPrompting" in (config_dict.get("architectures") or ()):
-            logger.warning_once(
-                f"{pretrained_model_name_or_path} was trained with prompt_layout={trained!r}; with {asked!r} its "
-                "scores mean little until it is trained with that."
-            )
         return config_dict, kwargs
 
     def to_dict(self):
@@ -189,7 +171,6 @@ class KeptLongformerConfig(LongformerConfig):
     def _check_prompt(self):
         for name, legal in (
             ("prompt_loss", PROMPT_LOSSES),
-            ("prompt_layout", PROMPT_LAYOUTS),
             ("attention_backend", ATTENTION_BACKENDS),
         ):
             if getattr(self, name) not in legal:
@@ -234,7 +215,7 @@ class KeptLongformerMatchingConfig(KeptLongformerConfig):
     r"""
     Configuration of [`KeptLongformerForICDMatching`]: the fields of [`KeptLongformerConfig`].
 
-    Those of prompts mean nothing here, and `similarity_prior` is the whole score.
+    Those of prompts mean nothing here.
 
     Examples:
         >>> KeptLongformerMatchingConfig(similarity_window=16, similarity_step=8).model_type
@@ -242,4 +223,3 @@ class KeptLongformerMatchingConfig(KeptLongformerConfig):
     """
 
     model_type = "kept_longformer_matching"
-    prompt_layout: str = "isolated"

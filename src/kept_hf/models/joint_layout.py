@@ -46,7 +46,10 @@ def mask_slots(is_mask: torch.Tensor, labels: torch.Tensor | None = None) -> tup
     """
     counts = is_mask.sum(dim=1)
     if not counts.any():
-        raise ValueError("input_ids holds no mask token, so no code is asked; prompts come from KeptProcessor.")
+        raise ValueError(
+            "input_ids holds no mask token, so no code is asked; pass prompts of KeptProcessor(..., "
+            "prompt_layout='joint')."
+        )
     num_slots = int(counts.max()) if labels is None else labels.shape[1]
     is_code = torch.arange(num_slots, device=is_mask.device)[None, :] < counts[:, None]
     if labels is not None and (wrong := (counts > num_slots) | ((labels != -100) != is_code).any(dim=1)).any():

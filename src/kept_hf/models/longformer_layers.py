@@ -1,4 +1,4 @@
-"""The layers of the KEPT Longformer: those of transformers, also on packed tokens and for masks of the isolated layout.
+"""The layers of the KEPT Longformer: those of transformers, also on packed tokens.
 
 Parameter names are those of transformers.
 """
@@ -18,7 +18,6 @@ from transformers.pytorch_utils import apply_chunking_to_forward
 
 from .attention import AttentionPlan
 from .configuration_kept_longformer import KeptLongformerConfig
-from .mask_attention import GlobalStates, SeenByMasks, mask_attention
 
 
 class KeptLongformerSelfAttention(LongformerSelfAttention):
@@ -52,28 +51,6 @@ class KeptLongformerSelfAttention(LongformerSelfAttention):
             contexts.append(query + key + value)
         return torch.cat(contexts, dim=2).transpose(1, 2).flatten(2)
 
-    def attend_masks(self, hidden_states: torch.Tensor, seen: SeenByMasks) -> torch.Tensor:
-        """Attention of the masks of one note in the isolated layout.
-
-        Args:
-            hidden_states: `(1, num_masks, embed_dim)`.
-            seen: what else they see in this layer.
-
-        Returns:
-            `(1, num_masks, embed_dim)`.
-        """
-        query, key, value = (heads[0] for heads in self._projected("_global", hidden_states, hidden_states))
-        context = mask_attention(query, key, value, seen, self.dropout if self.training else 0.0)
-        context = context.transpose(0, 1).flatten(1)[None]
-        if torch.is_grad_enabled():
-            # Of the last layer the local projections are not read; see `_projected`.
-            context = context + sum(heads.sum() for heads in self._projected("", hidden_states[:, :0], hidden_states))
-        return context
-
-    def global_keys_and_values(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`(num_tokens, embed_dim)` → keys and values for global queries, `(num_heads, num_tokens, head_dim)` each."""
-        return tuple(self._heads(project(hidden_states[None]))[0] for project in (self.key_global, self.value_global))
-
     def _projected(self, suffix: str, query_states, hidden_states):
         """Query, key and value, `(1, num_heads, number, head_dim)`.
 
@@ -91,34 +68,22 @@ class KeptLongformerSelfAttention(LongformerSelfAttention):
 
 
 class KeptLongformerLayer(LongformerLayer):
-    """`LongformerLayer`, also on packed tokens, and of the masks of the isolated layout."""
+    """`LongformerLayer`, also on packed tokens."""
 
     def __init__(self, config: KeptLongformerConfig, layer_id: int = 0):
         super().__init__(config, layer_id)
         self.attention.self = KeptLongformerSelfAttention(config, layer_id)
 
-    def forward(self, hidden_states, *args, plan: AttentionPlan | None = None, seen=None, order=None, **kwargs):
-        """As in `LongformerLayer`; with `plan` as [`KeptLongformerSelfAttention.attend_packed`], with `seen` as
-        [`KeptLongformerSelfAttention.attend_masks`].
-
-        With `order` the result has two more: keys and values for global queries, of the tokens in that order. Without
-        a plan these two are wanted alone.
-        """
-        # In here, because only a layer's own forward pass has its parameters when they are sharded.
-        pair = () if order is None else self.attention.self.global_keys_and_values(hidden_states[0, order])
-        if order is not None and plan is None:
-            return hidden_states, *pair
-        if seen is not None:
-            context, residual = self.attention.self.attend_masks(hidden_states, seen), hidden_states
-        elif plan is not None:
-            context = self.attention.self.attend_packed(hidden_states, plan)
-            queries = plan.queries
-            residual = hidden_states if queries.are_all else hidden_states.index_select(1, queries.slots)
-        else:
+    def forward(self, hidden_states, *args, plan: AttentionPlan | None = None, **kwargs):
+        """As in `LongformerLayer`; with `plan` as [`KeptLongformerSelfAttention.attend_packed`]."""
+        if plan is None:
             return super().forward(hidden_states, *args, **kwargs)
+        context = self.attention.self.attend_packed(hidden_states, plan)
+        queries = plan.queries
+        residual = hidden_states if queries.are_all else hidden_states.index_select(1, queries.slots)
         attended = self.attention.output(context, residual)
         states = apply_chunking_to_forward(self.ff_chunk, self.chunk_size_feed_forward, self.seq_len_dim, attended)
-        return states, *pair
+        return (states,)
 
 
 class KeptLongformerEncoder(LongformerEncoder):
@@ -171,36 +136,22 @@ class KeptLongformerEncoder(LongformerEncoder):
             hidden_states=tuple(map(tokens.unpack, states)) if output_hidden_states else None,
         )
 
-    def global_states(
-        self, hidden_states: torch.Tensor, plan: AttentionPlan, with_keys: bool = True, with_last: bool = False
-    ) -> tuple[GlobalStates, torch.Tensor | None]:
-        """Keys and values for the masks of the isolated layout, which see what each layer is given.
+    def token_states(self, hidden_states: torch.Tensor, plan: AttentionPlan) -> tuple[torch.Tensor, list[int]]:
+        """Last hidden states of all tokens, one row's after the other's.
 
         Args:
             hidden_states: `(1, num_tokens, hidden_size)`, the embeddings.
             plan: of all packed tokens.
-            with_keys: whether keys and values are wanted.
-            with_last: whether the last hidden states are wanted. Else nothing but keys and values of the last layer is
-                computed.
 
         Returns:
-            [`GlobalStates`] of the rows, and with `with_last` the last hidden states `(num_tokens, hidden_size)`, one
-            row's tokens after the other's.
+            `(num_tokens, hidden_size)`, and how many of them each row has.
         """
         tokens = plan.tokens
-        # Row by row: packed tokens are so unless several rows have global ones.
-        order = torch.from_numpy(np.argsort(tokens.rows, kind="stable")).to(tokens.device)
-        keys, values = [], []
         for layer in self.layer:
-            is_needed = with_last or layer is not self.layer[-1]
-            hidden_states, *pair = layer(
-                hidden_states, plan=plan if is_needed else None, order=order if with_keys else None
-            )
-            if with_keys:
-                keys.append(pair[0])
-                values.append(pair[1])
-        lengths = (tokens.global_counts + tokens.local_counts).tolist()
-        return GlobalStates(keys, values, lengths), hidden_states[0, order] if with_last else None
+            (hidden_states,) = layer(hidden_states, plan=plan)
+        # Packed tokens stand row by row unless several rows have global ones.
+        order = torch.from_numpy(np.argsort(tokens.rows, kind="stable")).to(tokens.device)
+        return hidden_states[0, order], (tokens.global_counts + tokens.local_counts).tolist()
 
 
 def states_at(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,6 @@ Parameter names are those of the published checkpoints: `longformer.*` and `lm_h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 from transformers.models.longformer.modeling_longformer import (
@@ -22,14 +20,11 @@ from .attention_backends import BACKENDS, DEFAULT, choose_backend
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .configuration_kept_longformer import KeptLongformerConfig
 from .icd_output import PADDED_SCORE, ICDPromptingOutput
-from .isolated_layout import IsolatedPrompting
 from .joint_layout import mask_slots, prompt_attention
 from .loading import CompleteLoadingMixin
 from .longformer_layers import KeptLongformerEncoder, states_at
-from .mask_attention import GlobalStates, SeenByMasks
 from .packed_tokens import PackedTokens
 from .publication import PublicationMixin
-from .window_similarity import WindowSimilarity
 
 
 class KeptLongformerPreTrainedModel(CompleteLoadingMixin, PublicationMixin, LongformerPreTrainedModel):
@@ -37,15 +32,11 @@ class KeptLongformerPreTrainedModel(CompleteLoadingMixin, PublicationMixin, Long
 
     config_class = KeptLongformerConfig
     config: KeptLongformerConfig
-    _keys_to_ignore_on_load_missing = [r"similarity\."]  # noqa: RUF012 (transformers' form)
     _no_split_modules = ["KeptLongformerLayer"]  # noqa: RUF012 (transformers' form)
     _keys_to_ignore_on_load_unexpected = [r"embeddings\.position_ids$", r"pooler\."]  # noqa: RUF012 (transformers' form)
 
     def _init_weights(self, module):
-        if isinstance(module, WindowSimilarity):
-            module.reset_parameters()
-        else:
-            super()._init_weights(module)
+        super()._init_weights(module)
         if isinstance(module, LongformerLMHead):
             nn.init.zeros_(module.bias)  # transformers forgets it, and what lay in memory stays
 
@@ -188,59 +179,26 @@ class KeptLongformerModel(KeptLongformerPreTrainedModel, LongformerModel):
         )
         return tokens, embeddings
 
-    def global_states(
-        self,
-        input_ids,
-        attention_mask=None,
-        global_attention_mask=None,
-        with_keys: bool = True,
-        with_last: bool = False,
-    ) -> tuple[GlobalStates, torch.Tensor | None]:
-        """Keys and values of each layer for the masks of the isolated layout.
+    def token_states(
+        self, input_ids, attention_mask=None, global_attention_mask=None
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Last hidden states without padding, for late interaction.
 
         Args:
-            input_ids (`(batch_size, sequence_length)`):
-                Notes, or code blocks without their mask.
-            attention_mask, global_attention_mask (`(batch_size, sequence_length)`, *optional*):
+            input_ids, attention_mask, global_attention_mask (`(batch_size, sequence_length)`, *optional*):
                 As in `forward`.
-            with_keys, with_last (`bool`, *optional*):
-                Whether keys and values are wanted, and whether the last hidden states are.
 
         Returns:
-            [`GlobalStates`] of the rows, without padding; with `with_last` also the last hidden states
-            `(num_tokens, hidden_size)`, one row's tokens after the other's.
+            `(num_tokens, hidden_size)`, one row's tokens after the other's, and how many tokens each row has.
 
         Raises:
             ValueError: the sequence is longer than the position table, or the backend cannot do what is asked.
         """
         self._check_length(input_ids)
         backend = choose_backend(self.config, input_ids.device, self.training, output_attentions=False)
-        backend = backend or BACKENDS[DEFAULT]  # transformers' own code knows no masks of this layout
+        backend = backend or BACKENDS[DEFAULT]  # transformers' own code knows no packed tokens
         tokens, embeddings = self._embedded(input_ids, attention_mask, global_attention_mask)
-        plan = backend.plan(tokens, tokens.all_queries())
-        return self.encoder.global_states(embeddings, plan, with_keys, with_last)
-
-    def masks(self, notes: GlobalStates, note: int, codes: GlobalStates, wanted: Sequence[int], mask_token_id: int):
-        """Last hidden states of the masks that ask a note about some codes.
-
-        Args:
-            notes, codes: what `global_states` returned.
-            note: number of the note.
-            wanted: numbers of the codes.
-            mask_token_id: of the tokenizer.
-
-        Returns:
-            `(len(wanted), hidden_size)`.
-        """
-        slots = codes.slots(wanted)
-        device = notes.keys[0].device
-        # Behind the block, where positions start again.
-        positions = torch.tensor([codes.lengths[code] for code in wanted]) + self.embeddings.padding_idx + 1
-        ids = torch.full((1, len(wanted)), mask_token_id, device=device)
-        states = self.embeddings(input_ids=ids, position_ids=positions[None].to(device))
-        for number, layer in enumerate(self.encoder.layer):
-            states = layer(states, seen=SeenByMasks.in_layer(notes, note, codes, slots, number))[0]
-        return states[0]
+        return self.encoder.token_states(embeddings, backend.plan(tokens, tokens.all_queries()))
 
     def _check_length(self, inputs: torch.Tensor) -> None:
         if inputs.shape[1] > self.config.max_sequence_length:
@@ -267,19 +225,12 @@ class KeptLongformerForMaskedLM(KeptLongformerPreTrainedModel, LongformerForMask
         self.post_init()
 
 
-class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM):
+class KeptLongformerForICDPrompting(KeptLongformerForMaskedLM):
     """
     Scores the codes that a prompt asks about, one at each mask token.
 
     The parameters are those of [`KeptLongformerForMaskedLM`]; no classifier is added, so the model can be asked about
     codes it was not trained on.
-
-    In the isolated layout (`config.prompt_layout`) each code is a block `<s> description <mask>` of its own. The
-    description sees itself, the note sees itself, and the mask sees its description and the whole note, through the
-    projections of global attention. Both are encoded by the same layers, once, and can be kept: `encode_codes`,
-    `encode_note` and `score`. The score of a code does not depend on the others asked. `attention_backend="eager"`
-    computes this layout as `"sdpa"`. With `config.similarity_prior` its scores have a second part: MaxSim, the
-    similarity of the description and the note's most similar windows.
 
     Source: Yang et al., Findings of EMNLP 2022, section 3 (arXiv 2210.03304).
 
@@ -294,24 +245,13 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
         >>> output = model(torch.tensor([[0, 10, 4, 11, 4, 12, 13, 2]]), labels=torch.tensor([[1, 0]]))
         >>> output.logits.shape, output.loss.shape
         (torch.Size([1, 2]), torch.Size([]))
-
-        The isolated layout: a note asked about two codes.
-
-        >>> config.prompt_layout = "isolated"
-        >>> codes = model.encode_codes({"401.9": [0, 10], "038.9": [0, 11, 12]})
-        >>> notes = model.encode_note(torch.tensor([[0, 12, 13, 2]]))
-        >>> model.score(notes, codes).shape
-        torch.Size([1, 2])
     """
 
+    prompt_layout = "joint"
+    """The layout of its rows: see [`KeptProcessor`]."""
     _auto_class = "AutoModelForSequenceClassification"
     accepts_loss_kwargs = True
     """The loss is divided by `num_items_in_batch` where the Trainer gives it (see `forward`)."""
-
-    def __init__(self, config: KeptLongformerConfig):
-        super().__init__(config)
-        self.config = config
-        self.similarity = WindowSimilarity(config) if config.similarity_prior else None
 
     def forward(
         self,
@@ -326,9 +266,6 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
         return_dict: bool | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         inputs_embeds: None = None,
-        code_input_ids: torch.LongTensor | None = None,
-        code_attention_mask: torch.Tensor | None = None,
-        code_indices: torch.LongTensor | None = None,
         label_notes: torch.LongTensor | None = None,
         label_codes: torch.LongTensor | None = None,
     ) -> ICDPromptingOutput | tuple:
@@ -349,14 +286,6 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
                 and processes. By default the codes of this batch.
             inputs_embeds (*optional*):
                 None, which peft's classes hand on. The masks are found among `input_ids`.
-            code_input_ids (`(num_blocks, block_length)`, *optional*):
-                For the isolated layout: the blocks `<s> description`, without mask, each once. `input_ids` is then the
-                note alone, `<s> note </s>`, with global attention on the first token by default. `KeptProcessor` and
-                `DataCollatorForICDPrompting` make all three.
-            code_attention_mask (`(num_blocks, block_length)`, *optional*):
-                1 for tokens, 0 for padding.
-            code_indices (`(batch_size, num_labels)`, *optional*):
-                Which block each code asked is; -100 for the slots beyond the codes of a row. By default all blocks.
             label_notes (`(batch_size,)`), label_codes (`(batch_size, num_labels)`) (*optional*):
                 The number of the note and the positions of the codes that a row asks about. The model does not read
                 them: the Trainer gathers them with the labels, and `ICDMetrics` merges the scores by them.
@@ -366,40 +295,13 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
 
         Raises:
             ValueError: no `input_ids`, or `inputs_embeds`; a configuration without the ids of "yes", "no" and the mask;
-                no mask in the batch; rows whose numbers of masks and labels differ; or, in the isolated layout, an
-                index that no block has, or an argument that it cannot serve.
+                no mask in the batch; or rows whose numbers of masks and labels differ.
         """
         if input_ids is None:
             raise ValueError("input_ids=None; pass the token ids of prompt and note (KeptProcessor makes them).")
         if inputs_embeds is not None:
             raise ValueError("inputs_embeds is given; pass input_ids alone, the masks are found among them.")
         self._check_token_ids()
-        is_isolated = code_input_ids is not None
-        self._warn_of_layout("isolated" if is_isolated else "joint")
-        encoder_arguments = {
-            "token_type_ids": token_type_ids,
-            "position_ids": position_ids,
-            "output_attentions": output_attentions,
-            "output_hidden_states": output_hidden_states,
-        }
-        inputs = (input_ids, attention_mask, global_attention_mask)
-        if is_isolated:
-            self._check_isolated(encoder_arguments)
-            blocks = (code_input_ids, code_attention_mask, code_indices)
-            output = self._forward_isolated(inputs, blocks, labels, num_items_in_batch)
-        else:
-            output = self._forward_joint(inputs, labels, num_items_in_batch, encoder_arguments)
-        return_dict = return_dict if return_dict is not None else self.config.return_dict
-        return output if return_dict else output.to_tuple()
-
-    def _forward_joint(self, inputs, labels, num_items_in_batch, encoder_arguments) -> ICDPromptingOutput:
-        """All codes of a row in one prompt before its note."""
-        if self.similarity is not None:
-            raise ValueError(
-                "code_input_ids=None with similarity_prior=True: the prior belongs to the isolated layout; pass rows "
-                "of KeptProcessor(..., prompt_layout='isolated')."
-            )
-        input_ids, attention_mask, global_attention_mask = inputs
         is_mask = input_ids == self.config.mask_token_id
         if attention_mask is not None:
             is_mask = is_mask & (attention_mask > 0)
@@ -410,30 +312,16 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
             input_ids,
             attention_mask=attention_mask,
             global_attention_mask=global_attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
             output_positions=positions,
             return_dict=True,
-            **encoder_arguments,
         )
-        return self._read_out(
-            outputs.last_hidden_state,
-            is_code,
-            labels,
-            num_items_in_batch,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            global_attentions=outputs.global_attentions,
-        )
-
-    def _forward_isolated(self, inputs, blocks, labels, num_items_in_batch) -> ICDPromptingOutput:
-        """Each code in a block of its own."""
-        mask_states, prior, is_code = self._isolated_mask_states(inputs, blocks, labels)
-        return self._read_out(mask_states, is_code, labels, num_items_in_batch, prior)
-
-    @staticmethod
-    def _check_isolated(encoder_arguments) -> None:
-        unused = [name for name, value in encoder_arguments.items() if value is not None and value is not False]
-        if unused:
-            raise ValueError(f"{', '.join(unused)}: the isolated prompt layout has no use for it; leave it out.")
+        output = self._read_out(outputs, is_code, labels, num_items_in_batch)
+        return_dict = return_dict if return_dict is not None else self.config.return_dict
+        return output if return_dict else output.to_tuple()
 
     def _check_token_ids(self):
         missing = [n for n in ("yes_token_id", "no_token_id", "mask_token_id") if getattr(self.config, n) is None]
@@ -443,18 +331,16 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
                 "KeptLongformerForICDPrompting.from_pretrained(path, **processor.config_overrides())."
             )
 
-    def _read_out(self, mask_states, is_code, labels, num_items_in_batch, prior=None, **outputs) -> ICDPromptingOutput:
+    def _read_out(self, outputs, is_code, labels, num_items_in_batch) -> ICDPromptingOutput:
         """Loss and scores.
 
         Args:
-            mask_states: `(batch_size, num_labels, hidden_size)`, last hidden states at the masks.
+            outputs: of the encoder; its last hidden states are those at the masks.
             is_code: `(batch_size, num_labels)`, which slots hold a code.
             labels: `(batch_size, num_labels)`, or None.
             num_items_in_batch: over how many codes the loss is averaged; None for those of this batch.
-            prior: `(batch_size, num_labels)`, added to the scores; None without one.
-            outputs: further ones of the encoder.
         """
-        loss_logits, answers, targets = self._answer_logits(mask_states, labels, prior)
+        loss_logits, answers, targets = self._answer_logits(outputs.last_hidden_state, labels)
         scores = (answers[..., 0] - answers[..., 1]).float()
         loss = None
         if labels is not None:
@@ -462,23 +348,22 @@ class KeptLongformerForICDPrompting(IsolatedPrompting, KeptLongformerForMaskedLM
                 loss_logits.flatten(0, 1).float(), targets.masked_fill(~is_code, -100).flatten(), reduction="sum"
             )
             loss = loss / (is_code.sum() if num_items_in_batch is None else num_items_in_batch)
-        logits = scores.masked_fill(~is_code, PADDED_SCORE)
-        return ICDPromptingOutput(loss=loss, logits=logits, prior=prior, **outputs)
+        return ICDPromptingOutput(
+            loss=loss,
+            logits=scores.masked_fill(~is_code, PADDED_SCORE),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            global_attentions=outputs.global_attentions,
+        )
 
-    def _answer_logits(self, mask_states, labels, prior):
+    def _answer_logits(self, mask_states, labels):
         """Logits for the loss, those of "yes" and "no" `(batch_size, num_labels, 2)`, and the targets of the loss."""
         yes_no = self._yes_no(mask_states.device)
         if labels is None or self.config.prompt_loss != "full_vocabulary":
             # Without the published loss only two rows of the vocabulary are needed.
             answers = self._yes_and_no(mask_states).float()
-            if prior is not None:
-                answers = torch.stack([answers[..., 0] + prior, answers[..., 1]], dim=-1)
             return answers, answers, None if labels is None else (labels != 1).long()
         logits = self.lm_head(mask_states)
-        if prior is not None:
-            # Added to the logit of "yes", so that it is a part of the score.
-            is_yes = torch.arange(logits.shape[-1], device=yes_no.device) == yes_no[0]
-            logits = logits + is_yes * prior[..., None]
         return logits, logits[..., yes_no], yes_no[(labels != 1).long()]
 
     def _yes_no(self, device: torch.device) -> torch.Tensor:

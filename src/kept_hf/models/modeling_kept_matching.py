@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from .auto_map import PUBLISHED_TOGETHER  # noqa: F401 (all published files travel together)
 from .configuration_kept_longformer import KeptLongformerMatchingConfig
 from .icd_output import PADDED_SCORE, ICDPromptingOutput
-from .isolated_layout import IsolatedScoring, in_slots
-from .mask_attention import GlobalStates
+from .late_interaction import LateInteractionMixin, check_indices, in_slots
 from .modeling_kept_longformer import KeptLongformerModel, KeptLongformerPreTrainedModel
 from .window_similarity import WindowSimilarity
 
 
-def _rows_of_names(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The names of blocks as rows of their own: each begins with the token with which its block begins.
-
-    Examples:
-        >>> input_ids = torch.tensor([[0, 5, 0, 6, 7], [0, 8, 1, 1, 1]])
-        >>> _rows_of_names(input_ids, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]))[0].tolist()
-        [[0, 5, 0], [0, 6, 7], [0, 8, 0]]
-    """
-    is_token = attention_mask > 0
-    tokens, begins = input_ids[is_token], (input_ids == input_ids[:, :1])[is_token]
-    starts = torch.cat([begins.nonzero()[:, 0].cpu(), torch.tensor([len(tokens)])])
-    names = tokens.split(starts.diff().tolist())
-    rows, masks = (
-        nn.utils.rnn.pad_sequence(parts, batch_first=True)
-        for parts in (names, [torch.ones_like(name) for name in names])
-    )
-    return rows, masks
-
-
-class KeptLongformerForICDMatching(IsolatedScoring, KeptLongformerPreTrainedModel):
+class KeptLongformerForICDMatching(LateInteractionMixin, KeptLongformerPreTrainedModel):
     """
     Scores codes by late interaction (MaxSim): the similarity of a description and the note's most similar windows.
 
@@ -66,6 +44,9 @@ class KeptLongformerForICDMatching(IsolatedScoring, KeptLongformerPreTrainedMode
 
     config_class = KeptLongformerMatchingConfig
     config: KeptLongformerMatchingConfig
+    _keys_to_ignore_on_load_missing = [r"^similarity\."]  # noqa: RUF012 (transformers' form)
+    prompt_layout = "isolated"
+    """The layout of its rows: see [`KeptProcessor`]."""
     _auto_class = "AutoModelForSequenceClassification"
     accepts_loss_kwargs = True
     """The loss is divided by `num_items_in_batch` where the Trainer gives it."""
@@ -117,9 +98,15 @@ class KeptLongformerForICDMatching(IsolatedScoring, KeptLongformerPreTrainedMode
         """
         if code_input_ids is None:
             raise ValueError("code_input_ids=None; pass the blocks of KeptProcessor(..., prompt_layout='isolated').")
-        inputs = (input_ids, attention_mask, global_attention_mask)
-        blocks = (code_input_ids, code_attention_mask, code_indices)
-        notes, codes, asked, is_code = self._pairs(inputs, blocks, labels)
+        if code_attention_mask is None:
+            code_attention_mask = torch.ones_like(code_input_ids)
+        if code_indices is None:
+            code_indices = torch.arange(len(code_input_ids), device=input_ids.device).expand(len(input_ids), -1)
+        is_code = code_indices != -100
+        check_indices(code_indices, is_code, len(input_ids), len(code_input_ids), labels)
+        notes = self._note_vectors(input_ids, attention_mask, global_attention_mask)
+        codes = self._batch_block_vectors(code_input_ids, code_attention_mask)
+        asked = [[index for index in indices if index != -100] for indices in code_indices.tolist()]
         scores = [self.similarity(notes, note, codes, rows) for note, rows in enumerate(asked)]
         scores = in_slots(torch.cat(scores), is_code)
         loss = None
@@ -132,24 +119,8 @@ class KeptLongformerForICDMatching(IsolatedScoring, KeptLongformerPreTrainedMode
         return_dict = return_dict if return_dict is not None else self.config.return_dict
         return result if return_dict else result.to_tuple()
 
-    def _encode(self, input_ids, attention_mask, global_attention_mask=None, is_note: bool = False) -> GlobalStates:
-        lengths = names = None
-        if not is_note:
-            lengths = attention_mask.sum(dim=1).tolist()
-            names = self._names_of([row[:length] for row, length in zip(input_ids.tolist(), lengths, strict=True)])
-        if names is not None:
-            input_ids, attention_mask = _rows_of_names(input_ids, attention_mask)
-        states, last = self.longformer.global_states(
-            input_ids, attention_mask, global_attention_mask, with_keys=False, with_last=True
-        )
-        states.vectors = self.similarity.vectors(last, states.lengths, is_note)
-        if names is not None:
-            states.lengths, states.names = lengths, names
-        return states
-
-    def _names_of(self, rows: Sequence[Sequence[int]]) -> list[int] | None:
-        names = [row.count(row[0]) for row in rows]
-        return names if max(names, default=1) > 1 else None
-
-    def _scored(self, notes: GlobalStates, note: int, codes: GlobalStates, rows, chunk_size) -> torch.Tensor:
-        return self.similarity(notes, note, codes, rows)
+    def _init_weights(self, module):
+        if isinstance(module, WindowSimilarity):
+            module.reset_parameters()
+        else:
+            super()._init_weights(module)

@@ -26,17 +26,18 @@ class ICDCodingPipeline(ChunkPipeline):
     """
     The ICD codes of clinical notes.
 
-    In the isolated prompt layout each note is encoded once for all codes, and the descriptions once for all calls: each
-    call compares them and the model's weights with those of the call before.
+    With late interaction each note is encoded once for all codes, and their names once for all calls: each call
+    compares them and the model's weights with those of the call before.
 
     Args:
-        model: a [`KeptLongformerForICDPrompting`], or its folder or model id through `transformers.pipeline`.
+        model: a [`KeptLongformerForICDPrompting`] or [`KeptLongformerForICDMatching`], or its folder or model id
+            through `transformers.pipeline`.
         processor: its [`KeptProcessor`]; read from the same place by default.
         batch_size (`int`, defaults to 1): prompts at a time. Notes of like length are batched together.
         kwargs: the arguments of `__call__` but the notes, as defaults; `device`, `num_workers` as in transformers.
 
     Raises:
-        ValueError: no processor, or a model of another architecture.
+        ValueError: no processor, one that does not fit the model, or a model of another architecture.
 
     Examples:
         >>> from transformers import pipeline
@@ -62,6 +63,7 @@ class ICDCodingPipeline(ChunkPipeline):
         self._warned_of_truncation = False
         super().__init__(*args, **kwargs)
         check_model_type(self.model.name_or_path, self.model.config.model_type, tuple(AUTO_CLASSES))
+        self.processor.check_model(self.model)
         self.model.eval()
 
     def __call__(self, inputs, **kwargs):
@@ -74,7 +76,7 @@ class ICDCodingPipeline(ChunkPipeline):
             codes: ask about these instead of the processor's code set: a list of codes of it, a mapping of code to
                 description, or an [`ICDCodeSet`]. The model need not have seen them in training.
             codes_per_prompt (`int`): ask in several prompts of at most so many codes each. By default the processor's
-                number, or as many as its code set has. Without effect in the isolated layout.
+                number, or as many as its code set has. Without effect with late interaction.
             top_k (`int`): only so many codes with the highest scores; all by default.
             threshold (`float`): a code whose score is greater is assigned; `config.threshold` by default, tuned by
                 training for the codes of its task. A score is a logit: 0 is a probability of one half.

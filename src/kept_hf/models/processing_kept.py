@@ -64,9 +64,10 @@ class KeptProcessor(ProcessorMixin):
         prompt_order: the codes of the code set in the order in which the prompt lists their descriptions, while mask i
             still stands for code i of the code set. Such a prompt asks each code under the name of another. Only for
             checkpoints that were trained so: see [`kept_hf.models.published.KEPT_50_PROMPT_ORDER`].
-        prompt_layout: `"joint"`, as published, or `"isolated"`: see `KeptLongformerForICDPrompting`.
-        names_per_code: names in the block of a code, for `KeptLongformerForICDMatching`: its description, and as many
-            of the code set's synonyms as this allows.
+        prompt_layout: `"joint"`, as published, for `KeptLongformerForICDPrompting`; or `"isolated"`, for
+            `KeptLongformerForICDMatching`.
+        names_per_code: names in the block of a code, in the isolated layout: its description, and as many of the code
+            set's synonyms as this allows.
 
     Raises:
         ValueError: a tokenizer without mask token or without the words "yes" and "no", an unknown preset, a limit or
@@ -124,16 +125,13 @@ class KeptProcessor(ProcessorMixin):
         self._blocks: dict[str, list[int]] = {}
         self._warned_of_names = False
 
-    def for_codes(
-        self, code_set: ICDCodeSet, codes_per_prompt: int | None = None, prompt_layout: str | None = None
-    ) -> KeptProcessor:
+    def for_codes(self, code_set: ICDCodeSet, codes_per_prompt: int | None = None) -> KeptProcessor:
         """A processor for other codes, with all other settings of this one.
 
         Args:
             code_set: the codes to ask.
             codes_per_prompt: the codes of a prompt; by default all in one, whatever this processor has. Pass
                 `processor.codes_per_prompt` to keep its number.
-            prompt_layout: by default that of this processor.
 
         Returns:
             A new processor with the same tokenizer. What was tokenized for this one need not be so again.
@@ -149,9 +147,6 @@ class KeptProcessor(ProcessorMixin):
         processor = copy.copy(self)
         processor.code_set = code_set
         processor.codes_per_prompt = codes_per_prompt
-        processor.prompt_layout = self.prompt_layout if prompt_layout is None else prompt_layout
-        if processor.prompt_layout == "joint":
-            processor.names_per_code = 1
         processor._warned_of_names = False
         processor._check_settings()
         return processor
@@ -192,6 +187,19 @@ class KeptProcessor(ProcessorMixin):
                 f"of the code set once. In one of them only: {', '.join(odd[:5])}."
             )
 
+    def check_model(self, model) -> None:
+        """Check that a model takes this processor's rows.
+
+        Raises:
+            ValueError: it takes those of the other layout.
+        """
+        layout = getattr(model, "prompt_layout", self.prompt_layout)
+        if layout != self.prompt_layout:
+            raise ValueError(
+                f"prompt_layout={self.prompt_layout!r} of the processor does not fit {type(model).__name__}; pass "
+                f"KeptProcessor(..., prompt_layout={layout!r})."
+            )
+
     def config_overrides(self) -> dict:
         """What a model's configuration must take from this processor.
 
@@ -205,7 +213,6 @@ class KeptProcessor(ProcessorMixin):
             "no_token_id": self.no_token_id,
             "mask_token_id": self.tokenizer.mask_token_id,
             "global_attention_stride": self.global_attention_stride,
-            "prompt_layout": self.prompt_layout,
         }
         if self.code_set is not None:
             overrides |= {"id2label": self.code_set.id2label, "label2id": self.code_set.label2id}
@@ -224,7 +231,7 @@ class KeptProcessor(ProcessorMixin):
         return [codes[start : start + size] for start in range(0, len(codes), size)]
 
     def code_blocks(self, codes: Sequence[str] | ICDCodeSet | None = None) -> dict[str, list[int]]:
-        """The blocks of the isolated layout, for `KeptLongformerForICDPrompting.encode_codes`.
+        """The blocks of the isolated layout, for `KeptLongformerForICDMatching.encode_codes`.
 
         Args:
             codes: codes of the code set, or another `ICDCodeSet`. By default the code set.
@@ -274,7 +281,7 @@ class KeptProcessor(ProcessorMixin):
             code_set: whose numbers `code_indices` are; by default the processor's.
 
         Returns:
-            The arguments of `KeptLongformerForICDPrompting.forward`. Each block stands in `code_input_ids` once, in the
+            The arguments of the model's `forward`. Each block stands in `code_input_ids` once, in the
             order of the code set, and `code_indices` are numbers of these.
         """
         batch = pad_features(rows, self.tokenizer.pad_token_id, pad_to_multiple_of)

@@ -1,4 +1,4 @@
-"""MaxSim of a code's names and the windows of a note: late interaction, and the isolated layout's prior.
+"""MaxSim of a code's names and the windows of a note, for late interaction.
 
 Pure functions of tensors, and the two numbers that are learnt with them. The maximum is a soft one.
 """
@@ -6,11 +6,29 @@ Pure functions of tensors, and the two numbers that are learnt with them. The ma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from .mask_attention import GlobalStates
+COSINES_AT_A_TIME = 1 << 22
+"""About so many are computed at a time, so that all codes of a release take no more memory than these."""
+
+
+@dataclass
+class TextVectors:
+    """Unit vectors of some texts, one text's after the other's.
+
+    Attributes:
+        vectors: `(sum of counts, hidden_size)`, float32.
+        counts: how many each text has: a note those of its windows, a code those of its names.
+    """
+
+    vectors: torch.Tensor
+    counts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.counts)
 
 
 def num_windows(length: int, window: int, step: int) -> int:
@@ -32,7 +50,8 @@ def window_means(states: torch.Tensor, lengths: Sequence[int], window: int, step
         window, step: tokens of a window, and between the beginnings of two.
 
     Returns:
-        `(num_windows, hidden_size)`, one row's windows after the other's; their numbers are `num_windows(...)`.
+        `(num_windows, hidden_size)`, one row's windows after the other's; their numbers are `num_windows(...)`. A row
+        without tokens has one window of zeros.
 
     Examples:
         >>> states = torch.tensor([[1.0], [3.0], [5.0], [9.0]])
@@ -48,9 +67,11 @@ def window_means(states: torch.Tensor, lengths: Sequence[int], window: int, step
     starts = (ends - lengths)[rows] + number * step
     slots = starts[:, None] + torch.arange(window)
     is_beyond = slots >= ends[rows, None]
-    slots, is_beyond = slots.masked_fill(is_beyond, 0).to(device), is_beyond.to(device)
-    gathered = states[slots].masked_fill(is_beyond[..., None], 0)
-    return gathered.sum(dim=1) / (~is_beyond).sum(dim=1, keepdim=True)
+    # What is beyond a row's end is a row of zeros behind all others.
+    slots = slots.masked_fill(is_beyond, len(states)).to(device)
+    gathered = nn.functional.pad(states, (0, 0, 0, 1))[slots]
+    counts = (~is_beyond).sum(dim=1, keepdim=True).clamp(min=1).to(device)
+    return gathered.sum(dim=1) / counts
 
 
 def row_means(states: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
@@ -134,54 +155,72 @@ class WindowSimilarity(nn.Module):
         self.scale.fill_(self.config.similarity_scale)
         self.threshold.fill_(self.config.similarity_threshold)
 
-    def vectors(self, states: torch.Tensor, lengths: Sequence[int], is_note: bool) -> torch.Tensor:
-        """Unit vectors in float32: of the windows of notes, or of names.
+    def of_notes(self, states: torch.Tensor, lengths: Sequence[int]) -> TextVectors:
+        """The vectors of notes: of their windows.
 
         Args:
-            states: last hidden states `(num_tokens, hidden_size)`, one row's tokens after the other's.
-            lengths: tokens of each row.
-            is_note: whether the rows are notes.
-
-        Returns:
-            `(windows or names, hidden_size)`.
+            states: last hidden states `(num_tokens, hidden_size)`, one note's tokens after the other's.
+            lengths: tokens of each note.
         """
-        if is_note:
-            means = window_means(states.float(), lengths, self.config.similarity_window, self.config.similarity_step)
-        else:
-            means = row_means(states.float(), lengths)
-        return nn.functional.normalize(means, dim=-1)
+        window, step = self.config.similarity_window, self.config.similarity_step
+        means = window_means(states.float(), lengths, window, step)
+        return TextVectors(_unit(means), [num_windows(length, window, step) for length in lengths])
 
-    def forward(self, notes: GlobalStates, note: int, codes: GlobalStates, wanted: Sequence[int]) -> torch.Tensor:
+    @staticmethod
+    def of_names(states: torch.Tensor, lengths: Sequence[int], counts: Sequence[int]) -> TextVectors:
+        """The vectors of codes: of their names.
+
+        Args:
+            states: last hidden states `(num_tokens, hidden_size)`, one name's tokens after the other's.
+            lengths: tokens of each name.
+            counts: names of each code.
+        """
+        return TextVectors(_unit(row_means(states.float(), lengths)), list(counts))
+
+    def forward(self, notes: TextVectors, note: int, codes: TextVectors, wanted: Sequence[int]) -> torch.Tensor:
         """Scores of one note.
 
         Args:
-            notes, codes: with their `vectors`.
+            notes, codes: their vectors.
             note: number of the note.
             wanted: numbers of the codes.
 
         Returns:
             `(len(wanted),)`, float32.
         """
-        window, step = self.config.similarity_window, self.config.similarity_step
-        start = sum(num_windows(length, window, step) for length in notes.lengths[:note])
-        windows = notes.vectors[start : start + num_windows(notes.lengths[note], window, step)]
-        rows, counts = self._names_of(codes, wanted)
+        temperature, start = self.config.similarity_temperature, sum(notes.counts[:note])
+        windows = notes.vectors[start : start + notes.counts[note]]
+        names, counts = names_of(codes.counts, wanted)
+        at_a_time = max(1, COSINES_AT_A_TIME // len(windows))
         # Vectors are float32 and stay so under autocast: differences of cosines are small.
         with torch.autocast(windows.device.type, enabled=False):
-            cosines = codes.vectors[rows].to(windows.device).float() @ windows.float().T
-            similarity = soft_maximum(cosines, self.config.similarity_temperature)
-            if counts is not None:
-                similarity = soft_maximum_by_row(similarity, counts, self.config.similarity_temperature)
+            windows = windows.float().T
+            similarities = [
+                soft_maximum(codes.vectors[part.to(codes.vectors.device)].to(windows) @ windows, temperature)
+                for part in names.split(at_a_time)
+            ]
+            similarity = torch.cat(similarities)
+            if len(names) > len(counts):
+                similarity = soft_maximum_by_row(similarity, counts.to(similarity.device), temperature)
             return self.scale.float() * (similarity - self.threshold.float())
 
-    @staticmethod
-    def _names_of(codes: GlobalStates, wanted: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Where the vectors of some codes stand, and how many each has; None for one each."""
-        rows = torch.as_tensor(wanted, dtype=torch.long, device=codes.vectors.device)
-        if codes.names is None:
-            return rows, None
-        names = torch.tensor(codes.names, device=rows.device)
-        firsts, counts = (names.cumsum(0) - names)[rows], names[rows]
-        within = torch.arange(int(counts.sum()), device=rows.device)
-        within = within - (counts.cumsum(0) - counts).repeat_interleave(counts)
-        return firsts.repeat_interleave(counts) + within, counts
+
+def names_of(counts: Sequence[int], wanted: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the names of some codes stand, and how many each has.
+
+    Args:
+        counts: names of each code; they stand one behind the other.
+        wanted: numbers of the codes.
+
+    Examples:
+        >>> names_of([1, 3, 2], [2, 1])
+        (tensor([4, 5, 1, 2, 3]), tensor([2, 3]))
+    """
+    all_counts, wanted = torch.tensor(counts), torch.as_tensor(wanted, dtype=torch.long)
+    firsts, counts = (all_counts.cumsum(0) - all_counts)[wanted], all_counts[wanted]
+    within = torch.arange(int(counts.sum())) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return firsts.repeat_interleave(counts) + within, counts
+
+
+def _unit(means: torch.Tensor) -> torch.Tensor:
+    return nn.functional.normalize(means, dim=-1)

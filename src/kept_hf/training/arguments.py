@@ -19,18 +19,14 @@ class ModelArguments(BaseArguments):
     max_length: int = field(default=8192, metadata={"help": "Tokens of prompt and note together."})
     global_attention_stride: int = field(default=1, metadata={"help": "Global attention on every n-th prompt token."})
     codes_per_prompt: int | None = field(
-        default=None, metadata={"help": "Ask about this many codes in a prompt. By default about all in one."}
-    )
-    prompt_layout: str = field(
-        default="joint",
-        metadata={"help": "joint (published), or isolated: a note is encoded once for all codes."},
+        default=None, metadata={"help": "With scorer=prompting: codes of a prompt. By default one prompt has all."}
     )
     prompt_loss: str = field(default="full_vocabulary", metadata={"help": "full_vocabulary (published) or two_way."})
     scorer: str = field(
         default="prompting",
         metadata={
-            "help": "prompting: masks score the codes. matching: late interaction of descriptions and note, in the "
-            "isolated layout (docs/isolated.md)."
+            "help": "prompting: masks score the codes (published). matching: late interaction of names and note "
+            "(docs/late_interaction.md)."
         },
     )
     names_per_code: int = field(
@@ -38,9 +34,6 @@ class ModelArguments(BaseArguments):
         metadata={
             "help": "With scorer=matching: a code's description and its synonyms, up to so many; the best counts."
         },
-    )
-    similarity_prior: bool = field(
-        default=False, metadata={"help": "Add late interaction to the masks' scores, in the isolated layout."}
     )
     threshold_metric: str = field(
         default="f1_micro", metadata={"help": "What the threshold maximises on validation: f1_micro or f1_macro."}
@@ -71,9 +64,7 @@ class DataArguments(CorpusArguments):
     )
     in_batch_negatives: bool = field(
         default=False,
-        metadata={
-            "help": "With sampled_codes, in the isolated layout: ask each note of a batch about the codes of all."
-        },
+        metadata={"help": "With sampled_codes and scorer=matching: ask each note of a batch about the codes of all."},
     )
     draws: int = field(default=1, metadata={"help": "With sampled_codes: prompts drawn for each training note."})
     candidates: list[str] = field(

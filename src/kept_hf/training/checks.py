@@ -72,11 +72,9 @@ def check_sharding(training: KeptTrainingArguments, arguments: ModelArguments) -
         raise ValueError(
             f"peft={arguments.peft!r} is not supported with FSDP; pass examples/accelerate/ddp_1node.yaml."
         )
-    if arguments.prompt_layout == "isolated":
-        # Processes call the layers as often as their notes need, and would wait for each other's shards for ever.
-        raise ValueError(
-            "prompt_layout='isolated' is not supported with FSDP; pass examples/accelerate/ddp_1node.yaml."
-        )
+    if arguments.scorer == "matching":
+        # Layers are called without their model's own forward pass, in which shards are gathered.
+        raise ValueError("scorer='matching' is not supported with FSDP; pass examples/accelerate/ddp_1node.yaml.")
     return True
 
 
@@ -101,19 +99,13 @@ def check_adapter(arguments: ModelArguments) -> LoraConfig | None:
 
 
 def check_scorer(arguments: ModelArguments) -> None:
-    """Check `scorer` and `similarity_prior`.
+    """Check `scorer`.
 
     Raises:
-        ValueError: an unknown scorer, or one that does not go with the layout or with an adapter.
+        ValueError: an unknown scorer, or one that does not go with other options.
     """
     if arguments.scorer not in SCORERS:
         raise ValueError(f"scorer={arguments.scorer!r} is unknown; pass one of {', '.join(SCORERS)}.")
-    for name, is_used in (("scorer", arguments.scorer == "matching"), ("similarity_prior", arguments.similarity_prior)):
-        if is_used and arguments.prompt_layout != "isolated":
-            raise ValueError(
-                f"{name}={getattr(arguments, name)!r} compares descriptions and notes that are encoded separately; "
-                "pass --prompt_layout isolated."
-            )
     if arguments.names_per_code > 1 and arguments.scorer != "matching":
         raise ValueError(
             f"names_per_code={arguments.names_per_code} is for late interaction; pass --scorer matching, or omit it."
@@ -149,18 +141,18 @@ def check_prompts(data: DataArguments) -> None:
         )
 
 
-def check_negatives(data: DataArguments, prompt_layout: str) -> None:
+def check_negatives(data: DataArguments, scorer: str) -> None:
     """Check `in_batch_negatives`.
 
     Raises:
-        ValueError: without `sampled_codes`, in the joint layout, or where only candidates are scored.
+        ValueError: without `sampled_codes`, with prompts, or where only candidates are scored.
     """
     if not data.in_batch_negatives:
         return
-    if prompt_layout != "isolated" or data.sampled_codes is None:
+    if scorer != "matching" or data.sampled_codes is None:
         raise ValueError(
             "in_batch_negatives=True asks each note about the codes drawn for the others of its batch; pass "
-            "--prompt_layout isolated and --sampled_codes, or omit it."
+            "--scorer matching and --sampled_codes, or omit it."
         )
     scored = [option for option in data.candidates if not option.startswith("train=")]
     if scored:

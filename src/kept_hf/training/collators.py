@@ -32,7 +32,7 @@ class DataCollatorForICDPrompting:
         processor: the processor that made the features, or in the joint layout its tokenizer.
         pad_to_multiple_of: round the length up to a multiple, for kernels or compilers that like it. The model computes
             nothing for padding.
-        in_batch_negatives: in the isolated layout: ask each note of a batch about the codes of all its notes. The
+        in_batch_negatives: for late interaction: ask each note of a batch about the codes of all its notes. The
             descriptions are encoded anyway, and a further code costs one product. For rows that ask about all gold
             codes of their note, as those of `prompt_rows` with `sampled_codes` do; rows that ask about all codes stay
             as they are.

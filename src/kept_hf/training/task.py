@@ -37,6 +37,7 @@ def load_task(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLong
         ValueError: more tokens than the model has positions; and as [`load_base`] and [`KeptProcessor`].
         OSError: as [`load_base`].
     """
+    model_class = SCORERS[arguments.scorer]
     supported_type(weights_path(arguments.model_name_or_path))  # other tokenizers have other faults
     processor = KeptProcessor(
         AutoTokenizer.from_pretrained(weights_path(arguments.model_name_or_path)),
@@ -44,17 +45,16 @@ def load_task(arguments: ModelArguments, code_set: ICDCodeSet) -> tuple[KeptLong
         preset=arguments.preset,
         max_length=arguments.max_length,
         global_attention_stride=arguments.global_attention_stride,
-        codes_per_prompt=None if arguments.prompt_layout == "isolated" else arguments.codes_per_prompt,
-        prompt_layout=arguments.prompt_layout,
+        codes_per_prompt=None if model_class.prompt_layout == "isolated" else arguments.codes_per_prompt,
+        prompt_layout=model_class.prompt_layout,
         names_per_code=arguments.names_per_code,
     )
     model, processor.tokenizer = load_base(
-        SCORERS[arguments.scorer],
+        model_class,
         arguments,
         arguments.max_length,
         **processor.config_overrides(),
         prompt_loss=arguments.prompt_loss,
-        similarity_prior=arguments.similarity_prior,
     )
     if arguments.max_length > model.config.max_sequence_length:
         raise ValueError(

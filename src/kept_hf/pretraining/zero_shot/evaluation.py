@@ -16,7 +16,7 @@ from ...training.merging import AskedPairs
 from ...training.rows import prompt_rows
 from .examples import size_between
 from .passages import PassageSource
-from .prompts import prompt_row, with_names
+from .prompts import prompt_row
 
 if TYPE_CHECKING:
     import datasets
@@ -108,14 +108,10 @@ class ZeroShotTask(Dataset):
         Args:
             notes: columns `text` and `codes`.
             processor: its code set is the task.
-            codes_per_prompt: codes of a prompt; by default one prompt has all, and always so in the isolated layout.
+            codes_per_prompt: codes of a prompt; by default one prompt has all.
         """
-        is_isolated = processor.prompt_layout == "isolated"
-        processor = processor.for_codes(processor.code_set, None if is_isolated else codes_per_prompt)
+        processor = processor.for_codes(processor.code_set, codes_per_prompt)
         rows = list(prompt_rows(notes, processor))
-        if is_isolated:
-            descriptions = [processor.code_set.describe(code) for code in processor.code_set]
-            rows = [with_names(row, descriptions) for row in rows]
         size = processor.codes_per_prompt or len(processor.code_set)
         name = f"zero_shot_{size}"
         self._add(name, rows, len(processor.code_set), {metric: f"{name}_{metric}" for metric in ZERO_SHOT_METRICS})
@@ -163,8 +159,7 @@ def zero_shot_task(
         processor: writes the prompts; the notes are asked about the codes of its code set.
         num_codes, num_sentences: of the shortest and the longest prompts that are trained on.
         notes: columns `text` and `codes`.
-        codes_per_prompt: the notes are evaluated with prompts of each of these sizes; in the isolated layout with all
-            codes at once.
+        codes_per_prompt: the notes are evaluated with prompts of each of these sizes.
         seed: of the draws.
     """
     task = ZeroShotTask()
@@ -172,7 +167,7 @@ def zero_shot_task(
         codes, sentences = (size_between(sizes, share) for sizes in (num_codes, num_sentences))
         task.add_concepts(name, source, concepts, processor, number, min(codes, len(concepts)), sentences, seed)
     if notes is not None:
-        for size in [None] if processor.prompt_layout == "isolated" else codes_per_prompt:
+        for size in codes_per_prompt:
             task.add_notes(notes, processor, size)
     return task
 

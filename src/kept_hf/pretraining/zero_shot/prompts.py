@@ -6,7 +6,6 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -93,33 +92,14 @@ class ZeroShotPrompts(Dataset):
 
 
 def prompt_row(example: PromptExample, processor: KeptProcessor) -> dict[str, list]:
-    """The model's inputs and `labels` for an example, in the isolated layout with the `names` of its concepts.
-
-    A text that is too long is truncated. `length` counts the tokens of text and names.
-    """
-    code_set = _numbered(example.names)
-    gold = [[code for code, label in zip(code_set, example.labels, strict=True) if label]]
-    is_isolated = processor.prompt_layout == "isolated"
+    """The model's inputs, `labels` and `length` in tokens for an example. A text that is too long is truncated."""
+    codes = list(map(str, range(len(example.names))))
+    code_set = ICDCodeSet(codes, dict(zip(codes, example.names, strict=True)))
+    gold = [[code for code, label in zip(codes, example.labels, strict=True) if label]]
     # Where it returns what was truncated, the processor does not warn of each text.
-    batch = processor(
-        [example.text], codes=code_set, gold_codes=gold, return_tensors="np" if is_isolated else None, return_cut=True
-    )
-    row = {name: np.asarray(batch[name][0]).tolist() for name in MODEL_INPUTS if name in batch}
-    if not is_isolated:
-        return {**row, "length": len(row["input_ids"])}
-    masks_and_blocks = len(example.names) + int(batch["code_attention_mask"].sum())
-    return {**with_names(row, example.names), "length": len(row["input_ids"]) + masks_and_blocks}
-
-
-def with_names(row: Mapping[str, list], names: Sequence[str]) -> dict[str, list]:
-    """A row of the isolated layout with the names of its concepts in place of their numbers in a code set."""
-    return {**{name: row[name] for name in row if name != "code_indices"}, "names": list(names)}
-
-
-def _numbered(names: Sequence[str]) -> ICDCodeSet:
-    """A code set of some names, whose codes are their numbers."""
-    codes = list(map(str, range(len(names))))
-    return ICDCodeSet(codes, dict(zip(codes, names, strict=True)))
+    batch = processor([example.text], codes=code_set, gold_codes=gold, return_cut=True)
+    row = {name: batch[name][0] for name in MODEL_INPUTS if name in batch}
+    return {**row, "length": len(row["input_ids"])}
 
 
 @dataclass
@@ -133,17 +113,6 @@ class DataCollatorForZeroShot:
     processor: KeptProcessor
 
     def __call__(self, features: Sequence[list[dict] | Mapping]) -> dict[str, torch.Tensor]:
-        """Tensors of shape `(rows, longest)`; in the isolated layout the blocks of all names of the batch, too."""
+        """Tensors of shape `(rows, longest)`."""
         rows = [row for item in features for row in (item if isinstance(item, list) else [item])]
-        if self.processor.prompt_layout != "isolated":
-            return DataCollatorForICDPrompting(self.processor)(rows)
-        names = list(dict.fromkeys(name for row in rows for name in row["names"]))
-        numbers = {name: number for number, name in enumerate(names)}
-        numbered = [
-            {
-                **{name: row[name] for name in MODEL_INPUTS if name in row},
-                "code_indices": [numbers[name] for name in row["names"]],
-            }
-            for row in rows
-        ]
-        return self.processor.pad(numbered, code_set=_numbered(names))
+        return DataCollatorForICDPrompting(self.processor)(rows)
