@@ -3,8 +3,8 @@
     python benchmarks/bench_late_interaction.py
     python benchmarks/bench_late_interaction.py --layers 12 --length 3000 --codes 50 300 8900
 
-Prompts: each group of codes stands before the note, which is read again; the prompt's tokens have global attention. They
-are computed by this package's encoder, or by that of transformers ("stock": attention_backend="eager"). Late
+Prompts: each group of codes stands before the note, which is read again; the prompt's tokens have global attention.
+They are computed by this package's encoder, or by that of transformers ("stock": attention_backend="eager"). Late
 interaction: the note is encoded once, and compared with the vectors of names, which were encoded beforehand.
 
 All take turns in one process and have the same weights (base width, random, without dropout); ratios are medians over

@@ -186,7 +186,8 @@ def late_interaction_table(device: str = "cpu") -> str:
     note = (
         f"Encoding the names of {names['codes']:,} codes, once: {names['seconds']:.0f} s; the cache has "
         f"{names['cache_bytes'] / 1e6:.0f} MB. Peak memory beyond the model: {names['encoding_bytes'] / 1e6:.0f} MB to "
-        f"encode them, {names['scoring_bytes'] / 1e6:.0f} MB to score a note. A training step with one note: {steps}.\n\n"
+        f"encode them, {names['scoring_bytes'] / 1e6:.0f} MB to score a note. A training step with one note: {steps}.\n"
+        "\n"
         f"{settings['layers']} layers of base width, a note of {settings['length']:,} tokens, names of "
         f"{settings['name']}, joint groups of {settings['group']} codes (one is timed a turn and multiplied), "
         f"{report['device']}, threads: {report['threads'] or 'all'}, torch {versions['torch']}, transformers "

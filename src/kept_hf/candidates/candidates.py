@@ -18,6 +18,7 @@ import numpy as np
 from ..metrics import metrics_of_counts
 from ..models.code_set import ICDCodeSet
 from ..models.code_systems import Spellings
+from ..models.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -322,7 +323,7 @@ class Candidates:
         arrays = {"codes": np.array(self.codes), "indices": self.indices, "scores": self.scores}
         if self.note_ids is not None:
             arrays["note_ids"] = np.array(self.note_ids, dtype=str)
-        with open(path, "wb") as file:
+        with whole_file(path, "wb") as file:
             np.savez_compressed(file, **arrays)
 
     @classmethod

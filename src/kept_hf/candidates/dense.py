@@ -16,6 +16,7 @@ from transformers import AutoModel, AutoTokenizer
 from ..models.caches import add_tensors
 from ..models.code_set import ICDCodeSet
 from ..models.loading import check_weights
+from ..models.whole_file import whole_path
 from .candidates import Candidates
 from .definition import NotesStage, StageInputs, default_device
 from .pooling import check_pooling, pool
@@ -116,7 +117,8 @@ class DenseRetriever:
                     "file."
                 ) from error
         vectors = self.encode(names)
-        save_file({"names": vectors.cpu()}, cache_file, metadata={"fingerprint": fingerprint})
+        with whole_path(cache_file) as path:
+            save_file({"names": vectors.cpu()}, path, metadata={"fingerprint": fingerprint})
         return vectors
 
     def _fingerprint(self, names: list[str]) -> str:

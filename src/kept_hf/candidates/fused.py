@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ..models.whole_file import write_text
 from .candidates import Candidates, FirstStage
 from .definition import StageContext
 from .fusion import fuse_reciprocal_rank, fuse_weighted, tune_weights
@@ -66,7 +67,7 @@ class JoinedStages:
         tuned_on = range(min(TUNING_NOTES, len(train)))
         weights = tune_weights([part["train"].take(tuned_on) for part in parts], train.select(tuned_on)["codes"][:])
         content = {"stages": self.joins, "weights": weights, "tuned_on": f"{len(tuned_on)} training notes"}
-        (context.folder / "weights.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(context.folder / "weights.json", json.dumps(content, indent=1) + "\n")
         return lambda split: fuse_weighted([part[split] for part in parts], weights)
 
 

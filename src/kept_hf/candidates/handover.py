@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..models.code_set import ICDCodeSet
+from ..models.whole_file import whole_file
 from .candidates import Candidates
 
 logger = logging.getLogger(__name__)
@@ -120,5 +121,5 @@ def write_handover_file(path: str | os.PathLike, candidates: Candidates) -> None
     for code in candidates.codes:
         if ";" in code or code.split() != [code]:
             raise ValueError(f'codes has {code!r}, which the file cannot hold; pass codes without ";" and spaces.')
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
+    with whole_file(path) as file:
         file.writelines(";".join(candidates.codes_of(note)) + "\n" for note in range(len(candidates)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from datasets import Dataset
 
+from ..models.whole_file import write_text
 from .candidates import Candidates
 
 logger = logging.getLogger(__name__)
@@ -49,10 +49,7 @@ def is_made(path: Path, settings: dict) -> bool:
 
 def keep_settings(path: Path, settings: dict) -> None:
     """Record the settings that an output was made with, once it is complete."""
-    record = _record_of(path)
-    part = record.with_name(record.name + ".part")
-    part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, record)
+    write_text(_record_of(path), json.dumps(settings, indent=1) + "\n")
 
 
 def _record_of(path: Path) -> Path:

@@ -38,6 +38,7 @@ from ..candidates.stage_files import digest, digest_of_candidates, digest_of_mod
 from ..corpora import Corpus
 from ..corpora.arguments import CorpusArguments, read_corpus
 from ..models.processing_kept import KeptProcessor
+from ..models.whole_file import write_text
 from ..reports.comparison import Evaluation, plot_by_band
 from ..reports.tables import format_table
 from ..reranking import FUSION_METRICS, GROUP_SIZE, rerank, rerank_all
@@ -318,7 +319,7 @@ def write_comparison(
     }
     folder = Path(arguments.output_dir)
     plot_by_band(folder / "f1_by_frequency.png", bands)
-    (folder / "all_results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "all_results.json", json.dumps(content, indent=1) + "\n")
     print(f"\n{split} split, {len(gold)} notes, {len(corpus.code_set)} codes; tuned on {evaluation.tuned_on}")
     for rows in (candidates, table, bands):
         print("\n" + format_table(rows))

@@ -22,6 +22,7 @@ import datasets
 
 from ..models import code_set as code_set_module
 from ..models.code_set import ICDCodeSet
+from ..models.whole_file import whole_file
 from ..tables import csv_tables, mimic_tables
 from ..tables.mimic_tables import read_titles
 from . import Corpus, CorpusCard, corpus_codes, demo_content, fingerprint, physionet, require_data_dir
@@ -644,8 +645,7 @@ def _quoted(value: object) -> str:
 
 
 def _write(path: str, lines: list[str]) -> None:
-    # newline="": the same bytes on Windows.
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with whole_file(path) as file:
         file.writelines(f"{line}\n" for line in lines)
 
 

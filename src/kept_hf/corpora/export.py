@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..models.whole_file import whole_path, write_text
 from . import Corpus
 from .selection import RULES, select_codes
 
@@ -59,6 +60,7 @@ def write_parquet_folder(configs: Mapping[str, Corpus], out: str | os.PathLike, 
         for stale in folder.glob("*.parquet"):
             stale.unlink()
         for split, rows in corpus.dataset.items():
-            rows.to_parquet(folder / f"{split}.parquet")
+            with whole_path(folder / f"{split}.parquet") as path:
+                rows.to_parquet(path)
         corpus.code_set.to_json(folder / CODE_SET_FILE)
-    Path(out, "README.md").write_text(card, encoding="utf-8")
+    write_text(Path(out, "README.md"), card)

@@ -10,6 +10,7 @@ from huggingface_hub import DatasetCard, HfApi
 
 from ..metrics import ICD_METRIC_PATH
 from ..models.publication import check_publication, restricted_license
+from ..models.whole_file import write_text
 from .cards import make_card
 from .run_files import RESULTS_FILE
 
@@ -65,7 +66,7 @@ def push_model(
     card = make_card(folder, repo_id, base_model, base_license)
     for license in _licenses(folder):
         check_publication("this model", license, repo_id, "model", private, token, permitted_by)
-    (folder / "README.md").write_text(str(card), encoding="utf-8")
+    write_text(folder / "README.md", str(card))
     pictures = [name for name in _PICTURES if f"({name})" in card.text]
     return _upload(folder, (*_MODEL_FILES, *pictures), repo_id, "model", private, token)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..models.whole_file import whole_file, whole_path
 from .arrays import GraphArrays
 from .names import Names
 
@@ -29,8 +30,9 @@ def save(graph: GraphArrays, folder: str | os.PathLike) -> None:
     }
     os.makedirs(folder, exist_ok=True)
     for name in _TABLES:
-        pq.write_table(pa.table(tables[name]), _path(folder, name), compression="zstd")
-    with open(os.path.join(folder, FILE), "w", encoding="utf-8") as file:
+        with whole_path(_path(folder, name)) as path:
+            pq.write_table(pa.table(tables[name]), path, compression="zstd")
+    with whole_file(os.path.join(folder, FILE)) as file:
         json.dump({"format": _FORMAT, "sources": graph.sources, "dropped": graph.dropped}, file, indent=1)
         file.write("\n")
 

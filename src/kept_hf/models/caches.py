@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from .whole_file import whole_path
 from .window_similarity import TextVectors
 
 FORMAT = "kept-hf 2"
@@ -124,7 +125,8 @@ class NoteCache(TextVectors):
         """Write a safetensors file."""
         about = json.dumps(self._description())
         metadata = {"format": FORMAT, "kind": type(self).__name__, "about": about, "checksum": self._checksum(about)}
-        save_file({"vectors": self.vectors.contiguous()}, path, metadata)
+        with whole_path(path) as unfinished:
+            save_file({"vectors": self.vectors.contiguous()}, unfinished, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: str | torch.device = "cpu"):

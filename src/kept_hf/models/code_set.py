@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from .code_systems import AS_TEXT, ICD10_DIAGNOSIS, Spellings, code_system, is_missing, lacks_dot, lost_dotted_zeros
+from .whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -341,7 +342,7 @@ class ICDCodeSet:
 
     def to_json(self, path: str | os.PathLike) -> None:
         """Write the code set as JSON."""
-        with open(path, "w", encoding="utf-8") as file:
+        with whole_file(path) as file:
             json.dump(self.to_dict(), file, ensure_ascii=False, indent=1)
             file.write("\n")
 

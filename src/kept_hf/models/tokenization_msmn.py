@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizer
 
 from .auto_map_msmn import PUBLISHED_TOGETHER  # noqa: F401 (all files of MSMN travel together)
 from .publication import PublicationMixin
+from .whole_file import whole_file
 
 VOCAB_NAME = "vocab.txt"
 PAD, UNKNOWN = "**PAD**", "**UNK**"
@@ -160,7 +161,7 @@ class MSMNTokenizer(PublicationMixin, PreTrainedTokenizer):
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str]:
         """Write the vocabulary, one word a line."""
         path = os.path.join(save_directory, (f"{filename_prefix}-" if filename_prefix else "") + VOCAB_NAME)
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
+        with whole_file(path) as file:
             file.writelines(f"{word}\n" for word in self._words)
         return (path,)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..models.whole_file import write_text
 from ..training.run import write_results
 
 if TYPE_CHECKING:
@@ -37,5 +38,5 @@ def write_run(
     tokenizer.save_pretrained(folder)
     if draw_pictures is not None:
         draw_pictures(folder)
-    make_card(folder, results=results).save(folder / "README.md")
+    write_text(folder / "README.md", str(make_card(folder, results=results)))
     write_results(folder, results)

@@ -11,6 +11,7 @@ from ..candidates.candidates import Candidates
 from ..corpora import Corpus
 from ..corpora.selection import training_counts
 from ..metrics import best_micro_f1_threshold, icd_metrics, per_code_metrics
+from ..models.whole_file import whole_path
 from ..reranking import fuse, label_matrix, published_fill, tune_fusion
 from .bands import f1_by_band
 from .figures import COLORS, new_figure
@@ -211,4 +212,5 @@ def plot_by_band(path: str | os.PathLike, bands: Sequence[Mapping[str, object]])
     axes.set_ylim(0, 1.1 * max(max(row[system] for system in systems) for row in bands) or 1)
     axes.set_title("F1 by how often a code occurs in training (figures in percent)", fontsize=11)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=150)
+    with whole_path(path) as unfinished:
+        figure.savefig(unfinished, dpi=150)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..metrics import micro_precision_recall_curve
 from ..metrics.inputs import default_threshold
+from ..models.whole_file import whole_path
 from .bands import FIGURE_BANDS, band_name
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def plot_precision_recall(
     axes.set(xlabel="recall (micro)", ylabel="precision (micro)", xlim=(0, 1), ylim=(0, 1.02))
     axes.set_title("Precision and recall over all thresholds", fontsize=11)
     axes.legend(loc="best", fontsize=9, frameon=True, framealpha=0.9)
-    figure.savefig(path, dpi=150)
+    with whole_path(path) as unfinished:
+        figure.savefig(unfinished, dpi=150)
 
 
 def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train_counts: Sequence[int]) -> None:
@@ -125,7 +127,8 @@ def plot_f1_by_frequency(path: str | os.PathLike, f1_per_code: np.ndarray, train
     axes.set_xlim(-0.6, present.size - 0.4)
     axes.set_title("F1 by how often a code occurs in training", fontsize=11)
     figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=150)
+    with whole_path(path) as unfinished:
+        figure.savefig(unfinished, dpi=150)
 
 
 def _draw_band(axes: Axes, position: int, shifts: np.ndarray, values: np.ndarray, dot_size: float) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..metrics import per_code_metrics
 from ..metrics.inputs import default_threshold
+from ..models.whole_file import whole_file
 
 if TYPE_CHECKING:
     from ..models.code_set import ICDCodeSet
@@ -89,7 +90,7 @@ def write_predictions(
             raise ValueError(f"labels has shape {gold.shape} and scores {scores.shape}; pass equal shapes, or None.")
         gold = gold != 0
     descriptions = [code_set.describe(code) for code in code_set.codes]
-    with open(path, "w", encoding="utf-8") as file:
+    with whole_file(path) as file:
         for row, note_id in enumerate(note_ids):
             if isinstance(note_id, np.generic):
                 note_id = note_id.item()
@@ -170,7 +171,7 @@ def write_per_code(
     if len(train_counts) != len(code_set):
         raise ValueError(f"train_counts has {len(train_counts)} numbers; pass one for each of {len(code_set)} codes.")
     metrics = per_code_metrics(scores, labels, threshold)
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with whole_file(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(PER_CODE_COLUMNS)
         for index, code in enumerate(code_set.codes):

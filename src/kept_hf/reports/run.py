@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from ..corpora import Corpus
 from ..corpora.selection import training_counts
 from ..metrics import icd_metrics, per_code_metrics
+from ..models.whole_file import write_text
 from ..training.hardware import allowed_cores, peak_memory_gb
 from .bands import f1_by_band
 from .figures import plot_f1_by_frequency, plot_precision_recall
@@ -103,7 +104,7 @@ def write_report(
         **_circumstances(training, corpus, evaluated, started),
         **record,
     }
-    (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / RESULTS_FILE, json.dumps(results, indent=1) + "\n")
     print(f"Wrote predictions and report to {folder} in {time.time() - started:.0f} s.")
     return results
 

@@ -18,6 +18,7 @@ import torch
 from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..models.whole_file import write_text
 from .hardware import allowed_cores, keep_freed_memory, peak_memory_gb, use_all_cores
 from .time_limit import TimeLimit
 
@@ -289,4 +290,4 @@ def write_results(folder: str | os.PathLike, results: Mapping[str, object]) -> N
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..models.tokenization_msmn import MSMNTokenizer, split_words
+from ..models.whole_file import whole_file
 
 if TYPE_CHECKING:
     from ..models.modeling_msmn import MSMNForICDCoding
@@ -102,7 +103,7 @@ def read_word_vectors(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def write_word_vectors(vectors: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
     """Write vectors in word2vec's text format, which [`read_word_vectors`] reads."""
     width = len(next(iter(vectors.values()))) if vectors else 0
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
+    with whole_file(path) as file:
         file.write(f"{len(vectors)} {width}\n")
         for word, vector in vectors.items():
             file.write(f"{word} {' '.join(format(value, '.9g') for value in vector)}\n")

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from ...knowledge import NAME_KINDS
 from ...knowledge.names import normalise_names, text_numbers
+from ...models.whole_file import whole_path
 from ...reports.figures import COLORS, LIGHT, new_figure
 
 if TYPE_CHECKING:
@@ -341,4 +342,5 @@ def plot_linking(path: str | os.PathLike, results: Mapping[str, Mapping[str, flo
     bars.legend(frameon=False, fontsize=8)
     lines.set_xlabel(f"edges between the concepts ({FARTHEST}: or more)")
     lines.set_ylabel("mean cosine similarity")
-    figure.savefig(path, dpi=150)
+    with whole_path(path) as unfinished:
+        figure.savefig(unfinished, dpi=150)
