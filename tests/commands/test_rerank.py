@@ -296,8 +296,8 @@ def test_what_changed_is_made_again(script, folders, models, tmp_path):
         times.append(file.stat().st_mtime_ns)
     assert times[0] == times[1] < times[2] < times[3]
     assert Candidates.load(file).top_k == 12
-    other = models["matching"] / "model.safetensors"
-    (model / "model.safetensors").write_bytes(other.read_bytes()[:-4] + b"\x00\x00\x00\x3f")
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\x00\x3f")
     script.run(*arguments, "--group_size", 7)
     assert file.stat().st_mtime_ns > times[3], "other weights"
 

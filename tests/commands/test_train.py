@@ -15,7 +15,6 @@ from train_runs import REPORT, TRAINED, lines_of, results_of, unchanged_process
 
 from kept_hf.models.publication import CREDENTIALED
 from kept_hf.training.conversion import convert_to_kept_longformer
-from kept_hf.training.run import checkpoint_to_resume
 
 
 def test_it_writes_the_model_and_the_report(trained):
@@ -91,14 +90,6 @@ def test_it_does_not_resume_with_other_settings(trained, run_train, capsys, opti
     message = capsys.readouterr().err.splitlines()[-1]
     assert "holds checkpoints of a run with other settings" in message and f"{option}: " in message
     assert (trained / "all_results.json").read_text() == before
-
-
-def test_a_run_of_an_older_version_is_not_resumed_with_settings_that_it_did_not_record(tmp_path):
-    (tmp_path / "checkpoint-2").mkdir()
-    (tmp_path / "settings.json").write_text('{"seed": 42}')
-    assert checkpoint_to_resume(tmp_path, {"seed": 42, "data_seed": None}) == str(tmp_path / "checkpoint-2")
-    with pytest.raises(ValueError, match="metric_for_best_model: not recorded before, 'map' now"):
-        checkpoint_to_resume(tmp_path, {"seed": 42, "metric_for_best_model": "map"})
 
 
 @pytest.mark.parametrize(

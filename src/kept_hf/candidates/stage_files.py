@@ -10,6 +10,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from ..knowledge import TermGraph
 from ..models.whole_file import write_text
 from .candidates import Candidates
 
@@ -76,6 +77,14 @@ def digest_of_notes(splits: Mapping[str, Dataset]) -> str:
     """Short hash of the texts, ids and codes of the notes of a corpus."""
     columns = [notes[name] for notes in splits.values() for name in ("text", "note_id", "codes")]
     return digest(*(value if isinstance(value, str) else ",".join(value) for column in columns for value in column))
+
+
+def digest_of_terms(graph: TermGraph) -> str:
+    """Short hash of the concepts, names and edges of a graph."""
+    arrays = graph.arrays
+    texts = ("\n".join(column.to_pylist()) for column in (arrays.concept_ids, arrays.names.texts))
+    numbers = (arrays.names.concepts, arrays.names.kinds, arrays.children, arrays.parents)
+    return digest(*texts, *(array.tobytes() for array in numbers))
 
 
 def digest_of_candidates(candidates: Candidates) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from ..candidates.pooling import POOLINGS
+from ..candidates.stage_files import digest_of_model, digest_of_terms
 from ..hub.hsap_card import make_hsap_card, terms_license
 from ..knowledge import TermGraph
 from ..knowledge.arguments import TermSourceArguments, read_terms
@@ -30,17 +31,19 @@ from ..pretraining.hsap.model import KeptLongformerForHSAP
 from ..pretraining.run import write_run
 from ..reports.tables import format_table
 from ..training.base import EncoderArguments, load_base
+from ..training.checkpoints import checkpoint_to_resume
 from ..training.conversion import copy_local_to_global, has_own_global_projections
 from ..training.run import (
     PretrainingArguments,
-    checkpoint_to_resume,
     process_group,
+    run_inputs,
     run_record,
     run_settings,
     set_up,
     train_and_evaluate,
 )
 from ..training.time_limit import TimeLimit, fit_to_time
+from ..training.weights import weights_path
 from .recipe import argument_errors, command_parser, parse_recipe
 
 logger = logging.getLogger("pretrain_hsap")
@@ -146,8 +149,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_up(training)
     settings = run_settings(training, model_arguments, terms)
     with argument_errors(COMMAND):
-        checkpoint = checkpoint_to_resume(training.output_dir, settings)
         graph = read_terms(terms.sources, terms)
+        weights = digest_of_model(weights_path(model_arguments.model_name_or_path))
+        inputs = run_inputs(terms=digest_of_terms(graph), weights=weights)
+        checkpoint = checkpoint_to_resume(training, settings, inputs)
         logger.info("%s", graph.describe())
         families, task = term_data(graph, terms, training.seed)
         model, tokenizer = load_model(model_arguments, graph, training.use_cpu)
@@ -164,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         compute_metrics=task.compute_metrics,
         callbacks=limits,
     )
-    measured, seconds = train_and_evaluate(trainer, settings, checkpoint, chosen_metrics)
+    measured, seconds = train_and_evaluate(trainer, settings, inputs, checkpoint, chosen_metrics)
     if not trainer.is_world_process_zero():
         return
     result = model.as_masked_lm()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase, Trainer
 
+from ..candidates.stage_files import digest, digest_of_model
 from ..hub.masked_lm_card import make_masked_lm_card
 from ..knowledge import SOURCES
 from ..knowledge.arguments import TermFolderArguments, read_terms
@@ -45,18 +46,20 @@ from ..pretraining.notes import (
 from ..pretraining.run import write_run
 from ..reports.tables import format_table
 from ..training.base import EncoderArguments, load_base
+from ..training.checkpoints import checkpoint_to_resume
 from ..training.conversion import copy_local_to_global, has_own_global_projections
 from ..training.run import (
     PACKAGES,
     PretrainingArguments,
-    checkpoint_to_resume,
     process_group,
+    run_inputs,
     run_record,
     run_settings,
     set_up,
     train_and_evaluate,
 )
 from ..training.time_limit import TimeLimit, fit_to_time
+from ..training.weights import weights_path
 from .recipe import argument_errors, command_parser, parse_recipe
 
 logger = logging.getLogger("pretrain_mlm")
@@ -202,7 +205,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             text = read_text(text_arguments)
         settings = run_settings(training, model_arguments, text_arguments)
         settings, command = hide_text_files(settings, argv, text.notes + text.held_out)
-        checkpoint = checkpoint_to_resume(training.output_dir, settings)
+        weights = digest_of_model(weights_path(model_arguments.model_name_or_path))
+        inputs = run_inputs(text=digest(*text.notes, *text.held_out, *text.lines), weights=weights)
+        checkpoint = checkpoint_to_resume(training, settings, inputs)
         model, tokenizer = load_model(model_arguments)
         blocks, task = masked_lm_data(
             text.notes,
@@ -228,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         compute_metrics=task.compute_metrics,
         callbacks=limits,
     )
-    measured, seconds = train_and_evaluate(trainer, settings, checkpoint, chosen_metrics)
+    measured, seconds = train_and_evaluate(trainer, settings, inputs, checkpoint, chosen_metrics)
     if not trainer.is_world_process_zero():
         return
     result, global_projections = to_publish(model, model_arguments, has_own_global)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase, Trainer
 
+from ..candidates.stage_files import digest, digest_of_model, digest_of_terms
 from ..corpora import Corpus, load_corpus
 from ..corpora.arguments import corpus_options, named_option
 from ..corpora.selection import RULES, select_codes
@@ -38,17 +39,19 @@ from ..pretraining.zero_shot.passages import PassageSource, held_out_concepts
 from ..pretraining.zero_shot.prompts import DataCollatorForZeroShot, ZeroShotPrompts
 from ..reports.tables import format_table
 from ..training.base import EncoderArguments, load_base
+from ..training.checkpoints import checkpoint_to_resume
 from ..training.collators import LABEL_NAMES
 from ..training.run import (
     PACKAGES,
     PretrainingArguments,
-    checkpoint_to_resume,
     process_group,
+    run_inputs,
     run_record,
     run_settings,
     set_up,
     train_and_evaluate,
 )
+from ..training.weights import weights_path
 from .recipe import argument_errors, command_parser, parse_recipe
 
 logger = logging.getLogger("pretrain_zero_shot")
@@ -254,8 +257,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             corpus = zero_shot_corpus(prompts)
         settings = run_settings(training, model_arguments, terms, prompts)
         settings, command = hide_text_files(settings, argv, notes)
-        checkpoint = checkpoint_to_resume(training.output_dir, settings)
         graph = read_terms(terms.sources, terms)
+        weights = digest_of_model(weights_path(model_arguments.model_name_or_path))
+        inputs = run_inputs(text=digest(*notes), terms=digest_of_terms(graph), weights=weights)
+        checkpoint = checkpoint_to_resume(training, settings, inputs)
         logger.info("%s", graph)
         model, tokenizer, processor = load_model(model_arguments, corpus)
         data = make_data(graph, terms, notes, sources, corpus, processor, prompts, training)
@@ -275,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         compute_metrics=data.task.compute_metrics,
     )
     measured, seconds = train_and_evaluate(
-        trainer, settings, checkpoint, lambda metrics: {name: metrics[name] for name in data.task.titles}
+        trainer, settings, inputs, checkpoint, lambda metrics: {name: metrics[name] for name in data.task.titles}
     )
     if not trainer.is_world_process_zero():
         return

@@ -29,6 +29,7 @@ from peft import LoraConfig, PeftConfig
 from transformers import PreTrainedModel, Trainer
 
 from ..candidates.candidates import Candidates
+from ..candidates.stage_files import digest, digest_of_candidates, digest_of_model, digest_of_notes
 from ..corpora import Corpus
 from ..corpora.arguments import read_corpus
 from ..models.processing_kept import KeptProcessor
@@ -37,6 +38,7 @@ from ..pretraining.zero_shot.synthetic_stage import run_synthetic_stage
 from ..reports.run import EvaluatedSplit, write_report
 from ..training.adapters import add_adapter
 from ..training.arguments import DataArguments, KeptTrainingArguments, ModelArguments
+from ..training.checkpoints import checkpoint_to_resume
 from ..training.checks import (
     check_adapter,
     check_best_metric,
@@ -54,9 +56,9 @@ from ..training.rows import prompt_rows
 from ..training.run import (
     PACKAGES,
     RunResult,
-    checkpoint_to_resume,
     process_group,
     require_splits,
+    run_inputs,
     run_record,
     run_settings,
     set_up,
@@ -65,7 +67,7 @@ from ..training.run import (
 )
 from ..training.saving import save_adapter_base, save_fine_tuned
 from ..training.task import EvaluationPrompts, load_task, read_candidates
-from ..training.weights import fit_similarity_threshold, train_only
+from ..training.weights import fit_similarity_threshold, train_only, weights_path
 from .recipe import RECIPES, argument_errors, command_parser, given_option, parse_recipe
 
 logger = logging.getLogger("train")
@@ -78,7 +80,7 @@ class PreparedRun:
 
     Attributes:
         arguments, data, training: of the run.
-        settings: for `settings.json`.
+        settings, inputs: for `settings.json`.
         checkpoint: where to resume; None at the start of a run.
         lora: of the adapter; None without one.
         corpus: with the codes of the task.
@@ -93,6 +95,7 @@ class PreparedRun:
     data: DataArguments
     training: KeptTrainingArguments
     settings: dict[str, object]
+    inputs: dict[str, str]
     checkpoint: str | None
     lora: LoraConfig | None
     corpus: Corpus
@@ -161,9 +164,15 @@ def prepare(model_arguments: ModelArguments, data: DataArguments, training: Kept
     ICDMetrics(threshold_metric=model_arguments.threshold_metric)  # checks the name
     set_up(training)
     settings = run_settings(training, model_arguments, data)
-    checkpoint = checkpoint_to_resume(training.output_dir, settings)
     candidates = read_candidates(data.candidates)
     corpus = read_notes(data, training)
+    inputs = run_inputs(
+        notes=digest_of_notes(corpus.dataset),
+        codes=digest(corpus.code_set.to_dict()),
+        weights=digest_of_model(weights_path(model_arguments.model_name_or_path)),
+        candidates=digest(*map(digest_of_candidates, candidates.values())),
+    )
+    checkpoint = checkpoint_to_resume(training, settings, inputs)
     check_best_metric(training, len(corpus.code_set))
     # A copy, since the Trainer's callbacks change it; peft hides the labels from the Trainer.
     training = replace(training, label_names=training.label_names if lora is None else [*LABEL_NAMES])
@@ -184,6 +193,7 @@ def prepare(model_arguments: ModelArguments, data: DataArguments, training: Kept
         data,
         training,
         settings,
+        inputs,
         checkpoint,
         lora,
         corpus,
@@ -254,7 +264,7 @@ def fine_tune(run: PreparedRun, command: str) -> RunResult:
         compute_metrics=run.evaluation["validation"].metrics(run.arguments.threshold_metric),
     )
     if run.training.should_save:
-        write_settings(run.training, run.settings)
+        write_settings(run.training, run.settings, run.inputs)
     seconds = timed_training(trainer, run.checkpoint)
     record = {"trainable_parameters": num_trainable, "command": command, "settings": run.settings}
     return report(trainer, run, seconds, record)
@@ -272,10 +282,12 @@ def run_first_stages(run: PreparedRun) -> PreTrainedModel:
         logger.info("Stage 1: %d synthetic prompts, from short to long", run.data.matching_examples)
         run_synthetic_stage(model, run.processor, run.corpus.dataset["train"]["text"], run.data, training)
         logger.info("Stage 2: notes")
-    if getattr(model, "similarity", None) is not None and run.checkpoint is None:
+    if run.arguments.scorer == "matching" and run.checkpoint is None:
         collator = DataCollatorForICDPrompting(run.processor)
         threshold = fit_similarity_threshold(model.to(training.device), run.train_rows, collator)
         logger.info("Initial threshold of similarities: %.3f", threshold)
+    elif run.arguments.scorer == "matching":
+        model.config.similarity_threshold = type(model.config).from_pretrained(run.checkpoint).similarity_threshold
     if run.lora is not None:
         folder = Path(training.output_dir, "base")
         base = save_adapter_base(model, run.processor, folder, has_synthetic_stage, training.should_save)

@@ -22,6 +22,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import Trainer
 
+from ..candidates.stage_files import digest, digest_of_notes
 from ..corpora import Corpus, load_unlabelled
 from ..corpora.arguments import CorpusArguments, corpus_options, read_corpus
 from ..knowledge import SOURCES
@@ -30,15 +31,16 @@ from ..models.modeling_msmn import MSMNForICDCoding
 from ..models.tokenization_msmn import MSMNTokenizer
 from ..reports.run import EvaluatedSplit, write_report
 from ..reports.tables import format_table
+from ..training.checkpoints import checkpoint_to_resume
 from ..training.checks import check_best_metric, check_loss, check_output_dir
 from ..training.collators import DataCollatorForMSMN
 from ..training.evaluation import ICDMetrics, predict_in_order, validation_threshold
 from ..training.msmn import new_msmn, note_rows, set_initial_state, write_candidates
 from ..training.run import (
     RunArguments,
-    checkpoint_to_resume,
     process_group,
     require_splits,
+    run_inputs,
     run_settings,
     set_up,
     timed_training,
@@ -232,12 +234,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     with argument_errors(COMMAND):
         check_loss(training)
         check_output_dir(training.output_dir)
-        checkpoint = checkpoint_to_resume(training.output_dir, settings)
-        vectors = given_word_vectors(data, arguments.embedding_size) if checkpoint is None else None
         # Here, so that a wrong name costs no training.
         evaluation = ICDMetrics(threshold_metric=arguments.threshold_metric)
         with training.main_process_first(desc="building the corpus"):
             corpus, texts = read_texts(data)
+        vectors = given_word_vectors(data, arguments.embedding_size)
+        inputs = run_inputs(
+            notes=digest_of_notes(corpus.dataset),
+            text=digest(*texts),
+            codes=digest(corpus.code_set.to_dict()),
+            word_vectors=digest(Path(data.word_vectors)) if data.word_vectors else "",
+        )
+        checkpoint = checkpoint_to_resume(training, settings, inputs)
         check_best_metric(training, len(corpus.code_set))
         model, tokenizer = make_model(arguments, data, corpus, texts)
     logger.info(
@@ -247,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ", ".join(f"{len(notes)} {split}" for split, notes in corpus.dataset.items()),
     )
     if training.should_save:
-        write_settings(training, settings)
+        write_settings(training, settings, inputs)
     if checkpoint is None:
         fill_words(model, tokenizer, corpus, texts, arguments, data, training, vectors)
     with training.main_process_first(desc="splitting the notes into words"):

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import torch
 from transformers import Trainer, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..models.whole_file import write_text
+from .checkpoints import INPUTS, SETTINGS_FILE, is_finished
 from .hardware import allowed_cores, keep_freed_memory, peak_memory_gb, use_all_cores
+from .interruption import EndOnSignal
+from .output_lock import lock_output, unlock_outputs
 from .time_limit import TimeLimit
 
 logger = logging.getLogger(__name__)
@@ -119,20 +121,26 @@ class RunResult:
 def process_group() -> Iterator[None]:
     """Leave the group of the processes in order when the run has ended, as a decorator of a command's `main`.
 
+    And give back the folders that the run wrote to.
+
     The first process writes the report while the others end. A process whose threads of the group still run when the
     interpreter ends is aborted now and then, and the launcher then stops the first one in the midst of writing.
     An error leaves the group to the launcher, which ends the other processes.
     """
-    yield
+    try:
+        yield
+    finally:
+        unlock_outputs()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def set_up(training: TrainingArguments) -> None:
-    """Messages of the first process only, the machine's cores and memory, the seed.
+    """Messages of the first process only, the machine's cores and memory, the seed, the output folder for this run.
 
     Raises:
-        ValueError: the Trainer is to push, which would leave out the card.
+        ValueError: the Trainer is to push, which would leave out the card; or another process writes to `output_dir`.
+        OSError: `output_dir` cannot be written.
     """
     if training.push_to_hub:
         raise ValueError(f"push_to_hub=True has no place here: {NO_PUSH}.")
@@ -142,6 +150,8 @@ def set_up(training: TrainingArguments) -> None:
         use_all_cores()
         keep_freed_memory()
     set_seed(training.seed)
+    if training.should_save:
+        lock_output(training.output_dir)
 
 
 def run_settings(training: TrainingArguments, *arguments: object) -> dict[str, object]:
@@ -153,35 +163,14 @@ def run_settings(training: TrainingArguments, *arguments: object) -> dict[str, o
     return settings
 
 
-def write_settings(training: TrainingArguments, settings: Mapping[str, object]) -> None:
+def run_inputs(**digests: str) -> dict[str, str]:
+    """What a run reads → its digest, with the version of this package: for `settings.json`."""
+    return {**digests, "kept-hf": version("kept-hf")}
+
+
+def write_settings(training: TrainingArguments, settings: Mapping[str, object], inputs: Mapping[str, str]) -> None:
     """Write `settings.json`, which `checkpoint_to_resume` reads. Call this on the first process."""
-    _write_json(Path(training.output_dir, "settings.json"), settings)
-
-
-def checkpoint_to_resume(output_dir: str | os.PathLike, settings: Mapping[str, object]) -> str | None:
-    """The last checkpoint of a run's folder, if there is one.
-
-    Raises:
-        ValueError: the folder's `settings.json` is that of a run with other settings.
-    """
-    folder = Path(output_dir)
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if checkpoint is None:
-        return None
-    saved = folder / "settings.json"
-    before = json.loads(saved.read_text(encoding="utf-8")) if saved.exists() else {}
-    changed = [name for name in settings if before.get(name) != settings[name]]
-    if changed:
-        raise ValueError(
-            f"output_dir={folder} holds checkpoints of a run with other settings ("
-            + ", ".join(
-                f"{name}: {repr(before[name]) if name in before else 'not recorded'} before, {settings[name]!r} now"
-                for name in changed[:5]
-            )
-            + "). Pass another --output_dir, or delete them."
-        )
-    logger.info("Resuming from %s.", checkpoint)
-    return checkpoint
+    _write_json(Path(training.output_dir, SETTINGS_FILE), {**settings, INPUTS: inputs})
 
 
 def require_splits(splits: Collection[str], corpus: str, codes: str) -> None:
@@ -205,6 +194,7 @@ def require_splits(splits: Collection[str], corpus: str, codes: str) -> None:
 def train_and_evaluate(
     trainer: Trainer,
     settings: Mapping[str, object],
+    inputs: Mapping[str, str],
     checkpoint: str | None,
     chosen_metrics: Callable[[dict], dict],
 ) -> tuple[dict[str, dict], float]:
@@ -216,7 +206,7 @@ def train_and_evaluate(
 
     Args:
         trainer: the stock Trainer.
-        settings: for `settings.json`.
+        settings, inputs: for `settings.json`.
         checkpoint: where to resume.
         chosen_metrics: metric names without prefix → those to report.
 
@@ -226,7 +216,7 @@ def train_and_evaluate(
     """
     training = trainer.args
     if training.should_save:
-        write_settings(training, settings)
+        write_settings(training, settings, inputs)
     eval_on_start = training.eval_on_start
     training.eval_on_start = checkpoint is None
     try:
@@ -242,15 +232,35 @@ def train_and_evaluate(
 
 
 def timed_training(trainer: Trainer, checkpoint: str | None) -> float:
-    """Train, from a checkpoint if there is one.
+    """Train, from a checkpoint if there is one; after the last one of a finished run nothing is trained.
+
+    At SIGTERM the program ends, with a checkpoint: see [`EndOnSignal`].
 
     Returns:
         Seconds of training, those before it was resumed included where it has a `TimeLimit`.
     """
-    clock = time.monotonic()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    clock, end = time.monotonic(), EndOnSignal()
     limits = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, TimeLimit)]
+    finished = checkpoint is not None and is_finished(checkpoint, limits[0].minutes if limits else None)
+    trainer.add_callback(end)
+    with no_steps(trainer.args) if finished else contextlib.nullcontext():
+        trainer.train(resume_from_checkpoint=checkpoint)
+    end.exit(trainer.args.output_dir)
     return limits[0].seconds if limits else time.monotonic() - clock
+
+
+@contextlib.contextmanager
+def no_steps(training: TrainingArguments) -> Iterator[None]:
+    """Let `trainer.train` load a checkpoint, and the best one if there is one, and train nothing.
+
+    The Trainer would take one more step where its steps end within an epoch.
+    """
+    before = training.max_steps, training.num_train_epochs
+    training.max_steps, training.num_train_epochs = -1, 0
+    try:
+        yield
+    finally:
+        training.max_steps, training.num_train_epochs = before
 
 
 def run_record(trainer: Trainer, seconds: float, started: float, packages: Sequence[str]) -> dict[str, object]:
