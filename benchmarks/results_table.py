@@ -426,8 +426,50 @@ def demo_table() -> str:
     )
 
 
+def trials_table() -> str:
+    """Markdown: what late interaction was tried with, epoch by epoch."""
+    report = json.loads((RESULTS / "trials_late_interaction.json").read_text(encoding="utf-8"))
+    metrics = {
+        "map": "MAP",
+        "f1_micro": "micro-F1",
+        "f1_of_codes_with_training_notes": "F1 of codes with training notes",
+        "f1_of_codes_without": "without",
+    }
+    rows = []
+    for trial in report["trials"]:
+        cells = [" → ".join(f"{100 * epoch[name]:.1f}" for epoch in trial["epochs"]) for name in metrics]
+        rows.append([trial["title"], *cells])
+    settings = report["settings"]
+    note = f"After each epoch; {settings['threads']} core, seed {settings['seed']}; {report['note']}."
+    return with_note(note, markdown_table(rows, ["trial", *metrics.values()]))
+
+
+def reading_table() -> str:
+    """Markdown: the trial of blocks that read the note, after its last epoch."""
+    report = json.loads((RESULTS / "trial_reading_blocks.json").read_text(encoding="utf-8"))
+    control, reading, weights = report["control"], report["reading"], report["weights_after_epoch_2"]
+
+    def cells(*measured: dict) -> list[str]:
+        return [", ".join(f"{100 * one[name]:.1f}" for one in measured) for name in ("map", "f1_micro")]
+
+    def minutes(epoch: dict) -> str:
+        return f"{epoch['seconds'] / 60:.0f}"
+
+    last = reading[-1]
+    rows = [
+        ["at the start", *cells(control[0]), ""],
+        ["control: late interaction on the same codes", *cells(control[-1]), minutes(control[-1])],
+        ["with reading: its similarity alone", *cells(last["similarity"]), ""],
+        [f"with reading: by the learnt gate, {last['gate']:.2f}", *cells(last["with_gate"]), minutes(last)],
+        [f"with reading: by {', '.join(weights)} in place of the gate", *cells(*weights.values()), ""],
+    ]
+    return markdown_table(rows, ["after two epochs", "MAP", "micro-F1", "minutes"])
+
+
 TABLES = {
     ("docs/benchmarks.md", "results"): results_table,
+    ("docs/benchmarks.md", "reading"): reading_table,
+    ("docs/benchmarks.md", "trials"): trials_table,
     ("docs/benchmarks.md", "demo"): demo_table,
     ("docs/mimic.md", "corpora"): corpora_table,
     ("docs/adapters.md", "adapters"): adapters_table,
