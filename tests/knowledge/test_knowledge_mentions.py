@@ -1,3 +1,6 @@
+import random
+import re
+
 import numpy as np
 import pytest
 
@@ -49,6 +52,17 @@ def test_brackets_and_unspecified_may_be_left_out_unless_another_is_called_so(gr
         ("I10", "essential primary hypertension", False),
     ]
     assert found(graph, "hypertension") == [("I15", "hypertension", False)]
+
+
+def test_names_are_found_without_what_stands_in_closed_brackets():
+    pattern, generator = re.compile(r"\([^)]*\)|\[[^\]]*\]"), random.Random(0)
+    for _ in range(300):
+        # Letters in order, so that each part that is left out shows.
+        marks = generator.choices("()[] ", k=6)
+        name = "".join(f"word{letter}{mark}" for letter, mark in zip("abcdef", marks, strict=True))
+        graph = TermGraph.from_tables(["1"], [name], ["preferred"])
+        expected = re.findall(r"\w+", pattern.sub(" ", name))
+        assert MentionFinder(graph)(" ".join(expected)) == [(0, 0, len(" ".join(expected)), False)], name
 
 
 def test_a_name_of_several_concepts_is_left_out(graph):

@@ -1,11 +1,13 @@
 import csv
 import json
 import logging
+import random
+import re
 
 import pytest
 
 from kept_hf import ICDCodeSet
-from kept_hf.models.code_set import add_dot
+from kept_hf.models.code_set import add_dot, category_parents
 
 
 def write_csv(path, rows):
@@ -37,6 +39,82 @@ def test_json_round_trip(full, tmp_path):
 def test_from_dict_refuses_other_content(content):
     with pytest.raises(ValueError, match="codes"):
         ICDCodeSet.from_dict(content)
+
+
+def test_from_dict_with_odd_types(full):
+    """Anything at any place: an error that names the field, or a code set of exactly this content."""
+    generator = random.Random(0)
+    odd = [
+        None,
+        True,
+        0,
+        38.9,
+        "",
+        "038.9",
+        b"x",
+        [],
+        ["a"],
+        [None],
+        [1],
+        [["a"]],
+        {},
+        {"038.9": "a"},
+        {"038.9": 1},
+        {1: "a"},
+    ]
+    odd += [{"038.9": ["a"]}, {"401.9": {"a": "b"}}, "NaN", "x" * 101, object(), ("a",), {"038.9"}, float("nan")]
+    refused = 0
+    for _ in range(2000):
+        content = full.to_dict()
+        for _ in range(generator.randint(1, 2)):
+            field, value = generator.choice(sorted(content)), generator.choice(odd)
+            inside = content[field] if generator.random() < 0.7 else None
+            if isinstance(inside, list) and inside:
+                inside[generator.randrange(len(inside))] = value
+            elif isinstance(inside, dict) and inside:
+                key = generator.choice(sorted(inside, key=str))
+                if isinstance(inside[key], list) and inside[key] and generator.random() < 0.5:
+                    inside[key][0] = value
+                else:
+                    inside[key] = value
+            else:
+                content[field] = value
+        try:
+            again = ICDCodeSet.from_dict(content)
+        except (TypeError, ValueError) as error:
+            assert re.match("codes|descriptions|synonyms|parents|A code set needs .*codes", str(error)), error
+            refused += 1
+            continue
+        assert again.codes == tuple(content["codes"])
+        for field in ("descriptions", "parents"):
+            expected = {code: text for code, text in (content[field] or {}).items() if text}
+            assert {code: getattr(again, field).get(code) for code in again} == {c: expected.get(c) for c in again}
+        for code, names in (content["synonyms"] or {}).items():
+            assert list(again.synonyms.get(code, ())) == [name for name in names if name] or code not in again
+    assert 1000 < refused < 2000
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b'{"codes": ["\xff"]}', b"[" * 100_000, b'{"codes": [1]}', b"null", b"\xff\xfe{"]
+)
+def test_a_file_that_holds_something_else_is_named(tmp_path, content):
+    (tmp_path / "codes.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"path=.*codes\.json"):
+        ICDCodeSet.from_json(tmp_path / "codes.json")
+
+
+def test_csv_that_cannot_be_read_names_the_line(tmp_path):
+    (tmp_path / "codes.csv").write_text("code,description\n401.9,a\n038.9," + "x" * 200_000)
+    with pytest.raises(ValueError, match="line 3: field larger than"):
+        ICDCodeSet.from_csv(tmp_path / "codes.csv")
+
+
+def test_long_texts_are_no_codes():
+    """Nor are they read: the categories above one of a million characters would be a million texts."""
+    long = "A." + "1" * 1_000_000
+    with pytest.raises(ValueError, match="codes has one of 1000002 characters"):
+        ICDCodeSet([long])
+    assert category_parents([long]) == {}
 
 
 @pytest.mark.parametrize("bom", ["", "\ufeff"])

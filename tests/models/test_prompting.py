@@ -83,6 +83,17 @@ def test_deidentification_tags(text, expected):
     assert remove_deidentification_tags(text) == expected
 
 
+def test_deidentification_tags_are_those_of_the_published_pattern():
+    published, generator = re.compile(r"\[\*\*[^\]]*\*\*\]"), random.Random(0)
+    for _ in range(20_000):
+        text = "".join(generator.choices("[*] a\n_", weights=[3, 6, 3, 1, 1, 1, 1], k=generator.randrange(24)))
+        expected, count = published.subn("", text)
+        assert remove_deidentification_tags(text, underscores=False) == expected, text
+        if not count:
+            expected = re.sub(r"(?<!_)___(?!_)", "", text)
+        assert remove_deidentification_tags(text) == expected, text
+
+
 @pytest.mark.parametrize(
     "text,kept_50,kept_rerank",
     [

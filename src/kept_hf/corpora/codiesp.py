@@ -26,7 +26,7 @@ _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 _TABLES = {"diagnosis": "D", "procedure": "P"}
 _EVIDENCE_KINDS = {"diagnosis": "DIAGNOSTICO", "procedure": "PROCEDIMIENTO"}
 _TEXT_FOLDERS = {"en": "text_files_en", "es": "text_files"}
-_CODE = re.compile(r"[0-9A-Z]+(\.[0-9A-Z]+)?")
+_CODE = re.compile(r"[0-9A-Z]{1,7}(\.[0-9A-Z]{1,7})?")
 _SPANS = re.compile(r"[0-9]+ [0-9]+(;[0-9]+ [0-9]+)*")
 _CONTENT = (
     "CodiEsp's published folders train, dev and test (one is enough), each with {split}D.tsv, {split}P.tsv, "

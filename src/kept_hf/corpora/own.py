@@ -16,7 +16,7 @@ import datasets
 
 from ..models import code_systems
 from ..models.code_set import ICDCodeSet, category_parents
-from ..models.code_systems import AS_TEXT, Spellings, is_missing, lacks_dot, lost_dotted_zeros
+from ..models.code_systems import AS_TEXT, LONGEST_CODE, Spellings, is_missing, lacks_dot, lost_dotted_zeros
 from ..models.publication import CREDENTIALED, RESTRICTED, UNSTATED
 from ..tables import csv_tables, note_files
 from ..tables.csv_tables import whole_number
@@ -338,6 +338,8 @@ def _read_codes(value: object, place: str) -> list[str]:
         code = item.strip().upper()
         if is_missing(code):
             continue
+        if len(code) > LONGEST_CODE:
+            raise ValueError(f"data_files has {place}: a code is of {len(code)} characters; {_ASK_FOR_CODES}.")
         if _NUMBER.fullmatch(code):
             raise ValueError(f"data_files has {place}: a code was read as a number; {_ASK_FOR_CODES}, or {AS_TEXT}.")
         if _NO_CODE.search(code):

@@ -7,7 +7,8 @@ import re
 from ..models.code_set import ICDCodeSet, load_tabular_list
 from .term_graph import TermGraph
 
-_CODE_RANGE = re.compile(r"\s*\([A-Z]\d\w(-[A-Z]\d\w)?\)$")
+# It starts where blanks do, so that a long run of them is read once.
+_CODE_RANGE = re.compile(r"(?<!\s)\s*\([A-Z]\d\w(-[A-Z]\d\w)?\)$")
 
 
 def load() -> TermGraph:

@@ -21,7 +21,7 @@ NEGATION_CUES = frozenset(
 """Words before a mention that take it from the patient: it is denied, excluded or a relative's."""
 
 _WORD = re.compile(r"\w+")
-_ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]")
+_OPENING = re.compile(r"[(\[]")
 # What titles say and notes do not.
 _UNSAID = re.compile(r"\b(unspecified|not elsewhere classified|not otherwise specified|nos|nec)\b")
 
@@ -136,7 +136,18 @@ def below(graph: TermGraph, concept_ids: list[str] | tuple[str, ...]) -> np.ndar
 
 
 def _as_said(name: str) -> str:
-    return _UNSAID.sub(" ", _ASIDE.sub(" ", name))
+    return _UNSAID.sub(" ", _without_asides(name))
+
+
+def _without_asides(name: str) -> str:
+    """A blank for each round or square bracket with what it holds, as far as it is closed."""
+    last = {"(": name.rfind(")"), "[": name.rfind("]")}
+    parts, start = [], 0
+    for opening in _OPENING.finditer(name):
+        if start <= opening.start() < last[opening[0]]:
+            parts.append(name[start : opening.start()])
+            start = name.index(")" if opening[0] == "(" else "]", opening.end()) + 1
+    return " ".join([*parts, name[start:]])
 
 
 def _singular(word: str) -> str:

@@ -14,7 +14,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from .code_systems import AS_TEXT, ICD10_DIAGNOSIS, Spellings, code_system, is_missing, lacks_dot, lost_dotted_zeros
+from .code_systems import (
+    AS_TEXT,
+    ICD10_DIAGNOSIS,
+    LONGEST_CODE,
+    Spellings,
+    code_system,
+    is_missing,
+    lacks_dot,
+    lost_dotted_zeros,
+)
 from .whole_file import whole_file
 
 logger = logging.getLogger(__name__)
@@ -65,7 +74,7 @@ def category_parents(codes: Iterable[str]) -> dict[str, str]:
     """
     parents: dict[str, str] = {}
     for code in codes:
-        while "." in code and code not in parents:
+        while "." in code and code not in parents and len(code) <= LONGEST_CODE:
             parents[code] = above = code[:-1].rstrip(".")
             code = above
     return parents
@@ -109,9 +118,9 @@ class ICDCodeSet:
         parents: code → the code above it.
 
     Raises:
-        TypeError: a code is no string.
-        ValueError: no codes, a missing or duplicated code, dotted and undotted codes, or codes that were read as
-            numbers.
+        TypeError: a code is no string, or what is known of one is of another type.
+        ValueError: no codes, a missing or duplicated code, one of more than 100 characters, dotted and undotted codes,
+            or codes that were read as numbers.
 
     Examples:
         >>> code_set = ICDCodeSet(["401.9", "038.9"], descriptions={"401.9": "Unspecified essential hypertension"})
@@ -135,12 +144,9 @@ class ICDCodeSet:
         self._spellings: Spellings | None = None
         self._index = {code: index for index, code in enumerate(self.codes)}
         descriptions, synonyms, parents = (
-            {code.strip(): value for code, value in (mapping or {}).items()}
-            for mapping in (descriptions, synonyms, parents)
+            _by_code(name, mapping)
+            for name, mapping in (("descriptions", descriptions), ("synonyms", synonyms), ("parents", parents))
         )
-        for code, names in synonyms.items():
-            if isinstance(names, str):
-                raise TypeError(f"synonyms[{code!r}]={names!r} is one string; pass a list of names: [{names!r}].")
         # The codes above those of the set are kept too: their titles stand in for missing ones.
         kept = set(self.codes)
         self.parents: dict[str, str] = {}
@@ -334,7 +340,7 @@ class ICDCodeSet:
         """The code set that `to_dict` wrote.
 
         Raises:
-            ValueError: no list `codes` in `content`.
+            TypeError, ValueError: no list `codes` in `content`, and as `ICDCodeSet`; the message names the field.
         """
         if not isinstance(content, Mapping) or not isinstance(content.get("codes"), list):
             raise ValueError('A code set needs {"codes": [...], "descriptions": {...}}; got no list under "codes".')
@@ -348,39 +354,54 @@ class ICDCodeSet:
 
     @classmethod
     def from_json(cls, path: str | os.PathLike) -> ICDCodeSet:
-        """Read what `to_json` wrote."""
-        with open(path, encoding="utf-8") as file:
-            return cls.from_dict(json.load(file))
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: the file holds something else; the message names it.
+        """
+        named = f"path={os.fspath(path)!r}"
+        with open(path, "rb") as file:
+            content = file.read()
+        try:
+            return cls.from_dict(json.loads(content.decode("utf-8")))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{named} is not UTF-8 at byte {error.start}; convert it.") from None
+        except RecursionError:
+            raise ValueError(f"{named} is no code set: its JSON is nested too deeply.") from None
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{named} is no code set: {error}") from None
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike) -> ICDCodeSet:
         """Read a CSV with the columns `code`, `description` and, if wanted, `synonyms` (";" between them) and `parent`.
 
         Raises:
-            ValueError: a missing column, or a row without a code; the message names the row.
+            ValueError: a missing column, a row without a code, or a row that cannot be read; the message names the row.
         """
         codes, descriptions, synonyms, parents = [], {}, {}, {}
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            missing = [name for name in _CSV_COLUMNS[:2] if name not in columns]
-            if missing:
+        rows = _read_csv(path)
+        _, columns = next(rows, (0, []))
+        missing = [name for name in _CSV_COLUMNS[:2] if name not in columns]
+        if missing:
+            raise ValueError(
+                f"{os.fspath(path)} has no column {', '.join(missing)}; its columns are {columns}"
+                f"{separator_hint(columns)}. "
+                f"Required: code, description; optional: synonyms, parent."
+            )
+        for line, values in rows:
+            if not values:
+                continue
+            row = dict(zip(columns, values, strict=False))
+            code = row.get("code", "").strip()
+            if is_missing(code):
                 raise ValueError(
-                    f"{os.fspath(path)} has no column {', '.join(missing)}; its columns are {columns}"
-                    f"{separator_hint(columns)}. "
-                    f"Required: code, description; optional: synonyms, parent."
+                    f"{os.fspath(path)}, line {line}: the column code is empty, or has a word that stands for no "
+                    "code; leave the row out."
                 )
-            for row in reader:
-                code = (row["code"] or "").strip()
-                if is_missing(code):
-                    raise ValueError(
-                        f"{os.fspath(path)}, line {reader.line_num}: the column code is empty, or has a word that "
-                        "stands for no code; leave the row out."
-                    )
-                codes.append(code)
-                descriptions[code] = row["description"] or ""
-                synonyms[code] = [name for name in (row.get("synonyms") or "").split(";") if name.strip()]
-                parents[code] = (row.get("parent") or "").strip()
+            codes.append(code)
+            descriptions[code] = row.get("description", "")
+            synonyms[code] = [name for name in row.get("synonyms", "").split(";") if name.strip()]
+            parents[code] = row.get("parent", "").strip()
         return cls(codes, descriptions, synonyms, parents)
 
     @classmethod
@@ -411,7 +432,7 @@ class ICDCodeSet:
             ]
         descriptions, synonyms, parents, unknown = {}, {}, {}, 0
         for code in codes:
-            above = code[:-1].rstrip(".")
+            above = code[:LONGEST_CODE][:-1].rstrip(".")
             if tabular_list.is_valid_item(code):
                 descriptions[code] = tabular_list.get_description(code)
                 synonyms[code] = tabular_list.get_inclusion_term(code)
@@ -434,6 +455,34 @@ class ICDCodeSet:
         return cls(codes, descriptions, synonyms, parents)
 
 
+def _read_csv(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file, the first of which is the header, each with the number of its last line."""
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            for row in reader:
+                yield reader.line_num, row
+        except csv.Error as error:
+            raise ValueError(f"{os.fspath(path)}, line {reader.line_num + 1}: {error}.") from None
+
+
+def _by_code(name: str, mapping: object) -> dict[str, Any]:
+    """Code → what is known of it, as the argument `name` says."""
+    if not isinstance(mapping, Mapping | None):
+        raise TypeError(f"{name} is of type {type(mapping).__name__}; pass a mapping from codes.")
+    for code, value in (mapping or {}).items():
+        if not isinstance(code, str):
+            raise TypeError(f"{name} has {code!r} of type {type(code).__name__}; pass codes as text.")
+        if name != "synonyms":
+            if not isinstance(value, str | None):
+                raise TypeError(f"{name}[{code!r}] is of type {type(value).__name__}; pass text.")
+        elif isinstance(value, str):
+            raise TypeError(f"{name}[{code!r}]={value!r} is one string; pass a list of names: [{value!r}].")
+        elif not isinstance(value, Sequence) or not all(isinstance(item, str | None) for item in value):
+            raise TypeError(f"{name}[{code!r}] is no list of text; pass a list of names.")
+    return {code.strip(): value for code, value in (mapping or {}).items()}
+
+
 def _has_text(text: str | None) -> bool:
     return bool(text and text.strip())
 
@@ -448,6 +497,8 @@ def _check_codes(codes: Sequence[str]) -> None:
             raise TypeError(
                 f"codes has {code!r} of type {type(code).__name__}; pass codes as text: '038.9' and '38.9' differ."
             )
+        if len(code) > LONGEST_CODE:
+            raise ValueError(f"codes has one of {len(code)} characters; pass codes, of {LONGEST_CODE} at most.")
         if is_missing(code):
             raise ValueError(f"codes has {code!r}, which stands for no code; leave it out.")
         upper = code.upper()

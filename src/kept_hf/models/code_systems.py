@@ -18,6 +18,9 @@ MISSING = frozenset(
 AS_TEXT = "export the table again with its codes as text (in pandas, read it with dtype=str)"
 """What to do about codes that were read as numbers."""
 
+LONGEST_CODE = 100
+"""Characters of a code, of whatever system: what is longer is none."""
+
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]\d+)?")
 _MANY = 100
 _MANY_LONG = 30

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .published import EXACT_PRESET
@@ -32,7 +32,6 @@ SECTION_HEADERS = (
 PROMPT_END = ". "
 """What stands between the last mask and the note."""
 
-_DEIDENTIFICATION_TAG = re.compile(r"\[\*\*[^\]]*\*\*\]")
 _DEIDENTIFICATION_MARK = re.compile(r"(?<!_)___(?!_)")
 _SPACES = re.compile(r"  +")
 
@@ -152,8 +151,20 @@ def remove_deidentification_tags(text: str, underscores: bool = True) -> str:
         >>> remove_deidentification_tags("on [**2120-2-28**] by ___ MD"), remove_deidentification_tags("by Dr. ___")
         ('on  by ___ MD', 'by Dr. ')
     """
-    without_tags, count = _DEIDENTIFICATION_TAG.subn("", text)
-    return _DEIDENTIFICATION_MARK.sub("", text) if underscores and not count else without_tags
+    without_tags = "".join(_parts_outside_tags(text))
+    has_tags = len(without_tags) < len(text)
+    return _DEIDENTIFICATION_MARK.sub("", text) if underscores and not has_tags else without_tags
+
+
+def _parts_outside_tags(text: str) -> Iterator[str]:
+    """What the pattern `\\[\\*\\*[^\\]]*\\*\\*\\]` leaves, which would look for the end of each unclosed tag anew."""
+    *closed, rest = text.split("]")
+    for part in closed:
+        start = part.find("[**")
+        # The stars of the end are others than those of the start.
+        is_tag = start >= 0 and part.endswith("**", start + 3)
+        yield part[:start] if is_tag else part + "]"
+    yield rest
 
 
 def clean_note(text: str, preset: PromptPreset) -> str:
