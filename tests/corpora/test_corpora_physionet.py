@@ -1,4 +1,6 @@
+import errno
 import gzip
+import io
 import logging
 import random
 import re
@@ -368,6 +370,54 @@ def test_mimic4_layout(tmp_path):
         "400": physionet.Admission("12", ["I10"]),
     }
     assert read_titles(tmp_path, mimic4, 10) == ({"I10": "Hypertension"}, {})
+
+
+class SlowFile(io.FileIO):
+    """Takes and gives seven bytes at a time, and nothing when it is full, as the system may."""
+
+    size = None
+
+    def write(self, content):
+        if self.size is not None and self.tell() >= self.size:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(content[:7])
+
+    def read(self, size):
+        return super().read(min(size, 7))
+
+
+@pytest.fixture
+def slow_file(tmp_path, monkeypatch):
+    file = SlowFile(tmp_path / "texts", "w+")
+    monkeypatch.setattr(physionet.tempfile, "TemporaryFile", lambda **_: file)
+    return file
+
+
+def test_texts_are_written_and_read_to_their_end(slow_file):
+    texts, long = physionet.NoteTexts(), "naïve text " * 1000
+    texts.add(["1", "2"], ["7", "8"], pa.chunked_array([[long, "short"]]))
+    assert texts["1"] == long and texts["2"] == "short"
+
+
+def test_a_full_disk_is_an_error_and_loses_no_earlier_text(slow_file):
+    texts = physionet.NoteTexts()
+    texts.add(["1"], ["7"], pa.chunked_array([["first"]]))
+    slow_file.size = 1000
+    with pytest.raises(OSError, match="No space left"):
+        texts.add(["2"], ["8"], pa.chunked_array([["x" * 40_003]]))
+    assert list(texts) == ["1"] and texts["1"] == "first"
+    slow_file.size = None
+    texts.add(["2"], ["8"], pa.chunked_array([["y" * 2000]]))
+    assert texts["2"] == "y" * 2000
+
+
+def test_a_text_that_is_not_there_to_its_end_is_an_error(slow_file):
+    texts = physionet.NoteTexts()
+    texts.add(["4711"], ["7"], pa.chunked_array([["x" * 100]]))
+    slow_file.truncate(60)
+    with pytest.raises(OSError, match="ends 40 bytes too early") as caught:
+        texts["4711"]
+    assert "4711" not in str(caught.value)
 
 
 def test_notes_that_can_be_left_out(tmp_path, monkeypatch):

@@ -83,6 +83,7 @@ class NoteTexts(Mapping[str, str]):
 
         Raises:
             ValueError: an earlier text of the admission is of another patient.
+            OSError: the disk is full, or another fault of it.
         """
         for hadm_id, subject_id in zip(hadm_ids, subject_ids, strict=True):
             if self.subject_ids.setdefault(hadm_id, subject_id) != subject_id:
@@ -90,21 +91,30 @@ class NoteTexts(Mapping[str, str]):
         self._file.seek(self._size)
         positions = []
         for array in texts.chunks:
-            # One write: the texts of an array stand together.
+            # The texts of an array stand together. One write can stop before its end, as on a disk that gets full: the
+            # next one then says why.
             _, offsets, values = array.buffers()
             ends = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1].tolist()
-            self._file.write(memoryview(values)[ends[0] : ends[-1]])
+            rest = memoryview(values)[ends[0] : ends[-1]]
+            while rest:
+                rest = rest[self._file.write(rest) :]
             positions += [(self._size + start - ends[0], stop - start) for start, stop in pairwise(ends)]
             self._size += ends[-1] - ends[0]
         for hadm_id, position in zip(hadm_ids, positions, strict=True):
             self._positions.setdefault(hadm_id, []).append(position)
 
     def __getitem__(self, hadm_id: str) -> str:
-        parts = []
-        for offset, size in self._positions[hadm_id]:
-            self._file.seek(offset)
-            parts.append(self._file.read(size).decode())
-        return "\t".join(parts)
+        return "\t".join(self._read(offset, size).decode() for offset, size in self._positions[hadm_id])
+
+    def _read(self, offset: int, size: int) -> bytes:
+        self._file.seek(offset)
+        text = b""
+        while len(text) < size:
+            part = self._file.read(size - len(text))
+            if not part:
+                raise OSError(f"The temporary file of note texts ends {size - len(text)} bytes too early; start again.")
+            text += part
+        return text
 
     def __contains__(self, hadm_id: object) -> bool:
         return hadm_id in self._positions
