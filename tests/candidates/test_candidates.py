@@ -184,6 +184,93 @@ def test_saved_and_loaded(tmp_path, ids):
     assert np.array_equal(loaded.indices, candidates.indices) and np.array_equal(loaded.scores, candidates.scores)
 
 
+def write_as_before(path, **changes):
+    """A file without a checksum, as earlier versions wrote it."""
+    candidates = Candidates.from_scores(random_scores(20), CODES, 6, [f"note {number}" for number in range(20)])
+    arrays = {"codes": np.array(candidates.codes), "note_ids": np.array(candidates.note_ids)}
+    np.savez_compressed(path, **{**arrays, "indices": candidates.indices, "scores": candidates.scores, **changes})
+    return candidates
+
+
+def save(path):
+    candidates = Candidates.from_scores(random_scores(20), CODES, 6, [f"note {number}" for number in range(20)])
+    candidates.save(path)
+    return candidates
+
+
+@pytest.mark.parametrize("write", [save, write_as_before])
+def test_damaged_files_are_refused(tmp_path, write):
+    """Bytes changed in one or several places, and truncated files: an error with the path, or what was saved."""
+    path = tmp_path / "candidates.npz"
+    candidates = write(path)
+    whole, generator = path.read_bytes(), np.random.default_rng(0)
+    damaged = [whole[:length] for length in generator.integers(0, len(whole), 100)]
+    for number in range(1500):
+        content = np.frombuffer(whole, np.uint8).copy()
+        # Names, sizes and types of the members stand at the end, and before each of them.
+        low = (0, len(whole) - 400)[number % 2]
+        places = generator.integers(low, len(whole), generator.integers(1, 4))
+        content[places] ^= (1 << generator.integers(0, 8, len(places))).astype(np.uint8)
+        damaged.append(content.tobytes())
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            again = Candidates.load(path)
+        except ValueError as error:
+            assert "candidates.npz" in str(error) and "note 1" not in str(error)
+            refused += 1
+            continue
+        assert again.codes == candidates.codes and again.note_ids == candidates.note_ids
+        assert np.array_equal(again.indices, candidates.indices) and np.array_equal(again.scores, candidates.scores)
+    assert refused > 0.6 * len(damaged)
+
+
+@pytest.mark.parametrize("part", ["codes", "indices", "scores", "note_ids", None])
+def test_parts_of_two_files_do_not_make_one(tmp_path, part):
+    path = tmp_path / "candidates.npz"
+    save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    if part is None:
+        del arrays["note_ids"]
+    else:
+        arrays[part] = arrays[part].copy()
+        arrays[part][:2] = arrays[part][1::-1]
+    np.savez_compressed(path, **arrays)
+    with pytest.raises(ValueError, match=r"candidates\.npz' is damaged: its content is not what was saved"):
+        Candidates.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"indices": np.zeros((20, 6))}, "holds other arrays than candidates"),
+        ({"indices": np.zeros((20, 1), np.int64) + 2**32, "scores": np.zeros((20, 1), np.float32)}, "outside -1"),
+        ({"scores": np.zeros((20, 6), np.float32)}, "minus infinity where"),
+        ({"codes": np.arange(12)}, "holds other arrays than candidates"),
+        ({"note_ids": np.array(["7"])}, "note_ids has 1 ids for 20 notes"),
+        ({"note_ids": np.zeros((2, 10), "U3")}, "holds other arrays than candidates"),
+        ({"noteids": np.array(["7"])}, "holds no candidates; pass"),
+    ],
+)
+def test_files_of_earlier_versions_are_checked(tmp_path, changes, message):
+    path = tmp_path / "candidates.npz"
+    candidates = write_as_before(path, **changes)
+    if message is None:
+        assert np.array_equal(Candidates.load(path).indices, candidates.indices)
+        return
+    with pytest.raises(ValueError, match=rf"candidates\.npz.*{message}"):
+        Candidates.load(path)
+
+
+def test_what_the_file_cannot_hold_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="note_ids has one that ends with a null character"):
+        Candidates.from_scores([[1.0]], ["A01"], 1, ["7\0"]).save(tmp_path / "candidates.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_loading_something_else(tmp_path):
     (tmp_path / "text").write_text("401.9;038.9\n")
     np.savez(tmp_path / "other.npz", codes=np.array(CODES))
@@ -200,6 +287,9 @@ def test_loading_something_else(tmp_path):
         ([[0, 1]], [[1.0]], r"\(notes, top_k\) for both"),
         ([[0, 12]], [[1.0, 0.0]], r"outside -1 … 11"),
         ([[-2, 1]], [[1.0, 0.0]], r"outside -1 … 11"),
+        ([[0, 2**32 + 1]], [[1.0, 0.0]], r"outside -1 … 11"),
+        ([[0, 1.5]], [[1.0, 0.0]], "indices is of type float64; pass integers"),
+        ([[False, True]], [[1.0, 0.0]], "indices is of type bool; pass integers"),
         ([[1, 0, 1]], [[3.0, 2.0, 1.0]], "twice in one row"),
         ([[0, 1]], [[0.0, 1.0]], "rises within a row"),
         ([[0, 1]], [[math.nan, 0.0]], "NaN"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -18,11 +17,14 @@ import numpy as np
 from ..metrics import metrics_of_counts
 from ..models.code_set import ICDCodeSet
 from ..models.code_systems import Spellings
-from ..models.whole_file import whole_file
+from .array_files import read_arrays, write_arrays
 
 logger = logging.getLogger(__name__)
 
 _BLOCK = 1 << 22
+
+_ARRAYS = {"codes": ("U", 1), "indices": ("i", 2), "scores": ("f", 2), "note_ids": ("U", 1)}
+"""What a file holds: the kind and the number of dimensions of each array."""
 
 
 class FirstStage(Protocol):
@@ -64,16 +66,21 @@ class Candidates:
 
     def __post_init__(self):
         self.codes = tuple(self.codes)
+        if not all(isinstance(code, str) for code in self.codes):
+            raise ValueError("codes has one that is no text; pass codes as text.")
         if len(set(self.codes)) < len(self.codes):
             repeated = next(code for code in self.codes if self.codes.count(code) > 1)
             raise ValueError(f"codes has {repeated!r} twice; pass each code once.")
-        self.indices = np.asarray(self.indices, dtype=np.int32)
-        self.scores = np.asarray(self.scores, dtype=np.float32)
-        shape = self.indices.shape
+        indices, self.scores = np.asarray(self.indices), np.asarray(self.scores, dtype=np.float32)
+        shape = indices.shape
         if len(shape) != 2 or self.scores.shape != shape:
             raise ValueError(f"indices has shape {shape} and scores {self.scores.shape}; pass (notes, top_k) for both.")
-        if self.indices.size and not -1 <= self.indices.min() <= self.indices.max() < len(self.codes):
+        if indices.size and indices.dtype.kind not in "iu":
+            raise ValueError(f"indices is of type {indices.dtype}; pass integers, positions in codes.")
+        # Before the conversion, which takes 4294967296 for 0.
+        if indices.size and not -1 <= indices.min() <= indices.max() < len(self.codes):
             raise ValueError(f"indices has numbers outside -1 … {len(self.codes) - 1}, the positions in codes.")
+        self.indices = indices.astype(np.int32, copy=False)
         ordered = np.sort(self.indices, axis=1)
         if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
             raise ValueError("indices has a code twice in one row; pass each candidate of a note once.")
@@ -319,28 +326,32 @@ class Candidates:
         return np.isin(candidates, pairs) & (self.indices >= 0), pairs
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write one npz file. It contains the ids of the notes: protect it as you protect them."""
-        arrays = {"codes": np.array(self.codes), "indices": self.indices, "scores": self.scores}
+        """Write one npz file with a checksum. It contains the ids of the notes: protect it as you protect them.
+
+        Raises:
+            ValueError: a code or an id that the format would shorten: one that ends with a null character.
+        """
+        arrays = {"codes": np.array(self.codes, dtype=str), "indices": self.indices, "scores": self.scores}
         if self.note_ids is not None:
             arrays["note_ids"] = np.array(self.note_ids, dtype=str)
-        with whole_file(path, "wb") as file:
-            np.savez_compressed(file, **arrays)
+        for name in arrays.keys() & {"codes", "note_ids"}:
+            if arrays[name].tolist() != list(getattr(self, name)):
+                raise ValueError(f"{name} has one that ends with a null character; remove it.")
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Candidates:
-        """Read what `save` wrote.
+        """Read what `save` wrote. Files of earlier versions have no checksum; their arrays are checked all the same.
 
         Raises:
-            ValueError: the file holds something else.
+            ValueError: the file holds something else, or is damaged.
+            OSError: there is no such file, or it cannot be read.
         """
-        with open(path, "rb") as file:
-            content = np.load(file, allow_pickle=False) if zipfile.is_zipfile(file) else {}
-            if not {"codes", "indices", "scores"} <= set(content):
-                raise ValueError(
-                    f"path={os.fspath(path)!r} holds no candidates; pass a file that Candidates.save wrote."
-                )
-            note_ids = content["note_ids"].tolist() if "note_ids" in content else None
-            return cls(content["codes"].tolist(), content["indices"], content["scores"], note_ids)
+        arrays = read_arrays(path, _ARRAYS, optional={"note_ids"}, what="candidates", saved_by="Candidates.save")
+        try:
+            return cls(**{name: array.tolist() if array.dtype.kind == "U" else array for name, array in arrays.items()})
+        except ValueError as error:
+            raise ValueError(f"path={os.fspath(path)!r} holds no candidates, or is damaged: {error}") from None
 
 
 def in_code_set(proposals: Candidates, code_set: ICDCodeSet, skip_unknown: bool = False) -> Candidates:

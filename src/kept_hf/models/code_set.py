@@ -463,7 +463,7 @@ def _read_csv(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
             for row in reader:
                 yield reader.line_num, row
         except csv.Error as error:
-            raise ValueError(f"{os.fspath(path)}, line {reader.line_num + 1}: {error}.") from None
+            raise ValueError(f"{os.fspath(path)}, line {reader.line_num}: {error}.") from None
 
 
 def _by_code(name: str, mapping: object) -> dict[str, Any]:
