@@ -173,6 +173,27 @@ def test_a_file_of_something_else_is_not_overwritten(code_set, bert_tokenizer, t
     assert path.read_text() == "fever and cough of the patient"
 
 
+def test_a_damaged_file_of_vectors_is_refused_or_made_again(code_set, bert_tokenizer, tmp_path):
+    path, codes = tmp_path / "names.safetensors", code_set.subset(["401.9", "038.9"])
+    model = tiny_bert(bert_tokenizer)
+    expected = DenseRetriever(codes, model, bert_tokenizer, cache_file=path).propose(NOTES, 2).scores
+    whole, generator = path.read_bytes(), np.random.default_rng(0)
+    damaged = [whole[:length] for length in generator.integers(0, len(whole), 10)]
+    for place in [*range(8), *generator.integers(8, len(whole), 60)]:
+        damaged.append(whole[:place] + bytes([whole[place] ^ (1 << generator.integers(8))]) + whole[place + 1 :])
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            scores = DenseRetriever(codes, model, bert_tokenizer, cache_file=path).propose(NOTES, 2).scores
+        except ValueError as error:
+            assert "names.safetensors" in str(error) and path.read_bytes() == content
+            refused += 1
+            continue
+        assert np.array_equal(scores, expected)
+    assert 10 < refused < len(damaged) - 20
+
+
 def test_wrong_arguments_of_retrievers(code_set, bert_tokenizer):
     with pytest.raises(TypeError, match="texts is one string; pass a list"):
         SparseRetriever(code_set, "fever")

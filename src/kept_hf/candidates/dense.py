@@ -108,17 +108,23 @@ class DenseRetriever:
         fingerprint = self._fingerprint(names)
         if os.path.exists(cache_file):
             try:
-                with safe_open(cache_file, framework="pt", device=str(self.model.device)) as file:
-                    if (file.metadata() or {}).get("fingerprint") == fingerprint:
-                        return file.get_tensor("names")
+                with safe_open(cache_file, framework="pt", device="cpu") as file:
+                    metadata = file.metadata() or {}
+                    if metadata.get("fingerprint") == fingerprint:
+                        vectors = file.get_tensor("names")
+                        # Of an earlier version, or damaged: they are computed again.
+                        if metadata.get("checksum") == _checksum(vectors):
+                            # A copy, since products differ in the last digit with where in memory the vectors lie.
+                            return vectors.clone().to(self.model.device)
             except SafetensorError as error:
                 raise ValueError(
                     f"cache_file={os.fspath(cache_file)!r} is something else, or damaged; delete it, or pass another "
                     "file."
                 ) from error
         vectors = self.encode(names)
+        kept = vectors.cpu()
         with whole_path(cache_file) as path:
-            save_file({"names": vectors.cpu()}, path, metadata={"fingerprint": fingerprint})
+            save_file({"names": kept}, path, metadata={"fingerprint": fingerprint, "checksum": _checksum(kept)})
         return vectors
 
     def _fingerprint(self, names: list[str]) -> str:
@@ -127,6 +133,12 @@ class DenseRetriever:
         digest.update(self.model.config.to_json_string().encode())
         add_tensors(digest, self.model.state_dict().items())
         return digest.hexdigest()
+
+
+def _checksum(vectors: torch.Tensor) -> str:
+    digest = hashlib.sha256()
+    add_tensors(digest, [("names", vectors)])
+    return digest.hexdigest()
 
 
 def _retriever(inputs: StageInputs) -> DenseRetriever:

@@ -39,7 +39,7 @@ def is_made(path: Path, settings: dict) -> bool:
     record = _record_of(path)
     try:
         made = path.exists() and json.loads(record.read_text(encoding="utf-8")) == settings
-    except (FileNotFoundError, ValueError):  # ValueError: no JSON
+    except (FileNotFoundError, ValueError, RecursionError):  # the others: no JSON, or nested too deeply
         made = False
     if made:
         logger.info("%s exists already.", path)
