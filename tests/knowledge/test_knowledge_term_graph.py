@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from kept_hf import ICDCodeSet
@@ -264,6 +265,84 @@ def test_load_refuses_other_folders(kidneys, tmp_path):
     about = json.loads((tmp_path / "term_graph.json").read_text())
     (tmp_path / "term_graph.json").write_text(json.dumps({**about, "format": 2}))
     with pytest.raises(ValueError, match="has format 2; this version of kept-hf reads 1"):
+        TermGraph.load(tmp_path)
+
+
+def assert_same(one, other):
+    for name, mine in one.arrays._asdict().items():
+        theirs = getattr(other.arrays, name)
+        if name == "names":
+            assert all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+        elif isinstance(mine, np.ndarray):
+            assert np.array_equal(mine, theirs)
+        else:
+            assert mine == theirs
+
+
+def test_damaged_files_are_refused(kidneys, tmp_path):
+    """A changed byte or a truncation in any of the files: an error with the folder, or what was saved."""
+    kidneys.save(tmp_path)
+    generator, refused, cases = np.random.default_rng(0), 0, 0
+    for path in sorted(tmp_path.iterdir()):
+        whole = path.read_bytes()
+        damaged = [whole[:length] for length in generator.integers(0, len(whole), 15)]
+        for place in generator.integers(0, len(whole), 150):
+            damaged.append(whole[:place] + bytes([whole[place] ^ (1 << generator.integers(8))]) + whole[place + 1 :])
+        for content in damaged:
+            path.write_bytes(content)
+            cases += 1
+            try:
+                again = TermGraph.load(tmp_path)
+            except ValueError as error:
+                assert str(tmp_path) in str(error)
+                refused += 1
+                continue
+            assert_same(again, kidneys)
+        path.write_bytes(whole)
+    assert refused > 0.95 * cases
+    assert_same(TermGraph.load(tmp_path), kidneys)
+
+
+def test_tables_of_two_graphs_do_not_make_one(kidneys, tmp_path):
+    kidneys.save(tmp_path / "one")
+    build([*named("N17", "N17.9", "N17.0", "N18", "N17-N19"), ("N17", "AKF", "synonym")]).save(tmp_path / "other")
+    (tmp_path / "other" / "names.parquet").replace(tmp_path / "one" / "names.parquet")
+    with pytest.raises(ValueError, match="is damaged: its files are not those that were saved"):
+        TermGraph.load(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("edges", {}),
+        ("edges", {"child": np.array([0, 1, 2, 7], np.int32)}),
+        ("edges", {"child": np.array([0, 1, 2, 3]) + 0.5}),
+        ("edges", {"parent": np.array([4, 0, 0, 4], np.int64)}),
+        ("edges", {"child": np.array([0, 1, 3, 2], np.int32)}),
+        ("edges", {"parent": np.array([1, 0, 0, 4], np.int32)}),  # a cycle
+        ("names", {"kind": np.array([0, 0, 1, 3, 0, 0, 0], np.uint8)}),
+        ("names", {"concept": np.array([0, 1, 1, 1, 2, 2, 4], np.int32)}),  # the fourth concept has no name
+        ("names", {"name": ["a", None, "c", "d", "e", "f", "g"]}),
+        ("concepts", {"concept_id": ["a", "b"]}),
+        ("concepts", {"other": ["a", "b", "c", "d", "e"]}),
+    ],
+)
+def test_graphs_of_earlier_versions_are_checked(kidneys, tmp_path, table, columns):
+    kidneys.save(tmp_path)
+    described = json.loads((tmp_path / "term_graph.json").read_text())
+    del described["checksum"]
+    (tmp_path / "term_graph.json").write_text(json.dumps(described))
+    if not columns:
+        assert_same(TermGraph.load(tmp_path), kidneys)
+        return
+    path = tmp_path / f"{table}.parquet"
+    known = pq.read_table(path)
+    if "other" in columns:
+        known = known.drop_columns(["concept_id"])
+    length = len(next(iter(columns.values())))
+    kept = {name: known[name][:length] for name in known.column_names}
+    pq.write_table(pa.table({**kept, **columns}), path)
+    with pytest.raises(ValueError, match="is damaged: its files"):
         TermGraph.load(tmp_path)
 
 

@@ -365,7 +365,8 @@ class TermGraph:
         return cls(*merging.merge([graph.arrays for graph in graphs]))
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Write the graph into a folder: four parquet tables, and `term_graph.json` with its sources and counts."""
+        """Write the graph into a folder: four parquet tables, and `term_graph.json` with its sources, counts and a
+        checksum."""
         storage.save(self.arrays, folder)
 
     @classmethod
@@ -374,7 +375,7 @@ class TermGraph:
 
         Raises:
             FileNotFoundError: the folder holds no term graph, or lacks one of its files.
-            ValueError: its files were written by a later version of this package.
+            ValueError: its files were written by a later version of this package, or are damaged.
         """
         return cls(*storage.load(folder))
 
