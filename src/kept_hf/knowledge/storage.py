@@ -74,8 +74,8 @@ def _read_metadata(path: str) -> dict:
         metadata = None
     if isinstance(metadata, dict) and metadata.get("format", _FORMAT) != _FORMAT:
         raise ValueError(
-            f"{path} has format {metadata['format']!r}; this version of kept-hf reads {_FORMAT}. Build the graph again, or "
-            "update the package."
+            f"{path} has format {metadata['format']!r}; this version of kept-hf reads {_FORMAT}. Build the graph "
+            "again, or update the package."
         )
     # Another key is a damaged one.
     is_whole = isinstance(metadata, dict) and {"format", "sources", "dropped"} == metadata.keys() - {"checksum"}
