@@ -96,6 +96,70 @@ def test_bad_configurations(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def small(corpus, **splits):
+    """A corpus of a few notes."""
+    rows = {name: corpus.dataset[split].select([0]) for name, split in splits.items()}
+    return Corpus(DatasetDict(rows), corpus.code_set, corpus.card)
+
+
+def files_under(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["...txt", "..txt", ".hidden.txt", "-.txt", "_a.txt", "ä.txt", "a" * 101 + ".txt"])
+def test_a_codes_file_whose_name_is_no_name_of_a_folder(tmp_path, name):
+    corpus = load_corpus("demo", cache_dir=tmp_path / "cache")
+    parent = tmp_path / "mine"
+    (parent / "out" / "all").mkdir(parents=True)
+    (parent / "notes.parquet").write_bytes(b"mine")
+    (parent / name).write_text("401.9\n")
+    before = files_under(parent)
+    with pytest.raises(ValueError, match=r"codes=.* gives the configuration .*rename it: .* a letter or digit first"):
+        export_corpus(corpus, ["all", str(parent / name)], parent / "out")
+    assert files_under(parent) == before
+
+
+@pytest.mark.parametrize("config", ["..", ".", "", "a/b", "/tmp/a", "..\\a", "a\n", "a\x00b", "a:b", "\u202ea"])
+def test_configurations_stay_in_their_folder(tmp_path, config):
+    corpus = small(load_corpus("demo", cache_dir=tmp_path / "cache"), train="train")
+    with pytest.raises(ValueError, match=r"configs has .*can be no name of a folder"):
+        write_parquet_folder({"all": corpus, config: corpus}, tmp_path / "out", "card")
+    assert not (tmp_path / "out").exists()
+
+
+def test_splits_stay_in_their_folder(tmp_path):
+    corpus = small(load_corpus("demo", cache_dir=tmp_path / "cache"), **{"../train": "train"})
+    with pytest.raises(ValueError, match=r"configs\['all'\] has the split '../train', which can be no name"):
+        write_parquet_folder({"all": corpus}, tmp_path / "out", "card")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_others_stay(tmp_path):
+    """Whether they lie beside those that are written, or have their names."""
+    corpus = load_corpus("demo", cache_dir=tmp_path / "cache")
+    out = tmp_path / "out"
+    write_parquet_folder({"all": small(corpus, train="train", test="test")}, out, "first")
+    others = {"notes.parquet": b"1", "all/mine.parquet": b"2", "all/mine.txt": b"3", "other/test.parquet": b"4"}
+    for name, content in others.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(content)
+    write_parquet_folder({"all": small(corpus, train="test")}, out, "second")
+    left = files_under(out)
+    assert {name: left.pop(name) for name in others} == others
+    assert set(left) == {"README.md", "all/code_set.json", "all/train.parquet"} and left["README.md"] == b"second"
+    before = files_under(out)
+    with pytest.raises(
+        ValueError, match=r"out=.* has .*test\.parquet' already, of something else; pass another folder"
+    ):
+        write_parquet_folder({"all": small(corpus, train="train"), "other": small(corpus, train="train")}, out, "third")
+    assert files_under(out) == before
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "README.md").write_text("My project")
+    with pytest.raises(ValueError, match=r"README\.md' already, of something else"):
+        write_parquet_folder({"all": small(corpus, train="train")}, tmp_path / "project", "card")
+    assert files_under(tmp_path / "project") == {"README.md": b"My project"}
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [

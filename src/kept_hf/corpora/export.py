@@ -10,8 +10,12 @@ from pathlib import Path
 from ..models.whole_file import whole_path, write_text
 from . import Corpus
 from .selection import RULES, select_codes
+from .splits import SPLIT_SHARES
 
 CODE_SET_FILE = "code_set.json"
+
+# Names of configurations and splits are names of folders and files, and parts of the Hub's URLs.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def select_configurations(corpus: Corpus, rules: Sequence[str], whole: str = "all") -> dict[str, Corpus]:
@@ -26,12 +30,13 @@ def select_configurations(corpus: Corpus, rules: Sequence[str], whole: str = "al
         Configuration → corpus restricted to its codes.
 
     Raises:
-        ValueError: two rules with one name; a rule that `select_codes` refuses.
+        ValueError: two rules with one name; a file whose name does not begin with a letter or digit; a rule that
+            `select_codes` refuses.
     """
     configs: dict[str, Corpus] = {}
     for rule in rules:
-        # Names of configurations are names of folders, of the Hub's URLs too.
         name = whole if rule == "all" else rule if rule in RULES else re.sub(r"[^A-Za-z0-9_.-]", "_", Path(rule).stem)
+        _check_name(f"codes={rule!r} gives the configuration", name)
         if name in configs:
             raise ValueError(f"codes={list(rules)!r} gives two configurations named {name!r}; rename a file.")
         configs[name] = select_codes(corpus, rule)
@@ -46,21 +51,50 @@ def write_parquet_folder(configs: Mapping[str, Corpus], out: str | os.PathLike, 
 
     Args:
         configs: configuration → corpus, at least one.
-        out: created if need be. Files of the same configurations are replaced.
+        out: created if need be. What an earlier call wrote for the same configurations is replaced: their
+            `code_set.json`, `README.md`, and the files of the splits. No other file is changed or deleted.
         card: content of README.md.
 
     Raises:
-        ValueError: no configuration.
+        ValueError: no configuration; a configuration or a split whose name does not consist of letters, digits, "_",
+            "." and "-", with a letter or digit first; files of others under the names of those to write. Nothing has
+            been written then.
     """
     if not configs:
         raise ValueError("configs={} is empty; pass at least one configuration.")
     for config, corpus in configs.items():
+        _check_name("configs has", config)
+        for split in corpus.dataset:
+            _check_name(f"configs[{config!r}] has the split", split)
+    _check_files(configs, Path(out))
+    for config, corpus in configs.items():
         folder = Path(out, config)
         folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob("*.parquet"):
-            stale.unlink()
+        for split in {*SPLIT_SHARES} - {*corpus.dataset}:
+            (folder / f"{split}.parquet").unlink(missing_ok=True)
+        # First, since it marks the folder as one that was written here.
+        corpus.code_set.to_json(folder / CODE_SET_FILE)
         for split, rows in corpus.dataset.items():
             with whole_path(folder / f"{split}.parquet") as path:
                 rows.to_parquet(path)
-        corpus.code_set.to_json(folder / CODE_SET_FILE)
     write_text(Path(out, "README.md"), card)
+
+
+def _check_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f'{what} {name!r}, which can be no name of a folder; rename it: names have letters, digits, "_", "." and '
+            '"-", a letter or digit first, and 100 of them at most.'
+        )
+
+
+def _check_files(configs: Mapping[str, Corpus], out: Path) -> None:
+    """Refuse to replace files that were not written here: those of a folder without a code set."""
+    taken = [out / "README.md"] if not any(out.glob(f"*/{CODE_SET_FILE}")) else []
+    for config, corpus in configs.items():
+        if not (out / config / CODE_SET_FILE).is_file():
+            taken += [out / config / f"{split}.parquet" for split in {**SPLIT_SHARES, **corpus.dataset}]
+    if found := [path for path in taken if path.exists()]:
+        raise ValueError(
+            f"out={os.fspath(out)!r} has {os.fspath(found[0])!r} already, of something else; pass another folder."
+        )
