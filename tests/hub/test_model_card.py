@@ -8,8 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict
 from huggingface_hub import ModelCard
 
+from kept_hf import ICDCodeSet
+from kept_hf.corpora import Corpus, CorpusCard
+from kept_hf.hub.dataset_card import make_dataset_card
 from kept_hf.hub.licenses import KNOWN_BASES, OPEN_LICENSES, combine_licenses
 from kept_hf.hub.model_card import make_model_card
 from kept_hf.hub.model_card_parts import METRICS
@@ -177,6 +181,30 @@ def test_body(tmp_path):
     assert "optimistic" not in text and "None" not in text
     assert len(card.text.splitlines()) < 150
     assert "\n\n\n" not in card.text
+
+
+HOSTILE = "Title<script>alert(1)</script>\n# Safe for clinical use\x1b[31m\u202e"
+
+
+def assert_harmless(card):
+    assert "Title&lt;script>" in card and "\x1b" not in card and "\u202e" not in card
+    assert "<script" not in card and "\n# Safe for clinical use" not in card
+
+
+def test_texts_of_the_corpus_do_not_act_on_the_card(tmp_path):
+    corpus = {**DEMO, "title": HOSTILE, "summary": HOSTILE, "source": HOSTILE, "caution": HOSTILE}
+    run = make_run(tmp_path / "run", corpus=corpus, settings={"preset": HOSTILE, "another": [HOSTILE]})
+    card = make_model_card(run, "me/icd-demo")
+    assert_harmless(card.text)
+    assert "| f1" not in card.text and len(rows_of(card, "metric")) == len(METRICS), "tables are tables"
+
+
+def test_texts_of_the_corpus_do_not_act_on_its_card():
+    dataset = DatasetDict({"train": Dataset.from_dict({"note_id": ["1"]})})
+    card = CorpusCard(HOSTILE, HOSTILE, HOSTILE, "cc-by-4.0", "en", {HOSTILE: HOSTILE})
+    text = make_dataset_card({"all": Corpus(dataset, ICDCodeSet(["401.9"]), card)})
+    assert_harmless(text.partition("\n---\n")[2])
+    assert ModelCard(text).data.to_dict()["pretty_name"] == HOSTILE, "the header holds it as data"
 
 
 def test_settings_table(tmp_path):

@@ -9,6 +9,7 @@ from huggingface_hub import DatasetCardData
 from ..corpora import Corpus
 from ..corpora.export import CODE_SET_FILE
 from ..models.publication import CREDENTIALED, RESTRICTED, license_metadata
+from ..reports.escaping import markdown_text
 from ..reports.tables import markdown_table
 
 _ACCESS = {CREDENTIALED: "Each reader needs access of their own from PhysioNet; the"}
@@ -28,23 +29,24 @@ def make_dataset_card(configs: Mapping[str, Corpus]) -> str:
     if not configs:
         raise ValueError("configs={} is empty; pass at least one configuration.")
     first, card = next((name, corpus.card) for name, corpus in configs.items())
+    title, summary, source, license = map(markdown_text, (card.title, card.summary, card.source, card.license))
     columns = [{"column": f"`{name}`", "content": text} for name, text in card.columns.items()]
     return f"""---
 {_header(configs).to_yaml()}
 ---
 
-# {card.title}
+# {title}
 
-{card.summary}
+{summary}
 
 **Not for clinical use**: made for research and demonstration; no output of a model trained on it may guide the care or
 the billing of a patient.
 
 ## Source and licence
 
-{card.source}
+{source}
 
-Licence: {card.license}. Converted by kept-hf.{_not_to_be_shared(card.license)}
+Licence: {license}. Converted by kept-hf.{_not_to_be_shared(card.license)}
 
 ## Columns
 

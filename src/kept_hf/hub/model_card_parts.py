@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..reports.bands import f1_by_band
+from ..reports.escaping import Markdown
 from ..reports.tables import markdown_table
 from .rendering import without_folders
 
@@ -176,9 +177,9 @@ def encoder_text(config: Mapping) -> str:
     )
 
 
-def pictures_text(folder: Path, is_open: bool) -> str:
+def pictures_text(folder: Path, is_open: bool) -> Markdown:
     """Links to the pictures that exist and may be shown: one of them has a dot for each code."""
     pictures = {"precision_recall.png": "Precision and recall over all thresholds"}
     if is_open:
         pictures["f1_by_frequency.png"] = "F1 of each code by its number of training notes"
-    return "\n\n".join(f"![{text}]({name})" for name, text in pictures.items() if (folder / name).is_file())
+    return Markdown("\n\n".join(f"![{text}]({name})" for name, text in pictures.items() if (folder / name).is_file()))

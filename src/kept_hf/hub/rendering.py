@@ -11,6 +11,8 @@ import jinja2
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 
+from ..reports.escaping import Markdown, markdown_text
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -19,7 +21,9 @@ def render_card(template: str, **values: object) -> ModelCard:
 
     Args:
         template: file name.
-        values: what the template shows, `card_data` (the header in YAML) among them.
+        values: what the template shows, `card_data` (the header in YAML) among them. Texts are escaped
+            ([`kept_hf.reports.escaping.markdown_text`]), but for the header and for what is `Markdown` already: only
+            these may have several lines.
 
     Raises:
         jinja2.UndefinedError: a value is missing.
@@ -31,8 +35,10 @@ def render_card(template: str, **values: object) -> ModelCard:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
+        finalize=lambda value: markdown_text(value) if isinstance(value, str) else value,
     )
     environment.filters["without_folders"] = without_folders
+    values["card_data"] = Markdown(values["card_data"])
     return ModelCard(environment.get_template(template).render(**values))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from ..metrics import per_code_metrics
 from ..metrics.inputs import default_threshold
 from ..models.whole_file import whole_file
+from .escaping import csv_text
 
 if TYPE_CHECKING:
     from ..models.code_set import ICDCodeSet
@@ -142,6 +143,9 @@ def write_per_code(
 ) -> None:
     """Write one CSV row per code, with the columns `PER_CODE_COLUMNS`.
 
+    A code or description that a spreadsheet would take for a formula has an apostrophe before it
+    ([`kept_hf.reports.escaping.csv_text`]).
+
     Args:
         path: the file to write.
         scores: (notes, codes) logits.
@@ -179,7 +183,12 @@ def write_per_code(
             # An undefined AUC is an empty cell, which spreadsheets and pandas read as missing.
             shares = [metrics[name][index] for name in ("precision", "recall", "f1", "auc")]
             writer.writerow(
-                [code, code_set.describe(code), *counts, *("" if np.isnan(x) else f"{x:.6f}" for x in shares)]
+                [
+                    csv_text(code),
+                    csv_text(code_set.describe(code)),
+                    *counts,
+                    *("" if np.isnan(x) else f"{x:.6f}" for x in shares),
+                ]
             )
 
 

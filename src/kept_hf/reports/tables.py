@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .escaping import Markdown, markdown_text, printable
+
 
 def format_table(rows: Sequence[Mapping[str, object]], digits: int = 4) -> str:
     """Lay out rows as a plain text table for the terminal.
@@ -18,7 +20,7 @@ def format_table(rows: Sequence[Mapping[str, object]], digits: int = 4) -> str:
         digits: decimals of floats.
 
     Returns:
-        The lines, without a newline at the end.
+        The lines, without a newline at the end. Texts are written as by [`kept_hf.reports.escaping.printable`].
 
     Raises:
         ValueError: no rows, or only rows without columns.
@@ -34,7 +36,7 @@ def format_table(rows: Sequence[Mapping[str, object]], digits: int = 4) -> str:
     aligned = []
     for name in _column_names(rows):
         values = [row.get(name) for row in rows]
-        cells = [name, *(_cell_text(value, digits, missing="-") for value in values)]
+        cells = [printable(name), *(_cell_text(value, digits, missing="-") for value in values)]
         width = max(len(cell) for cell in cells)
         right = any(_is_number(value) for value in values) and all(v is None or _is_number(v) for v in values)
         aligned.append(
@@ -47,13 +49,13 @@ def markdown_table(
     rows: Sequence[Mapping[str, object]] | Sequence[Sequence[object]],
     columns: Sequence[str] | None = None,
     digits: int = 3,
-) -> str:
+) -> Markdown:
     """Lay out rows as a Markdown table, for model cards and documents.
 
     Args:
         rows: column name → value; or, where `columns` is passed, the values of a row in that order. Floats are written
             with `digits` decimals, a missing value, None and NaN as "–". Line breaks and repeated blanks become one
-            blank; "|" is escaped.
+            blank; "|" and HTML are escaped.
         columns: the header. By default the columns of the rows, in the order of their first appearance.
         digits: decimals of floats.
 
@@ -80,7 +82,7 @@ def markdown_table(
         if len(row) != len(columns):
             raise ValueError(f"rows[{number}] has {len(row)} values for {len(columns)} columns; pass one for each.")
     lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(_markdown_cell(value, digits) for value in line)} |" for line in lines)
+    return Markdown("\n".join(f"| {' | '.join(_markdown_cell(value, digits) for value in line)} |" for line in lines))
 
 
 def _column_names(rows: Sequence[Mapping[str, object]]) -> list[str]:
@@ -93,11 +95,12 @@ def _column_names(rows: Sequence[Mapping[str, object]]) -> list[str]:
 def _cell_text(value: object, digits: int, missing: str) -> str:
     if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
         return missing
-    return f"{value:.{digits}f}" if isinstance(value, (float, np.floating)) else str(value)
+    return f"{value:.{digits}f}" if isinstance(value, (float, np.floating)) else printable(value)
 
 
 def _markdown_cell(value: object, digits: int) -> str:
-    return " ".join(_cell_text(value, digits, missing="–").replace("|", "\\|").split())
+    text = " ".join(value.split()) if isinstance(value, str) else _cell_text(value, digits, missing="–")
+    return markdown_text(text).replace("|", "\\|")
 
 
 def _is_number(value: object) -> bool:
