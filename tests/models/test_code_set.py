@@ -109,6 +109,13 @@ def test_csv_that_cannot_be_read_names_the_line(tmp_path):
         ICDCodeSet.from_csv(tmp_path / "codes.csv")
 
 
+@pytest.mark.parametrize("code", ["401.9\n402.0", "\ufeff401.9", "4\x1b[31m", "401\u202e.9", "401\u00a09"])
+def test_codes_have_no_characters_that_do_not_show(code):
+    with pytest.raises(ValueError, match=r"codes has .*with a character that does not show") as caught:
+        ICDCodeSet([code])
+    assert str(caught.value).isprintable()
+
+
 def test_long_texts_are_no_codes():
     """Nor are they read: the categories above one of a million characters would be a million texts."""
     long = "A." + "1" * 1_000_000

@@ -106,7 +106,7 @@ def _read_codes(path: str | os.PathLike, code_set: ICDCodeSet) -> list[str]:
     codes = [code_set.find(code) or code for code in codes]
     unknown = [code for code in codes if code not in code_set]
     if unknown:
-        shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+        shown = ", ".join(map(repr, unknown[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
         raise ValueError(f"{os.fspath(path)} names codes that the corpus does not have: {shown}.")
     return codes
 

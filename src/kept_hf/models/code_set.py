@@ -119,8 +119,8 @@ class ICDCodeSet:
 
     Raises:
         TypeError: a code is no string, or what is known of one is of another type.
-        ValueError: no codes, a missing or duplicated code, one of more than 100 characters, dotted and undotted codes,
-            or codes that were read as numbers.
+        ValueError: no codes, a missing or duplicated code, one of more than 100 characters or with one that does not
+            show, dotted and undotted codes, or codes that were read as numbers.
 
     Examples:
         >>> code_set = ICDCodeSet(["401.9", "038.9"], descriptions={"401.9": "Unspecified essential hypertension"})
@@ -499,6 +499,10 @@ def _check_codes(codes: Sequence[str]) -> None:
             )
         if len(code) > LONGEST_CODE:
             raise ValueError(f"codes has one of {len(code)} characters; pass codes, of {LONGEST_CODE} at most.")
+        if not code.isprintable():
+            raise ValueError(
+                f"codes has {code!r}, with a character that does not show, such as a line break; remove it."
+            )
         if is_missing(code):
             raise ValueError(f"codes has {code!r}, which stands for no code; leave it out.")
         upper = code.upper()
