@@ -136,7 +136,7 @@ def test_bad_rules(tmp_path):
         select_codes(corpus, "rare5")
     path = tmp_path / "codes"
     path.write_text("401.9\n38.9\n999\n")
-    with pytest.raises(ValueError, match=r"does not have: '38\.9', '999\."):
+    with pytest.raises(ValueError, match=r"does not have: '38\.9', '999'\."):
         select_codes(corpus, path)
     path.write_text("\n")
     with pytest.raises(ValueError, match="holds no code"):
