@@ -8,7 +8,7 @@ from predictions import prediction_of
 from torch import nn
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
-from kept_hf import DataCollatorForICDPrompting
+from kept_hf import DataCollatorForICDPrompting, ICDCodeSet, KeptProcessor
 from kept_hf.metrics import best_macro_f1_threshold, best_micro_f1_threshold, icd_metrics
 from kept_hf.training.collators import LABEL_NAMES
 from kept_hf.training.evaluation import ICDMetrics
@@ -48,6 +48,30 @@ def test_prompt_rows_in_groups(notes, processor):
     assert len(rows) == 8
     merged = processor.merge_logits(np.array([row["labels"] + [-100] * (4 - len(row["labels"])) for row in rows]))
     assert merged.tolist() == [processor.code_set.multi_hot(codes) for codes in notes["codes"]]
+
+
+@pytest.mark.parametrize(
+    ("number", "options", "most"),
+    [
+        (300, {"prompt_layout": "joint", "codes_per_prompt": 30, "max_length": 1500}, 3),
+        (300, {"prompt_layout": "isolated", "max_length": 200}, 5),
+        (40_000, {"prompt_layout": "isolated", "max_length": 200}, 9),  # too many for two bytes
+    ],
+)
+def test_prompt_rows_take_few_bytes_a_code(roberta_tokenizer, number, options, most):
+    """They took 24: 209 kB a note for 8,700 codes."""
+    codes = [f"A{index // 1000:02}.{index % 1000:03}" for index in range(number)]
+    processor = KeptProcessor(roberta_tokenizer, ICDCodeSet(codes), **options)
+    rows = prompt_rows(Dataset.from_dict({"text": ["fever"], "codes": [[codes[7], codes[-1]]]}), processor)
+    size = sum(rows.data.column(name).nbytes for name in ("labels", "label_codes", "code_indices") if name in rows[0])
+    assert size < most * number + 500
+    labels = [label for row in rows for label in row["labels"]]
+    asked = [code for row in rows for code in row["label_codes"]]
+    assert sorted(asked) == list(range(number))
+    assert {code for code, label in zip(asked, labels, strict=True) if label} == {7, number - 1}
+    batch = DataCollatorForICDPrompting(processor)(list(rows))
+    assert batch["labels"].dtype == batch["label_codes"].dtype == torch.int64
+    assert batch["label_codes"].max() == number - 1 and batch["labels"].eq(1).sum() == 2
 
 
 def test_prompt_rows_of_many_notes(processor):

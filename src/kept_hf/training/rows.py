@@ -100,12 +100,10 @@ def prompt_rows(
             indices = [index for index, _ in positions]
         features = processor(texts, codes=asked, gold_codes=gold, return_cut=True)
         groups = [processor.code_groups(codes) for codes in asked or [None] * len(texts)]
+        label_codes = [[processor.code_set.index(code) for code in group] for of_note in groups for group in of_note]
         return {
-            **features,
+            **_compact({**features, "label_codes": label_codes}, len(codes)),
             "label_notes": [index for index, of_note in zip(indices, groups, strict=True) for _ in of_note],
-            "label_codes": [
-                [processor.code_set.index(code) for code in group] for of_note in groups for group in of_note
-            ],
             "length": [len(ids) for ids in features["input_ids"]],
         }
 
@@ -118,6 +116,15 @@ def prompt_rows(
     if cut[1:].any():
         logger.warning(TRUNCATION_MESSAGE, cut[1:].sum(), cut.sum(), processor.max_length, cut[1], cut[2])
     return result.remove_columns("cut")
+
+
+def _compact(columns: dict, num_codes: int) -> dict:
+    """Columns with a value for each code in as few bytes as these need: a row may ask about thousands of codes."""
+    positions = np.int16 if num_codes <= np.iinfo(np.int16).max else np.int32
+    types = {"labels": np.int8, "label_codes": positions, "code_indices": positions}
+    return {
+        name: [np.array(row, types[name]) for row in rows] if name in types else rows for name, rows in columns.items()
+    }
 
 
 def _check_notes(notes: Dataset) -> None:
