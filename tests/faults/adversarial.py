@@ -240,6 +240,24 @@ def rendering():
     return each(pieces, without_folders, lambda text: settings_text({"a": text}, []))
 
 
+def escaping():
+    from kept_hf.reports.escaping import csv_text, markdown_text, printable
+
+    return each(
+        ("<", "&", "&a", "&#", "</", "\x1b", "\n", " ", "=", "'", "\u202e", "a"), printable, csv_text, markdown_text
+    )
+
+
+def export():
+    from kept_hf.corpora.export import select_configurations, write_parquet_folder
+
+    def refused(text: str):
+        write_parquet_folder({text: None}, "out", "")
+
+    # Both look at the name first.
+    return each(("a", ".", "-", " ", "é", "/"), refused, lambda text: select_configurations(None, [text]))
+
+
 CASES = {
     "models.prompting": prompting,
     "pretraining.zero_shot.sentences": sentences,
@@ -254,6 +272,8 @@ CASES = {
     "tables.code_column": code_column,
     "corpora.codiesp": codiesp,
     "corpora.own": own,
+    "corpora.export": export,
+    "reports.escaping": escaping,
     "hub.rendering": rendering,
 }
 """Module with regular expressions → what runs it on all texts."""
