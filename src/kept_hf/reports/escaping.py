@@ -8,6 +8,7 @@ import unicodedata
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 _JOINERS = "\u200c\u200d"
 """Invisible, but part of words in Persian and in languages of India."""
+_IN_ONE_LINE = str.maketrans(dict.fromkeys("\n\r\t\v\f\x85\u2028\u2029", " "))
 # What begins a tag or a comment, and an entity; "BMI < 20" and "R & D" stay.
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _ENTITY = re.compile(r"&(?=[#A-Za-z])")
@@ -35,7 +36,7 @@ def printable(text: object) -> str:
     text = str(text)
     if text.isprintable():
         return text
-    return "".join(character if _can_be_shown(character) else _escaped(character) for character in text)
+    return text.translate(_SHOWN)
 
 
 def csv_text(text: object) -> str:
@@ -65,13 +66,18 @@ def markdown_text(text: object) -> Markdown:
     """
     if isinstance(text, Markdown):
         return text
-    line = "".join(" " if character in "\n\r\t\v\f\x85\u2028\u2029" else character for character in str(text))
-    return Markdown(_TAG.sub("&lt;", _ENTITY.sub("&amp;", printable(line))))
+    line = printable(str(text).translate(_IN_ONE_LINE))
+    return Markdown(_TAG.sub("&lt;", _ENTITY.sub("&amp;", line)))
 
 
-def _can_be_shown(character: str) -> bool:
-    return character.isprintable() or unicodedata.category(character) == "Zs" or character in _JOINERS
+class _Shown(dict):
+    """The number of a character → how it is shown: a table for `str.translate` that is filled as characters come."""
+
+    def __missing__(self, number: int) -> str:
+        character = chr(number)
+        is_shown = character.isprintable() or unicodedata.category(character) == "Zs" or character in _JOINERS
+        self[number] = character if is_shown else character.encode("unicode_escape").decode("ascii")
+        return self[number]
 
 
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+_SHOWN = _Shown()
