@@ -41,7 +41,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -177,7 +177,7 @@ class HubRepo:
             title=title,
             description=description,
             author=author or self.owner,
-            date=datetime.now(timezone.utc),
+            date=datetime.now(UTC),
             files=dict(files),
         )
         self.commits.append(commit)

@@ -281,6 +281,7 @@ CASES = {
 OTHERS = {
     "models.loading": "patterns of this package on names of parameters",
     "models.conversion_msmn": "names of parameters",
+    "training.checkpoints": "names of folders",
 }
 """Modules whose regular expressions meet no text of notes, codes files or names."""
 
