@@ -100,6 +100,19 @@ def test_an_empty_recipe(tmp_path):
         ({"lr_scheduler_type": "circular"}, "circular"),
         (["size"], "is a list; write option: value"),
         ("size: [1", "is no YAML"),
+        ("null", "is null; write option: value"),
+        ("just words", "is a text; write option: value"),
+        ("3", "is a single value; write option: value"),
+        ("size: 3\nname: a\nsize: 4\n", "has size twice, the second time in line 3; leave one out"),
+        ("lr_scheduler_kwargs: {a: 1, a: 2}", "has a twice, the second time in line 1"),
+        ("name: &a [x]\nsizes: *a\n", "has an alias of a list or of a mapping in line 2; write its value there"),
+        ("[" * 100_000, "is nested more than 20 levels deep in line 1"),
+        ("a: " * 1_000_000, "has more than 1,000,000 bytes"),
+        ("name: 2026-13-45", "has a value that is none of its type (month must be in 1..12); put it in quotes"),
+        ("name: !!timestamp soon", "has a value that is none of its type; put it in quotes"),
+        ("size: !!python/object:os.system x", "is no YAML: could not determine a constructor"),
+        ("size: {2026-01-01: 1}", "has size: {}; pass an integer or null"),
+        ("warmup_steps: -1", "warmup_steps = -1"),
         ({"do_train": True}, "has do_train, which has no effect here; kept-hf evaluate"),
         (
             {"push_to_hub": False},
@@ -122,6 +135,21 @@ def test_a_recipe_in_another_encoding_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse_recipe(command_parser("nothing", (Options, RunArguments), None), [str(path)], None)
     assert "latin.yaml is no text in UTF-8" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_recipe_in_a_wide_encoding_is_named(tmp_path, capsys, encoding):
+    path = tmp_path / "wide.yaml"
+    path.write_bytes("size: 3\n".encode(encoding))
+    with pytest.raises(SystemExit):
+        parse_recipe(command_parser("nothing", (Options, RunArguments), None), [str(path)], None)
+    printed = capsys.readouterr().err.splitlines()
+    assert "wide.yaml is no " in printed[-1] and len(printed) == 2
+
+
+def test_aliases_of_single_values_stay(tmp_path):
+    options, training = parse(tmp_path, "size: &number 7\nseed: *number\n")
+    assert options.size == training.seed == 7
 
 
 @pytest.mark.parametrize("helps", [True, False])

@@ -31,6 +31,8 @@ _PASS = {
     type(None): "null",
 }
 """Type of an option → what a recipe may give."""
+LARGEST, DEEPEST = 1_000_000, 20
+"""Bytes and levels of a recipe."""
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -146,9 +148,13 @@ def parse_recipe(parser: HfArgumentParser, argv: Sequence[str], default: str | P
     is_chosen = {"bf16", "fp16"} & values.keys() or given_option(options, "bf16", "fp16") is not None
     if not is_chosen and bf16_helps():
         parser.set_defaults(bf16=True)
-    *parsed, unknown = parser.parse_args_into_dataclasses(
-        options, return_remaining_strings=True, look_for_args_file=False
-    )
+    try:
+        *parsed, unknown = parser.parse_args_into_dataclasses(
+            options, return_remaining_strings=True, look_for_args_file=False
+        )
+    except (ValueError, OSError, ImportError) as error:  # options that do not go together
+        where = "" if recipe is None else f"with the recipe {path}: "
+        parser.error(where + " ".join(str(error).split()))
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     return tuple(parsed)
@@ -158,25 +164,21 @@ def read_recipe(parser: HfArgumentParser, path: Path) -> dict[str, object]:
     """The entries of a recipe, as defaults for the parser. null stands for None.
 
     Raises:
-        SystemExit: no mapping, an option that the dataclasses do not have, or a value that does not fit.
+        SystemExit: a file that is no YAML in UTF-8, or no mapping; that has an option twice, an alias of a list or of a
+            mapping, more than `LARGEST` bytes or `DEEPEST` levels; an option that the dataclasses do not have, or a
+            value that does not fit. One line that names the file.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        parser.error(f"the recipe {path} is no YAML: {' '.join(str(error).split())}")
-    except UnicodeDecodeError as error:
-        parser.error(f"the recipe {path} is no text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8")
-    except OSError as error:
-        parser.error(f"the recipe {path} cannot be read: {error.strerror}")
-    if not isinstance(content or {}, dict):
-        parser.error(f"the recipe {path} is a {type(content).__name__}; write option: value")
+        content = _mapping_of(path)
+    except _RecipeError as error:
+        parser.error(f"the recipe {path} {' '.join(str(error).split())}")
     types_of = {name: hint for fields in parser.dataclass_types for name, hint in get_type_hints(fields).items()}
     actions: dict[str, argparse.Action] = {}
     for action in parser._actions:
         if action.dest in types_of:  # --help is no entry
             actions.setdefault(action.dest, action)  # a second one is --no_NAME
     values = {}
-    for name, value in (content or {}).items():
+    for name, value in content.items():
         if name not in actions:
             near = difflib.get_close_matches(str(name), actions, n=1)
             hint = (f"; did you mean {near[0]}?" if near else "") + " (is it a recipe of another command?)"
@@ -187,7 +189,7 @@ def read_recipe(parser: HfArgumentParser, path: Path) -> dict[str, object]:
         if actions[name].default is None:
             kinds.add(type(None))
         if not _fits(value, kinds, types_of[name]):
-            shown = json.dumps(value, default=str, ensure_ascii=False)
+            shown = json.dumps(value, default=str, skipkeys=True, ensure_ascii=False)
             legal = " or ".join(text for kind, text in _PASS.items() if kind in kinds)
             parser.error(f"the recipe {path} has {name}: {shown}; pass {legal}, or omit it for the default")
         try:
@@ -195,6 +197,72 @@ def read_recipe(parser: HfArgumentParser, path: Path) -> dict[str, object]:
         except argparse.ArgumentError as error:
             parser.error(f"the recipe {path}: {error}")
     return values
+
+
+class _RecipeError(ValueError):
+    """What is wrong with a recipe, as a sentence that begins with its path goes on."""
+
+
+def _mapping_of(path: Path) -> dict:
+    """What a recipe holds; nothing where it is empty."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise _RecipeError(f"has more than {LARGEST:,} bytes; write option: value, a line each")
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = f"{error.reason} at byte {error.start}"
+        raise _RecipeError(f"is no text in UTF-8 ({reason}); save it as UTF-8") from error
+    except OSError as error:
+        raise _RecipeError(f"cannot be read: {error.strerror}") from error
+    try:
+        _check_events(text)
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is None:  # comments alone
+            return {}
+        _refuse_repeated_keys(node)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise _RecipeError(f"is no YAML: {error}") from error
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        if isinstance(error, _RecipeError):
+            raise
+        # 2026-13-45, or !!bool perhaps: yaml raises what its conversions happen to raise.
+        why = f" ({error})" if type(error) is ValueError else ""
+        raise _RecipeError(f"has a value that is none of its type{why}; put it in quotes") from error
+    if not isinstance(content, dict):
+        kinds = {list: "a list", str: "a text", type(None): "null"}
+        raise _RecipeError(f"is {kinds.get(type(content), 'a single value')}; write option: value")
+    return content
+
+
+def _check_events(text: str) -> None:
+    """Refuse what could be much greater in memory, or in a message, than in the file."""
+    depth, collections = 0, set()
+    for event in yaml.parse(text, yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            collections.add(event.anchor)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.AliasEvent) and event.anchor in collections:
+            line = event.start_mark.line + 1
+            raise _RecipeError(f"has an alias of a list or of a mapping in line {line}; write its value there")
+        if depth > DEEPEST:
+            raise _RecipeError(f"is nested more than {DEEPEST} levels deep in line {event.start_mark.line + 1}")
+
+
+def _refuse_repeated_keys(node: yaml.Node) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(item)
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                line = key.start_mark.line + 1
+                raise _RecipeError(f"has {key.value} twice, the second time in line {line}; leave one out")
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            _refuse_repeated_keys(value)
 
 
 def _kinds(hint: object) -> set[type]:
