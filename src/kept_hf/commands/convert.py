@@ -22,6 +22,7 @@ from ..training.conversion import (
     resize_positions,
     supported_type,
 )
+from ..training.output_dir import check_output_dir
 from .recipe import argument_errors
 
 COMMAND = "convert"
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     with argument_errors(COMMAND):
+        check_output_dir(arguments.output_dir)
         model, tokenizer = convert(arguments)
         model.save_pretrained(arguments.output_dir)
         tokenizer.save_pretrained(arguments.output_dir)

@@ -40,6 +40,7 @@ from ..reranking import in_code_set
 from ..training.collators import LABEL_NAMES, DataCollatorForICDPrompting
 from ..training.evaluation import ICDMetrics
 from ..training.gold import respell_gold
+from ..training.output_dir import check_output_dir
 from ..training.run import RunResult, set_up
 from ..training.task import SPLITS, EvaluationPrompts, read_candidates
 from .recipe import argument_errors, plain_parser
@@ -309,7 +310,7 @@ def output_folder(arguments: EvaluationArguments, settings: Mapping[str, object]
 
     Raises:
         ValueError: a folder whose report or model would be replaced, unless the report is that of the same evaluation;
-            no folder; or a model of the Hub without `output_dir`.
+            one that may not be written; or a model of the Hub without `output_dir`.
     """
     if arguments.output_dir is None and not Path(arguments.model).is_dir():
         raise ValueError(f"{arguments.model} is no folder to write to; pass --output_dir.")
@@ -317,9 +318,7 @@ def output_folder(arguments: EvaluationArguments, settings: Mapping[str, object]
     folder = default if arguments.output_dir is None else Path(arguments.output_dir)
     if folder.resolve() == Path(arguments.model).resolve():
         raise ValueError(f"output_dir={folder} holds the report of the model's training; pass another --output_dir.")
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir():
-        raise ValueError(f"output_dir={folder}: {existing} is a file; pass a folder.")
+    check_output_dir(folder)
     for name in ("config.json", "settings.json"):
         if (folder / name).is_file():
             raise ValueError(f"output_dir={folder} holds a model or its run ({name}); pass another --output_dir.")

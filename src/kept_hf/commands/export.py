@@ -17,6 +17,7 @@ from ..corpora.arguments import named_option
 from ..corpora.export import select_configurations, write_parquet_folder
 from ..corpora.selection import RULES
 from ..hub.dataset_card import make_dataset_card
+from ..training.output_dir import check_output_dir
 
 
 def export_corpus(corpus: Corpus, rules: Sequence[str], out: str | os.PathLike, whole: str = "all") -> None:
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = vars(export_parser().parse_args(argv))
     parser, name, out, rules = (options.pop(key) for key in ("parser", "corpus", "out", "rules"))
     try:
+        check_output_dir(out, "--out")
         with named_option("rule", "--codes"):
             export_corpus(load_corpus(name, **options), rules, out, whole=options.get("config", "all"))
     except (ValueError, OSError) as error:

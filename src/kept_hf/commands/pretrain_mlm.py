@@ -48,6 +48,7 @@ from ..reports.tables import format_table
 from ..training.base import EncoderArguments, load_base
 from ..training.checkpoints import checkpoint_to_resume
 from ..training.conversion import copy_local_to_global, has_own_global_projections
+from ..training.output_dir import check_output_dir
 from ..training.run import (
     PACKAGES,
     PretrainingArguments,
@@ -201,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model_arguments, text_arguments, training = parse_arguments(argv)
     set_up(training)
     with argument_errors(COMMAND):
+        check_output_dir(training.output_dir)
         with training.main_process_first(desc="reading the text"):
             text = read_text(text_arguments)
         settings = run_settings(training, model_arguments, text_arguments)

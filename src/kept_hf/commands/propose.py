@@ -32,6 +32,7 @@ from ..candidates.registry import FIRST_STAGES, needs_of
 from ..corpora import Corpus
 from ..corpora.arguments import CorpusArguments, read_corpus
 from ..reports.tables import format_table
+from ..training.output_dir import check_output_dir
 from ..training.weights import PACKAGED_WEIGHTS, weights_path
 from .recipe import argument_errors
 
@@ -135,6 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with argument_errors("propose"):
+        check_output_dir(arguments.output_dir)
         corpus = read_corpus(arguments)
         maker, made = make_stages(arguments, corpus, arguments.output_dir, stages)
     print_metrics(corpus, made)

@@ -44,7 +44,6 @@ from ..training.checks import (
     check_best_metric,
     check_loss,
     check_negatives,
-    check_output_dir,
     check_prompts,
     check_scorer,
     check_sharding,
@@ -52,6 +51,7 @@ from ..training.checks import (
 )
 from ..training.collators import LABEL_NAMES, DataCollatorForICDPrompting
 from ..training.evaluation import ICDMetrics, predict_without_metrics, validation_threshold
+from ..training.output_dir import check_output_dir
 from ..training.rows import prompt_rows
 from ..training.run import (
     PACKAGES,

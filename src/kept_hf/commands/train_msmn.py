@@ -32,10 +32,11 @@ from ..models.tokenization_msmn import MSMNTokenizer
 from ..reports.run import EvaluatedSplit, write_report
 from ..reports.tables import format_table
 from ..training.checkpoints import checkpoint_to_resume
-from ..training.checks import check_best_metric, check_loss, check_output_dir
+from ..training.checks import check_best_metric, check_loss
 from ..training.collators import DataCollatorForMSMN
 from ..training.evaluation import ICDMetrics, predict_in_order, validation_threshold
 from ..training.msmn import new_msmn, note_rows, set_initial_state, write_candidates
+from ..training.output_dir import check_output_dir
 from ..training.run import (
     RunArguments,
     process_group,

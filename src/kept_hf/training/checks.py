@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -160,20 +159,6 @@ def check_negatives(data: DataArguments, scorer: str) -> None:
             f"in_batch_negatives=True would also ask about codes that are no candidates of {scored[0]}; omit one of "
             "them."
         )
-
-
-def check_output_dir(output_dir: str | os.PathLike) -> None:
-    """Check that a run can write there.
-
-    Raises:
-        ValueError: a file is in the way, or the folder may not be written.
-    """
-    folder = Path(output_dir).absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir():
-        raise ValueError(f"output_dir={output_dir}: {existing} is a file; pass a folder.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"output_dir={output_dir}: {existing} may not be written; pass another folder.")
 
 
 def check_loss(training: TrainingArguments) -> None:
