@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from kept_hf.tables.note_files import read_notes, read_rows, read_texts, table_kind
+from kept_hf.tables.note_files import SkippedRows, read_notes, read_rows, read_texts, table_kind
 
 SECRET = "Zanzibar syndrome"
 
@@ -70,6 +70,13 @@ def test_notes_longer_than_csv_takes_by_default(tmp_path):
         ("n.csv", f"text\n{SECRET} Sécond\n".encode("latin-1"), "which is not UTF-8; convert it"),
         ("n.jsonl", f'{{"text": "a"}}\n{{"text": "{SECRET}"\n', "line 2 is no JSON"),
         ("n.jsonl", f'["{SECRET}"]\n', "line 1 is no JSON object"),
+        ("n.jsonl", f'{{"text": "{SECRET}", "x": {"[" * 100_000}\n', "line 1 is nested too deeply"),
+        (
+            "n.jsonl",
+            f'{{"text": "a"}}\n{{"text": "{SECRET} é"}}\n'.encode("latin-1"),
+            "which is not UTF-8; convert it (line 2",
+        ),
+        ("n.csv", f"text\na\n{SECRET} é\n".encode("latin-1"), "which is not UTF-8; convert it (row 3"),
         ("n.jsonl", f'{{"note": "{SECRET}"}}\n', "which has no column text; it has: note"),
         ("n.parquet", SECRET, "which cannot be read as parquet"),
         ("n.xlsx", SECRET, "which is no table; pass one that ends in .csv, .jsonl, .parquet"),
@@ -81,6 +88,108 @@ def test_tables_that_cannot_be_read(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         rows_of(path, ["text"], argument="data_files")
     assert str(caught.value).startswith(f"data_files has {str(path)!r}") and SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("escaped", [r"\ud83d", r"\ude00\ud83d"])
+def test_a_lone_surrogate_is_named(tmp_path, escaped):
+    for line in (f'{{"text": "{SECRET} {escaped}"}}', f'{{"text": "{SECRET}", "note_id": "{escaped}"}}'):
+        path = write(tmp_path / "n.jsonl", f'{{"text": "a"}}\n{line}\n')
+        with pytest.raises(
+            ValueError, match=r"n\.jsonl, line 2: the column (text|note_id) has a lone surrogate"
+        ) as caught:
+            read_notes(path)
+        assert SECRET not in str(caught.value)
+    with pytest.raises(ValueError, match=r"line 2: the column note_id has a lone surrogate"):
+        list(read_rows(path, ["text"], ["note_id"]))
+    assert read_notes(write(tmp_path / "n.jsonl", r'{"text": "\ud83d\ude00"}')) == (["line 1"], ["😀"])
+
+
+BAD_LINES = {
+    2: b'{"text": "Zanzibar \xe9"}',
+    3: rb'{"text": "\ud800"}',
+    4: rb'{"text": "a", "note_id": "\ud800"}',
+    5: b"no json",
+    6: b"[" * 100_000,
+    7: b'{"text": 3}',
+    8: b'{"text": "b", "note_id": "x"}',
+    9: b'{"text": "b", "note_id": ["x"]}',
+    10: b'{"text": "' + b"c" * 101 + b'"}',
+    11: b'{"text": "' + b"d" * 1_002_000 + b'"}',
+    12: b'{"note_id": "y"}',
+}
+
+
+def test_bad_lines_are_left_out_and_counted(tmp_path):
+    good = b'{"text": "a", "note_id": "x"}', b'{"text": "last"}'
+    path = tmp_path / "n.jsonl"
+    path.write_bytes(b"\n".join([good[0], *BAD_LINES.values(), good[1]]))
+    skipped = SkippedRows()
+    assert read_notes(path, "--input", 100, skipped) == (["x", "line 13"], ["a", "last"])
+    assert skipped.kind == "line" and len(skipped) == len(BAD_LINES)
+    assert sorted(number for numbers in skipped.numbers.values() for number in numbers) == list(BAD_LINES)
+    assert "11 lines left out" in str(skipped) and "not UTF-8 (2)" in str(skipped)
+    assert "lone surrogate (3-4)" in str(skipped)
+
+
+@pytest.mark.parametrize("number", BAD_LINES)
+def test_each_bad_line_is_an_error_otherwise(tmp_path, number):
+    path = tmp_path / "n.jsonl"
+    path.write_bytes(b'{"text": "a", "note_id": "x"}\n' + BAD_LINES[number] + b"\n")
+    with pytest.raises(ValueError, match=r"^--input has .*line 2") as caught:
+        read_notes(path, "--input", 100)
+    assert "Zanzibar" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_all_lines_left_out_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"which holds no notes; 2 lines left out: no JSON object \(1-2\)\.$"):
+        read_notes(write(tmp_path / "n.jsonl", "a\nb\n"), skipped=SkippedRows())
+
+
+def test_bad_rows_of_a_csv_are_left_out(tmp_path):
+    content = 'note_id,text\n1,"Two\nlines"\n2,caf\u00e9\n3,a,b\n1,again\n4,' + "x" * 11 + "\n5,end\n"
+    path = tmp_path / "n.csv"
+    path.write_bytes(content.encode("latin-1"))
+    skipped = SkippedRows()
+    assert read_notes(path, max_note_chars=10, skipped=skipped) == (["1", "5"], ["Two\nlines", "end"])
+    assert list(skipped.numbers.values()) == [[3], [4], [5], [6]] and skipped.kind == "row"
+
+
+def test_bad_rows_of_parquet_are_left_out(tmp_path):
+    binary = pa.array([b"a", b"caf\xe9", b"b" * 11, None, b"c"], pa.binary())
+    path = tmp_path / "n.parquet"
+    parquet.write_table(pa.table({"text": binary.view(pa.string())}), path)
+    skipped = SkippedRows()
+    assert read_notes(path, max_note_chars=10, skipped=skipped) == (["row 1", "row 5"], ["a", "c"])
+    assert sorted(skipped.numbers.values()) == [[2], [3], [4]]
+    with pytest.raises(ValueError, match=r"not UTF-8; convert it \(row 2"):
+        read_notes(path)
+
+
+def test_bad_files_of_a_folder_are_left_out(tmp_path):
+    for name, content in {"a": b"A", "b": b"\xe9", "c": b"c" * 41, "d": b"d" * 11, "e": "é".encode() * 10}.items():
+        (tmp_path / f"{name}.txt").write_bytes(content)
+    skipped = SkippedRows()
+    assert read_notes(tmp_path, max_note_chars=10, skipped=skipped) == (["a", "e"], ["A", "é" * 10])
+    assert str(skipped) == "3 files left out: not UTF-8 (2), longer than 10 characters (3-4)"
+    (tmp_path / "b.txt").unlink()
+    with pytest.raises(ValueError, match=r"c\.txt': a note of 41 bytes, and max_note_chars=10 allows no more"):
+        read_notes(tmp_path, max_note_chars=10)
+
+
+def test_a_long_line_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
+    path = write(tmp_path / "n.jsonl", '{"text": "a"}\n{"text": "' + "b" * 1_001_000 + '"}\n{"text": "c"}\n')
+    parsed = []
+    monkeypatch.setattr(
+        "kept_hf.tables.note_files.json.loads", lambda line: parsed.append(line) or json.JSONDecoder().decode(line)
+    )
+    skipped = SkippedRows()
+    assert read_notes(path, max_note_chars=10, skipped=skipped)[1] == ["a", "c"]
+    assert len(parsed) == 2 and skipped.numbers == {"longer than 10 characters": [2]}
+
+
+def test_the_longest_note_is_read_however_it_is_written(tmp_path):
+    text = "😀" * 100_000
+    assert read_notes(write(tmp_path / "n.jsonl", json.dumps({"text": text})), max_note_chars=100_000)[1] == [text]
 
 
 def test_missing_table(tmp_path):

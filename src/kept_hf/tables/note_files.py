@@ -1,7 +1,8 @@
 """Notes in files: tables with a note a row, text files with a note each, folders of text files.
 
 Tables are CSV, JSON lines or parquet. Every value of a CSV is text: `038.9` and `38.9` are different codes. No message
-quotes a note or an id: it names the file and the row, and columns only where they look like names.
+quotes a note or an id: it names the file and the row, and columns only where they look like names. A lone surrogate,
+half of a character that JSON writes as two (`"\\ud83d"`), is no text: nothing could write it again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,8 +28,47 @@ from ..models.code_set import separator_hint
 TABLES = (".csv", ".jsonl", ".parquet")
 """Endings of tables. A .csv or a .jsonl may be compressed: .csv.gz, .jsonl.gz."""
 
+WIDEST_CHARACTER = 12
+"""Characters with which JSON lines may write one: `"\\ud83d\\ude00"`."""
+OTHER_COLUMNS = 1_000_000
+"""Characters that a line of JSON lines may have beside its note, where the length of notes is limited."""
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
 _COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ .-]{0,29}")
+
+
+@dataclass
+class SkippedRows:
+    """Rows of a table, or files of a folder, that are left out since they cannot be used.
+
+    Attributes:
+        kind: "row", "line" or "file".
+        numbers: why → which ones; the first has the number 1.
+
+    Examples:
+        >>> skipped = SkippedRows("line", {"not UTF-8": [2, 3, 4, 9], "no JSON": [7]})
+        >>> len(skipped), str(skipped)
+        (5, '5 lines left out: not UTF-8 (2-4, 9), no JSON (7)')
+    """
+
+    kind: str = "row"
+    numbers: dict[str, list[int]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.numbers.values()))
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{reason} ({_ranges(numbers)})" for reason, numbers in self.numbers.items())
+        return f"{len(self)} {self.kind}{'' if len(self) == 1 else 's'} left out: {reasons}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ", ".join(f"{first}" if first == last else f"{first}-{last}" for first, last in ranges)
 
 
 def table_kind(path: str | os.PathLike) -> str | None:
@@ -60,7 +101,8 @@ def read_rows(
         have there in others; None where a row of JSON lines lacks the column.
 
     Raises:
-        ValueError: a table that cannot be read, with the row where that is known; or that lacks a column.
+        ValueError: a table that cannot be read, or holds a lone surrogate, with the row where that is known; or that
+            lacks a column.
 
     Examples:
         >>> import tempfile
@@ -70,13 +112,14 @@ def read_rows(
         ...     [(place.removeprefix(folder), row) for place, row in read_rows(path, ["text"], ["codes"])]
         [('/notes.csv, row 2', {'text': 'Treated for sepsis.', 'codes': 'A41.9;N17.9'})]
     """
-    names, rows = _open_table(Path(path), [*columns, *optional], argument)
+    table = _Table(Path(path), argument)
+    names, rows = _open_table(table, [*columns, *optional])
     missing = [column for column in columns if column not in names]
     if missing:
         raise ValueError(
             f"{argument} has {os.fspath(path)!r}, which has no column {', '.join(missing)}; {_shown(names)}."
         )
-    return rows
+    return ((table.place(number), row) for number, row in rows)
 
 
 def read_texts(paths: Sequence[str | os.PathLike], text_column: str = "text", argument: str = "paths") -> list[str]:
@@ -103,47 +146,96 @@ def read_texts(paths: Sequence[str | os.PathLike], text_column: str = "text", ar
     return notes
 
 
-def read_notes(path: str | os.PathLike, argument: str = "path") -> tuple[list[str], list[str]]:
+def read_notes(
+    path: str | os.PathLike,
+    argument: str = "path",
+    max_note_chars: int | None = None,
+    skipped: SkippedRows | None = None,
+) -> tuple[list[str], list[str]]:
     """Ids and texts of a table with the column `text` and, if there is one, `note_id`; of a text file; or of a folder.
 
     Args:
         path: a note of a text file or of a folder of .txt files has the file's name without ending for its id. One of a
             table that gives none has the number of its row, "row 3" or "line 3".
         argument: what the user passed the path as, for messages.
+        max_note_chars: characters that a note may have; any number by default. A longer text file, and a line of JSON
+            lines that could hold no other note, are not even read.
+        skipped: takes the rows that cannot be used, and the others are read; without it they are errors.
 
     Returns:
         Ids and texts, as many of both.
 
     Raises:
         FileNotFoundError: a path that does not exist, or a folder without .txt files.
-        ValueError: a file that cannot be read; a row without text or with an id that came before; or no notes.
+        ValueError: a file that cannot be read; a row without text, with an id that came before, with bytes of another
+            encoding, with a lone surrogate, or with a note that is too long; or no notes.
     """
-    path = Path(path)
+    table = _Table(Path(path), argument, max_note_chars, skipped)
     if table_kind(path) is None:
-        files = _text_files(path, argument)
-        return [file.stem for file in files], [_read_text(file, argument) for file in files]
-    note_ids, texts, seen = [], [], set()
-    for place, row in read_rows(path, ["text"], ["note_id"], argument):
-        if not isinstance(row["text"], str):
-            found = "empty" if row["text"] is None else f"of type {type(row['text']).__name__}"
-            raise ValueError(
-                f'{argument} has {place}: expected {{"note_id": ..., "text": "..."}}, but text is {found}.'
-            )
-        note_id = row.get("note_id")
-        note_ids.append(place.rpartition(", ")[2] if note_id in (None, "") else str(note_id))
-        texts.append(row["text"])
-        if note_ids[-1] in seen:
-            raise ValueError(f"{argument} has {place}: the note_id has occurred before.")
-        seen.add(note_ids[-1])
-    if not texts:
-        raise ValueError(f"{argument} has {os.fspath(path)!r}, which holds no notes.")
-    return note_ids, texts
+        notes = _notes_of_files(table)
+    else:
+        names, rows = _open_table(table, ["text", "note_id"])
+        if "text" not in names and not (skipped and not names):
+            raise ValueError(f"{argument} has {os.fspath(path)!r}, which has no column text; {_shown(names)}.")
+        notes = _notes_of_rows(table, rows)
+    note_ids = list(notes)
+    if not note_ids:
+        why = f"; {skipped}" if skipped else ""
+        raise ValueError(f"{argument} has {os.fspath(path)!r}, which holds no notes{why}.")
+    return note_ids, list(notes.values())
+
+
+def _notes_of_rows(table: _Table, rows: Rows) -> dict[str, str]:
+    """Id → text."""
+    notes: dict[str, str] = {}
+    for number, row in rows:
+        note, note_id = row.get("text"), row.get("note_id")
+        if not isinstance(note, str):
+            found = "empty" if note is None else f"of type {type(note).__name__}"
+            table.refuse(number, "no text", f'expected {{"note_id": ..., "text": "..."}}, but text is {found}.')
+            continue
+        if isinstance(note_id, (list, dict)):
+            kind = type(note_id).__name__
+            table.refuse(number, "no id", f"the note_id is of type {kind}; pass text or a number.")
+            continue
+        note_id = f"{table.kind} {number}" if note_id in (None, "") else str(note_id)
+        if note_id in notes:
+            table.refuse(number, "repeated note_id", "the note_id has occurred before.")
+        elif table.max_note_chars is not None and len(note) > table.max_note_chars:
+            table.refuse_length(number, f"a note of {len(note):,} characters")
+        else:
+            notes[note_id] = note
+    return notes
+
+
+def _notes_of_files(table: _Table) -> dict[str, str]:
+    """Id → text."""
+    notes: dict[str, str] = {}
+    for number, file in enumerate(_text_files(table.path, table.argument), start=1):
+        size = file.stat().st_size
+        if table.max_note_chars is not None and size > 4 * table.max_note_chars:  # bytes of the widest character
+            table.refuse_length(number, f"a note of {size:,} bytes", file)
+            continue
+        try:
+            text = _read_text(file, table.argument)
+        except ValueError as error:
+            if table.skipped is None:
+                raise
+            table.refuse(number, "not UTF-8", str(error))
+            continue
+        if not is_unicode(file.stem):
+            table.refuse(number, "file name not UTF-8", "its name is not UTF-8; rename it.", file)
+        elif table.max_note_chars is not None and len(text) > table.max_note_chars:
+            table.refuse_length(number, f"a note of {len(text):,} characters", file)
+        else:
+            notes[file.stem] = text
+    return notes
 
 
 def _texts_of(path: Path, column: str, argument: str) -> Iterable[str | None]:
     if not (path.is_file() and table_kind(path)):
         return [_read_text(file, argument) for file in _text_files(path, argument)]
-    names, rows = _open_table(path, [column], argument)
+    names, rows = _open_table(_Table(path, argument), [column])
     if column not in names:
         raise ValueError(f"text_column={column!r} is no column of {os.fspath(path)!r}; {_shown(names)}.")
     texts = [row[column] for _, row in rows]
@@ -191,60 +283,126 @@ def _shown(names: Sequence[str]) -> str:
     return f"it has: {', '.join(names)}"
 
 
-Rows = Iterator[tuple[str, dict[str, object]]]
+def is_unicode(text: str) -> bool:
+    """Whether text is free of lone surrogates, so that it can be written.
+
+    Examples:
+        >>> is_unicode("fever"), is_unicode("\\ud83d")
+        (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _open_table(path: Path, wanted: Sequence[str], argument: str) -> tuple[list[str], Rows]:
+Rows = Iterator[tuple[int, dict[str, object]]]
+"""Numbers of the rows, and the columns wanted."""
+
+
+@dataclass
+class _Table:
+    """A file or folder of notes, what the user passed it as, and what becomes of rows that cannot be used."""
+
+    path: Path
+    argument: str
+    max_note_chars: int | None = None
+    skipped: SkippedRows | None = None
+
+    def __post_init__(self):
+        self.kind = {None: "file", ".jsonl": "line"}.get(table_kind(self.path), "row")
+        if self.skipped is not None:
+            self.skipped.kind = self.kind
+
+    def place(self, number: int) -> str:
+        return f"{os.fspath(self.path)}, {self.kind} {number}"
+
+    def unreadable(self, why: str) -> ValueError:
+        """An error about the whole table."""
+        kind = table_kind(self.path)[1:]
+        return ValueError(f"{self.argument} has {os.fspath(self.path)!r}, which cannot be read as {kind}: {why}.")
+
+    def refuse(self, number: int, reason: str, problem: str | ValueError, file: Path | None = None) -> None:
+        """Raise an error, or take note that a row is skipped."""
+        if self.skipped is not None:
+            self.skipped.numbers.setdefault(reason, []).append(number)
+        elif isinstance(problem, ValueError):
+            raise problem
+        else:
+            place = self.place(number) if file is None else repr(os.fspath(file))
+            raise ValueError(f"{self.argument} has {place}: {problem}")
+
+    def refuse_length(self, number: int, what: str, file: Path | None = None) -> None:
+        problem = f"{what}, and max_note_chars={self.max_note_chars:,} allows no more; shorten it, or raise the limit."
+        self.refuse(number, f"longer than {self.max_note_chars:,} characters", problem, file)
+
+    def refuse_bytes(self, number: int) -> None:
+        problem = f"which is not UTF-8; convert it ({self.kind} {number} is the first that is not)."
+        self.refuse(number, "not UTF-8", ValueError(f"{self.argument} has {os.fspath(self.path)!r}, {problem}"))
+
+    def is_writable(self, number: int, row: dict[str, object]) -> bool:
+        """Whether the text of a row is free of lone surrogates; if not, it is refused."""
+        for name, value in row.items():
+            if isinstance(value, str) and not is_unicode(value):
+                problem = f"the column {name} has a lone surrogate, half of a character; replace it."
+                self.refuse(number, "lone surrogate", problem)
+                return False
+        return True
+
+
+def _open_table(table: _Table, wanted: Sequence[str]) -> tuple[list[str], Rows]:
     """The names of all columns, and the rows with those wanted that are there."""
-    kind = table_kind(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{argument} has {os.fspath(path)!r}, which does not exist.")
+    kind = table_kind(table.path)
+    if not table.path.is_file():
+        raise FileNotFoundError(f"{table.argument} has {os.fspath(table.path)!r}, which does not exist.")
     if kind is None:
         raise ValueError(
-            f"{argument} has {os.fspath(path)!r}, which is no table; pass one that ends in {', '.join(TABLES)}."
+            f"{table.argument} has {os.fspath(table.path)!r}, which is no table; pass one that ends in "
+            f"{', '.join(TABLES)}."
         )
-
-    def unreadable(why: str) -> ValueError:
-        return ValueError(f"{argument} has {os.fspath(path)!r}, which cannot be read as {kind[1:]}: {why}.")
-
     try:
-        return _READERS[kind](path, wanted, unreadable)
-    except UnicodeDecodeError:
-        raise _not_utf8(path, argument) from None
+        return _READERS[kind](table, wanted)
     except _DAMAGE:
-        raise unreadable("it is truncated or damaged; copy it again") from None
+        raise table.unreadable("it is truncated or damaged; copy it again") from None
 
 
 def _open_text(path: Path) -> io.TextIOBase:
+    """Bytes of another encoding come as lone surrogates, so that the rows that have them can be named."""
     compressed = path.name.lower().endswith(".gz")
     # newline="": what stands in quotes keeps its line breaks.
-    return (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig", newline="")
+    return (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _read_csv(path: Path, wanted: Sequence[str], unreadable: Callable[[str], ValueError]) -> tuple[list[str], Rows]:
+def _read_csv(table: _Table, wanted: Sequence[str]) -> tuple[list[str], Rows]:
     rows, number = [], 0
-    with _open_text(path) as file, _fields_of_any_size():
+    with _open_text(table.path) as file, _fields_of_any_size():
         reader = csv.reader(file, strict=True)
         try:
             header = [name.strip() for name in next(reader, [])]
             if not header:
-                raise unreadable("it holds no notes")
+                raise table.unreadable("it holds no notes")
+            if not is_unicode("".join(header)):
+                raise _not_utf8(table.path, table.argument)
             repeated = [name for name in wanted if header.count(name) > 1]
             if repeated:
-                raise unreadable(f"its header has {repeated[0]} twice")
+                raise table.unreadable(f"its header has {repeated[0]} twice")
             columns = [(name, header.index(name)) for name in wanted if name in header]
             for number, fields in enumerate(reader, start=2):
-                if fields and len(fields) != len(header):
-                    raise unreadable(f"row {number} has {len(fields)} fields, the header {len(header)}")
-                if fields:
+                if not fields:
+                    continue
+                if not is_unicode("".join(fields)):
+                    table.refuse_bytes(number)
+                elif len(fields) != len(header):
+                    problem = f"row {number} has {len(fields)} fields, the header {len(header)}"
+                    table.refuse(number, "another number of fields", table.unreadable(problem))
+                else:
                     rows.append((number, [fields[column] for _, column in columns]))
         except csv.Error:
             # Its own message may quote the row.
-            raise unreadable(f"after row {max(number, 1)} the quotes do not pair up") from None
+            raise table.unreadable(f"after row {max(number, 1)} the quotes do not pair up") from None
     names = [name for name, _ in columns]
-    return header, (
-        (f"{os.fspath(path)}, row {number}", dict(zip(names, values, strict=True))) for number, values in rows
-    )
+    return header, ((number, dict(zip(names, values, strict=True))) for number, values in rows)
 
 
 @contextlib.contextmanager
@@ -257,40 +415,84 @@ def _fields_of_any_size() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _read_json_lines(
-    path: Path, wanted: Sequence[str], unreadable: Callable[[str], ValueError]
-) -> tuple[list[str], Rows]:
+def _read_json_lines(table: _Table, wanted: Sequence[str]) -> tuple[list[str], Rows]:
     names: dict[str, None] = {}
     rows = []
-    with _open_text(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                raise unreadable(f"line {number} is no JSON") from None
-            if not isinstance(row, dict):
-                raise unreadable(f'line {number} is no JSON object, such as {{"text": "..."}}')
-            names.update(dict.fromkeys(row))
-            rows.append((number, {name: row.get(name) for name in wanted}))
-    if not rows:
-        raise unreadable("it holds no notes")
+    longest = None if table.max_note_chars is None else WIDEST_CHARACTER * table.max_note_chars + OTHER_COLUMNS
+    with _open_text(table.path) as file:
+        for number, line in enumerate(_lines(file, longest), start=1):
+            if longest is not None and len(line) > longest:
+                table.refuse_length(number, f"more than {longest:,} characters")
+            elif not is_unicode(line):
+                table.refuse_bytes(number)
+            elif line.strip():
+                row, problem = _json_object(line)
+                if row is None:
+                    table.refuse(number, "no JSON object", table.unreadable(f"line {number} {problem}"))
+                    continue
+                names.update(dict.fromkeys(row))
+                row = {name: row.get(name) for name in wanted}
+                if table.is_writable(number, row):
+                    rows.append((number, row))
+    if not rows and not table.skipped:
+        raise table.unreadable("it holds no notes")
     present = [name for name in wanted if name in names]
-    return list(names), (
-        (f"{os.fspath(path)}, line {number}", {name: row[name] for name in present}) for number, row in rows
-    )
+    return list(names), ((number, {name: row[name] for name in present}) for number, row in rows)
 
 
-def _read_parquet(path: Path, wanted: Sequence[str], unreadable: Callable[[str], ValueError]) -> tuple[list[str], Rows]:
+def _lines(file: io.TextIOBase, longest: int | None) -> Iterator[str]:
+    """The lines of a file; of one that is longer than that the beginning, one character longer."""
+    if longest is None:
+        yield from file
+        return
+    while line := file.readline(longest + 1):
+        yield line
+        while len(line) > longest and not line.endswith(("\n", "\r")):
+            line = file.readline(longest + 1)  # the rest of it
+
+
+def _json_object(line: str) -> tuple[dict | None, str]:
+    """The object of a line of JSON, or what is wrong with the line."""
     try:
-        names = parquet.ParquetFile(path).schema_arrow.names
-        table = parquet.read_table(path, columns=[name for name in wanted if name in names])
+        row = json.loads(line)
+    except RecursionError:
+        return None, "is nested too deeply"
+    except ValueError:
+        return None, "is no JSON"
+    return (row, "") if isinstance(row, dict) else (None, 'is no JSON object, such as {"text": "..."}')
+
+
+def _read_parquet(table: _Table, wanted: Sequence[str]) -> tuple[list[str], Rows]:
+    try:
+        names = parquet.ParquetFile(table.path).schema_arrow.names
+        content = parquet.read_table(table.path, columns=[name for name in wanted if name in names])
     except (pa.ArrowException, OSError):
         # Arrow's message may hold a value.
-        raise unreadable("it is damaged, or of another format") from None
-    rows = (row for batch in table.to_batches(max_chunksize=1000) for row in batch.to_pylist())
-    return names, ((f"{os.fspath(path)}, row {number}", row) for number, row in enumerate(rows, start=1))
+        raise table.unreadable("it is damaged, or of another format") from None
+    return names, _rows_of(table, content)
+
+
+def _rows_of(table: _Table, content: pa.Table) -> Rows:
+    number = 0
+    for batch in content.to_batches(max_chunksize=1000):
+        try:
+            rows = batch.to_pylist()
+        except UnicodeDecodeError:
+            rows = [_row_of(batch, index) for index in range(batch.num_rows)]
+        for row in rows:
+            number += 1
+            if row is None:
+                table.refuse_bytes(number)
+            elif table.is_writable(number, row):
+                yield number, row
+
+
+def _row_of(batch: pa.RecordBatch, index: int) -> dict[str, object] | None:
+    """A row; None if it has bytes of another encoding."""
+    try:
+        return batch.slice(index, 1).to_pylist()[0]
+    except UnicodeDecodeError:
+        return None
 
 
 _READERS = {".csv": _read_csv, ".jsonl": _read_json_lines, ".parquet": _read_parquet}
