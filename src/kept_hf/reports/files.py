@@ -96,8 +96,35 @@ def write_predictions(
             if isinstance(note_id, np.generic):
                 note_id = note_id.item()
             note_gold = None if gold is None else gold[row]
-            codes = _scored_codes(scores[row], note_gold, code_set.codes, descriptions, threshold, max_codes)
-            file.write(json.dumps({"note_id": note_id, "codes": codes}, ensure_ascii=False) + "\n")
+            line = prediction_line(note_id, scores[row], code_set.codes, descriptions, threshold, max_codes, note_gold)
+            file.write(line + "\n")
+
+
+def prediction_line(
+    note_id: str | int,
+    scores: np.ndarray,
+    codes: Sequence[str],
+    descriptions: Sequence[str],
+    threshold: float,
+    max_codes: int | None = 50,
+    gold: np.ndarray | None = None,
+) -> str:
+    """A line of [`write_predictions`], without its line end.
+
+    Args:
+        note_id: of the note.
+        scores: (codes,) logits.
+        codes, descriptions: in the order of the scores.
+        threshold: a code is assigned where its score is above it.
+        max_codes: see [`write_predictions`].
+        gold: (codes,) truth values, or None.
+
+    Examples:
+        >>> prediction_line("7", np.array([-1.0, 2.0]), ["I10", "A41.9"], ["Hypertension", "Sepsis"], 0, max_codes=1)
+        '{"note_id": "7", "codes": [{"code": "A41.9", "description": "Sepsis", "score": 2.0, ...}]}'
+    """
+    entries = _scored_codes(scores, gold, codes, descriptions, threshold, max_codes)
+    return json.dumps({"note_id": note_id, "codes": entries}, ensure_ascii=False)
 
 
 def _scored_codes(
