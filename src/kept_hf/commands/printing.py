@@ -21,7 +21,7 @@ class LenientStream:
         >>> ascii_terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
         >>> print("37 °C", file=LenientStream(ascii_terminal), flush=True)
         >>> ascii_terminal.buffer.getvalue()
-        b'37 ?C\n'
+        b'37 ?C\\n'
     """
 
     def __init__(self, stream: IO[str] | None):
