@@ -56,6 +56,31 @@ def test_the_50_best_and_what_is_assigned_are_written(folder, capsys):
     assert "the 65 best codes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("batch_size", ["1", "3"])
+def test_all_notes_in_their_order_and_nothing_left_to_resume(folder, monkeypatch, batch_size):
+    """Scored by length, written as they come."""
+    texts = {f"note {number}": NOTE * (1 + number % 3) for number in range(7)}
+    (folder / "notes.jsonl").write_text("\n".join(json.dumps({"note_id": i, "text": t}) for i, t in texts.items()))
+    output, part = folder / "out.jsonl", folder / "out.jsonl.part"
+    options = ["--model", str(folder / "model"), "--input", str(folder / "notes.jsonl"), "--output", str(output)]
+    finish = predict.UnfinishedPredictions.finish
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(predict.UnfinishedPredictions, "finish", lambda _: (_ for _ in ()).throw(ValueError("stopped")))
+        predict.main([*options, "--batch_size", batch_size])
+    written = part.read_bytes()
+    assert predict.UnfinishedPredictions.finish is finish
+    predict.main([*options, "--batch_size", batch_size, "--resume"])
+    assert output.read_bytes() == written
+    lines = lines_of(output)
+    assert [line["note_id"] for line in lines] == list(texts)
+    alone = pipeline("icd-coding", model=str(folder / "model"))
+    for line in lines[:3]:
+        scores = {entry["code"]: entry["score"] for entry in alone(texts[line["note_id"]])}
+        assert {entry["code"]: entry["score"] for entry in line["codes"]} == pytest.approx(
+            {entry["code"]: scores[entry["code"]] for entry in line["codes"]}, abs=1e-4
+        )
+
+
 def test_notes_of_tables_and_folders(tmp_path):
     (tmp_path / "notes.csv").write_text('note_id,text\n007,"Fever,\ncough"\n08,Sepsis\n')
     assert predict.read_input(str(tmp_path / "notes.csv")) == (["007", "08"], ["Fever,\ncough", "Sepsis"])

@@ -119,7 +119,9 @@ def test_resume_without_anything_to_resume(run, folder, expected):
     assert (folder / "out.jsonl").read_bytes() == expected
 
 
-@pytest.mark.parametrize("torn", [b'{"note_id": "e", "co', b'{"note_id": "e"}', b"\xff\x00\x00", b"\x00\x00\n"])
+@pytest.mark.parametrize(
+    "torn", [b'{"note_id": "e", "co', b'{"note_id": "e"}', b"\xff\x00\x00", b"\x00\x00\n", b"x" * 9999]
+)
 def test_a_torn_last_line_is_written_again(run, folder, expected, capsys, torn):
     refused(run, capsys, coder=fail_at(4))
     with open(folder / "out.jsonl.part", "ab") as file:
