@@ -187,6 +187,33 @@ def test_a_long_line_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
     assert len(parsed) == 2 and skipped.numbers == {"longer than 10 characters": [2]}
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "x" * 2_100_000,
+        '"' + 'said ""no"", then, ' * 110_000 + '"',
+        'a "quoted" word, ' * 130_000,
+        "x," * 1_050_000 + 'an "inch',
+        '"first\n' + "x" * 2_100_000 + '\nlast, ""b"""',
+    ],
+)
+def test_a_long_line_of_a_csv_is_left_out_and_the_next_is_read(tmp_path, row):
+    path = write(tmp_path / "n.csv", f"text\na\n{row}\nb\n\nc\n")
+    skipped = SkippedRows()
+    assert read_notes(path, max_note_chars=10, skipped=skipped)[1] == ["a", "b", "c"]
+    assert skipped.numbers == {"longer than 10 characters": [3]}
+    with pytest.raises(
+        ValueError, match=r"n\.csv, row 3: a line of more than 1,000,120 characters, and max_note_chars=10"
+    ):
+        read_notes(path, max_note_chars=10)
+
+
+def test_a_header_that_is_too_long(tmp_path):
+    path = write(tmp_path / "n.csv", "text," + "x" * 1_001_000 + "\na,b\n")
+    with pytest.raises(ValueError, match=r"cannot be read as csv: its header has more than 1,000,120 characters"):
+        read_notes(path, max_note_chars=10, skipped=SkippedRows())
+
+
 def test_the_longest_note_is_read_however_it_is_written(tmp_path):
     text = "😀" * 100_000
     assert read_notes(write(tmp_path / "n.jsonl", json.dumps({"text": text})), max_note_chars=100_000)[1] == [text]

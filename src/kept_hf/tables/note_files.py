@@ -31,8 +31,9 @@ TABLES = (".csv", ".jsonl", ".parquet")
 WIDEST_CHARACTER = 12
 """Characters with which JSON lines may write one: `"\\ud83d\\ude00"`."""
 OTHER_COLUMNS = 1_000_000
-"""Characters that a line of JSON lines may have beside its note, where the length of notes is limited."""
+"""Characters that a line may have beside its note, where the length of notes is limited."""
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error)
+_OF_NO_CSV = re.compile(r'[^",\r\n]+')
 _COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_ .-]{0,29}")
 
 
@@ -158,8 +159,8 @@ def read_notes(
         path: a note of a text file or of a folder of .txt files has the file's name without ending for its id. One of a
             table that gives none has the number of its row, "row 3" or "line 3".
         argument: what the user passed the path as, for messages.
-        max_note_chars: characters that a note may have; any number by default. A longer text file, and a line of JSON
-            lines that could hold no other note, are not even read.
+        max_note_chars: characters that a note may have; any number by default. Text files and lines that could hold no
+            other note are not even kept in memory.
         skipped: takes the rows that cannot be used, and the others are read; without it they are errors.
 
     Returns:
@@ -315,6 +316,11 @@ class _Table:
         if self.skipped is not None:
             self.skipped.kind = self.kind
 
+    @property
+    def longest_line(self) -> int | None:
+        """Characters that a line may have at most if it is to hold a note that is not too long."""
+        return None if self.max_note_chars is None else WIDEST_CHARACTER * self.max_note_chars + OTHER_COLUMNS
+
     def place(self, number: int) -> str:
         return f"{os.fspath(self.path)}, {self.kind} {number}"
 
@@ -374,14 +380,40 @@ def _open_text(path: Path) -> io.TextIOBase:
     return (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
+class _Lines:
+    """The lines of a file. Of one that is too long only the beginning is kept in memory, and what a CSV is made of.
+
+    Attributes:
+        has_cut: whether a line was too long since this was last set to False.
+    """
+
+    def __init__(self, file: io.TextIOBase, longest: int | None):
+        self._file, self._longest, self.has_cut = file, longest, False
+
+    def __iter__(self) -> Iterator[str]:
+        if self._longest is None:
+            yield from self._file
+            return
+        while line := self._file.readline(self._longest + 1):
+            part, shortened = line, [line]
+            while len(part) > self._longest and not part.endswith(("\n", "\r")):
+                self.has_cut = True
+                part = self._file.readline(self._longest + 1)
+                shortened.append(_OF_NO_CSV.sub("x", part))
+            yield "".join(shortened)
+
+
 def _read_csv(table: _Table, wanted: Sequence[str]) -> tuple[list[str], Rows]:
     rows, number = [], 0
     with _open_text(table.path) as file, _fields_of_any_size():
-        reader = csv.reader(file, strict=True)
+        lines = _Lines(file, table.longest_line)
+        reader = csv.reader(iter(lines), strict=True)
         try:
             header = [name.strip() for name in next(reader, [])]
             if not header:
                 raise table.unreadable("it holds no notes")
+            if lines.has_cut:
+                raise table.unreadable(f"its header has more than {table.longest_line:,} characters")
             if not is_unicode("".join(header)):
                 raise _not_utf8(table.path, table.argument)
             repeated = [name for name in wanted if header.count(name) > 1]
@@ -389,9 +421,12 @@ def _read_csv(table: _Table, wanted: Sequence[str]) -> tuple[list[str], Rows]:
                 raise table.unreadable(f"its header has {repeated[0]} twice")
             columns = [(name, header.index(name)) for name in wanted if name in header]
             for number, fields in enumerate(reader, start=2):
-                if not fields:
+                if lines.has_cut:
+                    lines.has_cut = False
+                    table.refuse_length(number, f"a line of more than {table.longest_line:,} characters")
+                elif not fields:
                     continue
-                if not is_unicode("".join(fields)):
+                elif not is_unicode("".join(fields)):
                     table.refuse_bytes(number)
                 elif len(fields) != len(header):
                     problem = f"row {number} has {len(fields)} fields, the header {len(header)}"
@@ -418,11 +453,12 @@ def _fields_of_any_size() -> Iterator[None]:
 def _read_json_lines(table: _Table, wanted: Sequence[str]) -> tuple[list[str], Rows]:
     names: dict[str, None] = {}
     rows = []
-    longest = None if table.max_note_chars is None else WIDEST_CHARACTER * table.max_note_chars + OTHER_COLUMNS
     with _open_text(table.path) as file:
-        for number, line in enumerate(_lines(file, longest), start=1):
-            if longest is not None and len(line) > longest:
-                table.refuse_length(number, f"more than {longest:,} characters")
+        lines = _Lines(file, table.longest_line)
+        for number, line in enumerate(lines, start=1):
+            if lines.has_cut:
+                lines.has_cut = False
+                table.refuse_length(number, f"more than {table.longest_line:,} characters")
             elif not is_unicode(line):
                 table.refuse_bytes(number)
             elif line.strip():
@@ -438,17 +474,6 @@ def _read_json_lines(table: _Table, wanted: Sequence[str]) -> tuple[list[str], R
         raise table.unreadable("it holds no notes")
     present = [name for name in wanted if name in names]
     return list(names), ((number, {name: row[name] for name in present}) for number, row in rows)
-
-
-def _lines(file: io.TextIOBase, longest: int | None) -> Iterator[str]:
-    """The lines of a file; of one that is longer than that the beginning, one character longer."""
-    if longest is None:
-        yield from file
-        return
-    while line := file.readline(longest + 1):
-        yield line
-        while len(line) > longest and not line.endswith(("\n", "\r")):
-            line = file.readline(longest + 1)  # the rest of it
 
 
 def _json_object(line: str) -> tuple[dict | None, str]:
