@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -193,6 +194,25 @@ def test_a_second_process_is_refused(run, folder, capsys, options):
         assert "another process is writing it" in refused(run, capsys, *options)
         first.finish()
     assert (folder / "out.jsonl").read_text() == '{"note_id": "a"}\n'
+
+
+def test_where_files_cannot_be_locked(run, folder, expected, capsys, monkeypatch):
+    """As on Windows, which also renames no file that is open."""
+    rename, part = os.replace, str(folder / "out.jsonl.part")
+
+    def replace(source, target):
+        opened = [path.resolve() for path in Path("/proc/self/fd").iterdir()]
+        assert Path(source).resolve() not in opened
+        rename(source, target)
+
+    monkeypatch.setattr("kept_hf.reports.unfinished.fcntl", None)
+    refused(run, capsys, coder=fail_at(0))
+    assert sorted(os.listdir(folder)) == ["expected.jsonl", "notes.jsonl"]
+    refused(run, capsys, coder=fail_at(4))
+    assert os.path.exists(part)
+    monkeypatch.setattr(os, "replace", replace)
+    assert run("--resume") == [text for _, text in NOTES[4:]]
+    assert (folder / "out.jsonl").read_bytes() == expected
 
 
 def test_an_output_that_appears_meanwhile_stays(run, folder, capsys):

@@ -162,6 +162,8 @@ class UnfinishedPredictions:
             os.fsync(self._file.fileno())
             if os.path.lexists(self.output):
                 raise ValueError(f"another process has made {self.output}; the predictions are in {self.path}")
+            if fcntl is None:  # Windows renames and deletes no file that is open
+                self._file.close()
             os.replace(self.path, self.output)
             self.record.unlink(missing_ok=True)
 
@@ -176,9 +178,15 @@ class UnfinishedPredictions:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._file.closed:
+            return
         with contextlib.suppress(OSError):  # of a full disk, once more
             self._file.flush()
-        if _is_at(self._file, self.path) and os.fstat(self._file.fileno()).st_size == 0:
+        is_empty = _is_at(self._file, self.path) and os.fstat(self._file.fileno()).st_size == 0
+        if fcntl is None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+        if is_empty:
             # The record first: what is locked goes last.
             self.record.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
