@@ -189,7 +189,7 @@ def test_a_folder_has_one_writer(tmp_path, other_process):
     owner = json.loads((tmp_path / "new" / LOCK_NAME).read_text())
     assert (owner["process"], owner["host"]) == (os.getpid(), here)
     unlock_outputs()
-    assert os.listdir(tmp_path / "new") == []
+    assert not (tmp_path / "new").exists(), "it was made for the lock alone"
     for name, host in (("own", here), ("cluster", "another-host")):
         (tmp_path / name).mkdir()
         lock_of(tmp_path / name, process=other_process.pid, host=host, started=started(other_process.pid), at="noon")

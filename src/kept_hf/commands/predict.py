@@ -25,6 +25,7 @@ from transformers import pipeline
 from ..candidates.stage_files import digest, digest_of_model
 from ..models.code_set import ICDCodeSet
 from ..models.pipeline_icd_coding import ICDCodingPipeline
+from ..reports.escaping import printable
 from ..reports.files import prediction_line
 from ..reports.unfinished import UnfinishedPredictions
 from ..tables.note_files import TABLES, SkippedRows, read_notes, table_kind
@@ -194,12 +195,12 @@ def print_codes(
 ) -> None:
     """Print a note's assigned codes, marked with a star, and as many more as make up `top_k`."""
     assigned = int((scores > threshold).sum())
-    print(f"\n{note_id}: {assigned} code{'' if assigned == 1 else 's'} assigned", file=file)
+    print(f"\n{printable(note_id)}: {assigned} code{'' if assigned == 1 else 's'} assigned", file=file)
     for index in np.argsort(-scores, kind="stable")[: max(assigned, top_k)]:
         mark = "*" if scores[index] > threshold else " "
         code = code_set.codes[index]
         probability = 1 / (1 + np.exp(-scores[index]))
-        print(f" {mark} {code:<8} {probability:6.1%}  {code_set.describe(code)}", file=file)
+        print(f" {mark} {code:<8} {probability:6.1%}  {printable(code_set.describe(code))}", file=file)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

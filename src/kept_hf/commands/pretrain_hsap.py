@@ -33,7 +33,6 @@ from ..reports.tables import format_table
 from ..training.base import EncoderArguments, load_base
 from ..training.checkpoints import checkpoint_to_resume
 from ..training.conversion import copy_local_to_global, has_own_global_projections
-from ..training.output_dir import check_output_dir
 from ..training.run import (
     PretrainingArguments,
     process_group,
@@ -147,10 +146,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     model_arguments, terms, training = parse_arguments(argv)
-    set_up(training)
+    with argument_errors(COMMAND):
+        set_up(training)
     settings = run_settings(training, model_arguments, terms)
     with argument_errors(COMMAND):
-        check_output_dir(training.output_dir)
         graph = read_terms(terms.sources, terms)
         weights = digest_of_model(weights_path(model_arguments.model_name_or_path))
         inputs = run_inputs(terms=digest_of_terms(graph), weights=weights)

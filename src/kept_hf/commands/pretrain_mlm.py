@@ -48,7 +48,6 @@ from ..reports.tables import format_table
 from ..training.base import EncoderArguments, load_base
 from ..training.checkpoints import checkpoint_to_resume
 from ..training.conversion import copy_local_to_global, has_own_global_projections
-from ..training.output_dir import check_output_dir
 from ..training.run import (
     PACKAGES,
     PretrainingArguments,
@@ -200,9 +199,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     model_arguments, text_arguments, training = parse_arguments(argv)
-    set_up(training)
     with argument_errors(COMMAND):
-        check_output_dir(training.output_dir)
+        set_up(training)
+    with argument_errors(COMMAND):
         with training.main_process_first(desc="reading the text"):
             text = read_text(text_arguments)
         settings = run_settings(training, model_arguments, text_arguments)

@@ -41,7 +41,6 @@ from ..reports.tables import format_table
 from ..training.base import EncoderArguments, load_base
 from ..training.checkpoints import checkpoint_to_resume
 from ..training.collators import LABEL_NAMES
-from ..training.output_dir import check_output_dir
 from ..training.run import (
     PACKAGES,
     PretrainingArguments,
@@ -251,9 +250,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     model_arguments, terms, prompts, training = parse_arguments(argv)
-    set_up(training)
     with argument_errors(COMMAND):
-        check_output_dir(training.output_dir)
+        set_up(training)
+    with argument_errors(COMMAND):
         with training.main_process_first(desc="reading the notes"):
             notes, _, sources = read_notes(prompts, most_held_out=HELD_OUT_NOTES)
             corpus = zero_shot_corpus(prompts)

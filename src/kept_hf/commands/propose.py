@@ -33,6 +33,8 @@ from ..corpora import Corpus
 from ..corpora.arguments import CorpusArguments, read_corpus
 from ..reports.tables import format_table
 from ..training.output_dir import check_output_dir
+from ..training.output_lock import lock_output
+from ..training.run import process_group
 from ..training.weights import PACKAGED_WEIGHTS, weights_path
 from .recipe import argument_errors
 
@@ -111,6 +113,7 @@ def print_metrics(corpus: Corpus, stages: Mapping[str, Mapping[str, Candidates]]
         print(f"\n{split}, {len(gold)} notes, {len(corpus.code_set)} codes\n{format_table(rows)}")
 
 
+@process_group()
 def main(argv: Sequence[str] | None = None) -> None:
     """Make the stages, and print what they find."""
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -137,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with argument_errors("propose"):
         check_output_dir(arguments.output_dir)
+        lock_output(arguments.output_dir)
         corpus = read_corpus(arguments)
         maker, made = make_stages(arguments, corpus, arguments.output_dir, stages)
     print_metrics(corpus, made)

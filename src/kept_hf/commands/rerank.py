@@ -43,6 +43,7 @@ from ..reports.comparison import Evaluation, plot_by_band
 from ..reports.tables import format_table
 from ..reranking import FUSION_METRICS, GROUP_SIZE, rerank, rerank_all
 from ..training.output_dir import check_output_dir
+from ..training.output_lock import lock_output
 from ..training.run import process_group
 from ..training.weights import weights_path
 from . import train
@@ -338,6 +339,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     output_dir = Path(arguments.output_dir)
     with argument_errors("rerank"), state.main_process_first():
         check_output_dir(output_dir)
+        if state.is_main_process:
+            lock_output(output_dir)
         corpus = read_corpus(arguments)
         # The main process is the first to make them; the others find the files.
         maker, first_stages = make_stages(arguments, corpus, output_dir / "first-stages", arguments.first_stages)

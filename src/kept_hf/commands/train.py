@@ -51,7 +51,6 @@ from ..training.checks import (
 )
 from ..training.collators import LABEL_NAMES, DataCollatorForICDPrompting
 from ..training.evaluation import ICDMetrics, predict_without_metrics, validation_threshold
-from ..training.output_dir import check_output_dir
 from ..training.rows import prompt_rows
 from ..training.run import (
     PACKAGES,
@@ -160,7 +159,6 @@ def prepare(model_arguments: ModelArguments, data: DataArguments, training: Kept
     check_prompts(data)
     check_negatives(data, model_arguments.scorer)
     check_loss(training)
-    check_output_dir(training.output_dir)
     ICDMetrics(threshold_metric=model_arguments.threshold_metric)  # checks the name
     set_up(training)
     settings = run_settings(training, model_arguments, data)

@@ -36,7 +36,6 @@ from ..training.checks import check_best_metric, check_loss
 from ..training.collators import DataCollatorForMSMN
 from ..training.evaluation import ICDMetrics, predict_in_order, validation_threshold
 from ..training.msmn import new_msmn, note_rows, set_initial_state, write_candidates
-from ..training.output_dir import check_output_dir
 from ..training.run import (
     RunArguments,
     process_group,
@@ -229,12 +228,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else list(argv)
     started = time.time()
     arguments, data, training = parse_arguments(argv)
-    set_up(training)
+    with argument_errors(COMMAND):
+        set_up(training)
     logging.getLogger("gensim").setLevel(logging.WARNING)
     settings = run_settings(training, arguments, data)
     with argument_errors(COMMAND):
         check_loss(training)
-        check_output_dir(training.output_dir)
         # Here, so that a wrong name costs no training.
         evaluation = ICDMetrics(threshold_metric=arguments.threshold_metric)
         with training.main_process_first(desc="building the corpus"):

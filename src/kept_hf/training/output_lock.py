@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 LOCK_NAME = ".lock"
-_held: dict[Path, int] = {}
-"""Lock file → the process that holds it, of this process (a forked child does not hold its parent's)."""
+_held: dict[Path, tuple[int, list[Path]]] = {}
+"""Lock file → the process that holds it (a forked child does not hold its parent's), and the folders made for it."""
 
 
 class OutputInUseError(ValueError):
@@ -30,13 +30,14 @@ def lock_output(folder: str | os.PathLike) -> None:
         OSError: the folder cannot be written.
     """
     path = Path(folder).absolute() / LOCK_NAME
-    if _held.get(path) == os.getpid() and path.exists():
+    if path in _held and _held[path][0] == os.getpid() and path.exists():
         return
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = {"process": os.getpid(), "host": socket.gethostname(), "started": _start_of(os.getpid()), "at": time.ctime()}
     for _ in range(10):
         if _created(path, json.dumps(mine)):
-            _held[path] = os.getpid()
+            _held[path] = os.getpid(), made
             atexit.register(unlock_outputs)
             return
         owner = _owner_of(path)
@@ -50,12 +51,15 @@ def lock_output(folder: str | os.PathLike) -> None:
 
 
 def unlock_outputs() -> None:
-    """Give the folders of this process back."""
-    for path, process in list(_held.items()):
+    """Give the folders of this process back; those that were made for a lock and are empty go, too."""
+    for path, (process, made) in list(_held.items()):
         if process == os.getpid():
             owner = _owner_of(path)
             if owner is not None and (owner.get("process"), owner.get("host")) == (process, socket.gethostname()):
                 path.unlink(missing_ok=True)
+            with suppress(OSError):  # not empty
+                for folder in made:
+                    folder.rmdir()
             del _held[path]
 
 

@@ -21,6 +21,7 @@ from ..models.whole_file import write_text
 from .checkpoints import INPUTS, SETTINGS_FILE, is_finished
 from .hardware import allowed_cores, keep_freed_memory, peak_memory_gb, use_all_cores
 from .interruption import EndOnSignal
+from .output_dir import check_output_dir
 from .output_lock import lock_output, unlock_outputs
 from .time_limit import TimeLimit
 
@@ -139,9 +140,10 @@ def set_up(training: TrainingArguments) -> None:
     """Messages of the first process only, the machine's cores and memory, the seed, the output folder for this run.
 
     Raises:
-        ValueError: the Trainer is to push, which would leave out the card; or another process writes to `output_dir`.
-        OSError: `output_dir` cannot be written.
+        ValueError: the Trainer is to push, which would leave out the card; `output_dir` cannot be written, or another
+            process writes to it.
     """
+    check_output_dir(training.output_dir)
     if training.push_to_hub:
         raise ValueError(f"push_to_hub=True has no place here: {NO_PUSH}.")
     logging.basicConfig(format="%(message)s", level=logging.INFO if training.should_log else logging.ERROR)
