@@ -14,10 +14,11 @@ import pytest
 import torch
 from processes import run_program
 from safetensors.torch import load_file
-from train_runs import results_of
 
 from kept_hf.training.checkpoints import checkpoint_to_resume, checkpoints_of, is_finished, problem_of
 
+INTERRUPTED = Path(__file__).with_name("interrupted.py")
+"""The program that runs a command with a fault."""
 SETTINGS, INPUTS = {"seed": 42, "learning_rate": 0.1}, {"notes": "a", "codes": "b"}
 NEEDED = ("trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt")
 HARMLESS = ("training_args.bin", "config.json")
@@ -173,47 +174,57 @@ def test_a_run_of_some_minutes_is_finished_when_they_are_over(folder, minutes, s
 
 
 POINTS = (
-    "before:save_model",
-    "after:save_model",
-    "before:_save_optimizer_and_scheduler",
-    "torn:save",
-    "after:_save_rng_state",
-    "before:save_to_json",
-    "torn:save_to_json",
+    ("before:save_model", 2),
+    ("after:save_model", 2),
+    ("before:_save_optimizer_and_scheduler", 2),
+    # torch.save is called for the arguments, optimizer, scheduler and random states of each checkpoint.
+    ("torn:save", 5),
+    ("torn:save", 6),
+    ("torn:save", 7),
+    ("before:save", 6),
+    ("after:_save_rng_state", 2),
+    ("before:save_to_json", 2),
+    ("torn:save_to_json", 2),
 )
+QUICK = ("train", "torn:save", 6, "kill")
+CAMPAIGN = [
+    (command, point, number, fault)
+    for command in ("train", "pretrain_hsap", "pretrain_mlm", "train_msmn")
+    for point, number in POINTS
+    for fault in ("kill", "full-disk")
+]
 
 
-def run_command(hooked, point, number, fault, command, options, check=False):
+def run_command(command, options, folder, point="before:save", number=1000, fault="kill", check=True):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    arguments = [sys.executable, hooked, point, number, fault, command, *options]
+    arguments = [sys.executable, INTERRUPTED, point, number, fault, command, *options, "--output_dir", folder]
     return run_program(arguments, check=check, env=environment)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(commands, tmp_path_factory):
+    """Command → the folder of a run without a fault, made once."""
+    folders: dict[str, Path] = {}
+
+    def folder_of(command):
+        if command not in folders:
+            folders[command] = tmp_path_factory.mktemp(command)
+            run_command(command, commands[command], folders[command])
+        return folders[command]
+
+    return folder_of
+
+
 @pytest.mark.parametrize(
-    ("point", "fault"),
-    [
-        ("torn:save", "kill"),
-        pytest.param("torn:save_to_json", "full disk", marks=pytest.mark.slow),
-        *(
-            pytest.param(point, fault, marks=pytest.mark.slow)
-            for point in POINTS
-            for fault in ("kill", "full disk")
-            if (point, fault) not in (("torn:save", "kill"), ("torn:save_to_json", "full disk"))
-        ),
-    ],
+    ("command", "point", "number", "fault"),
+    [pytest.param(*case, marks=[] if case == QUICK else pytest.mark.slow) for case in CAMPAIGN],
 )
-def test_training_recovers_from_a_fault_while_it_writes(hooked, train_command, tmp_path, point, fault):
-    """Of two checkpoints the second one is torn; the run started again gives the weights of one that was not."""
-    options = [*train_command, "--max_steps", "4", "--save_strategy", "steps", "--save_steps", "2"]
-    options += ["--eval_strategy", "no", "--load_best_model_at_end", "False", "--save_total_limit", "3"]
-    # torch.save is called for optimizer, scheduler, random states and arguments of each checkpoint.
-    number = 6 if point == "torn:save" else 2
-    stopped = run_command(hooked, point, number, fault.split()[0], "train", [*options, "--output_dir", tmp_path / "a"])
+def test_a_run_recovers_from_a_fault_while_it_writes(commands, undisturbed, tmp_path, command, point, number, fault):
+    """The second of two checkpoints is torn; the run started again has the weights of one that was not disturbed."""
+    stopped = run_command(command, commands[command], tmp_path, point, number, fault, check=False)
     assert stopped.returncode, "the fault happened"
-    assert not (tmp_path / "a" / "all_results.json").exists()
-    again = run_command(hooked, point, 1000, "kill", "train", [*options, "--output_dir", tmp_path / "a"], check=True)
-    assert "Resuming from" in again.stderr and "checkpoint-2" in again.stderr
-    run_command(hooked, point, 1000, "kill", "train", [*options, "--output_dir", tmp_path / "b"], check=True)
-    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert not (tmp_path / "all_results.json").exists()
+    again = run_command(command, commands[command], tmp_path)
+    assert "Resuming from" in again.stderr and "checkpoint-" in again.stderr
+    one, other = (load_file(folder / "model.safetensors") for folder in (tmp_path, undisturbed(command)))
     assert all(torch.equal(one[name], other[name]) for name in other)
-    assert results_of(tmp_path / "a")["test_map"] == results_of(tmp_path / "b")["test_map"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -73,32 +74,16 @@ def test_a_finished_run_keeps_its_best_epoch(run, tmp_path):
     assert same_weights(weights_of(tmp_path), before)
 
 
-@pytest.mark.parametrize("stage", ["hsap", "mlm"])
-def test_finished_pretraining_trains_nothing(tiny_checkpoint, tmp_path, stage):
-    from kept_hf.commands import pretrain_hsap, pretrain_mlm
-
-    options = ["--model_name_or_path", tiny_checkpoint, "--output_dir", tmp_path / "run", "--max_steps", "3"]
-    options += ["--max_minutes", "0", "--save_strategy", "steps", "--save_steps", "1", "--attention_window", "16"]
-    options += ["--use_cpu", "True", "--disable_tqdm", "True", "--per_device_train_batch_size", "2"]
-    if stage == "hsap":
-        terms = tmp_path / "terms.csv"
-        kinds = {"fever": "preferred", "heat": "synonym"}
-        names = [f"C{number},{name} {number},{kind}," for number in range(30) for name, kind in kinds.items()]
-        terms.write_text("\n".join(["concept_id,name,kind,parent_id", *names]) + "\n")
-        options += ["--sources", "csv", "--csv_file", terms, "--held_out_synonyms", "4"]
-        options += ["--position_period", "32", "--held_out_abbreviations", "0", "--trained_abbreviations", "0"]
-        main = pretrain_hsap.main
-    else:
-        for number in range(12):
-            (tmp_path / f"note{number}.txt").write_text(f"fever and cough on day {number}, treated at home. " * 4)
-        options += ["--text_files", *tmp_path.glob("note*.txt"), "--held_out_notes", "2", "--block_size", "64"]
-        options += ["--position_period", "32", "--descriptions", ""]
-        main = pretrain_mlm.main
+@pytest.mark.parametrize("command", ["pretrain_hsap", "pretrain_mlm", "train_msmn"])
+def test_other_finished_runs_train_nothing(commands, tmp_path, command):
+    main = importlib.import_module(f"kept_hf.commands.{command}").main
+    # Of three steps and a checkpoint each: they do not end with an epoch.
+    options = [*commands[command], "--max_steps", "3", "--save_steps", "1", "--output_dir", str(tmp_path)]
     found = []
     for _ in range(2):
         with unchanged_process():
-            main([stage, *map(str, options)])
-        found.append(weights_of(tmp_path / "run"))
+            main(options)
+        found.append(weights_of(tmp_path))
     assert same_weights(*found)
 
 
