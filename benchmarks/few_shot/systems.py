@@ -27,6 +27,7 @@ from kept_hf.pretraining.zero_shot.synthetic_stage import run_synthetic_stage
 from kept_hf.reranking import rerank
 from kept_hf.training.collators import DataCollatorForICDPrompting, DataCollatorForMSMN
 from kept_hf.training.hardware import bf16_helps
+from kept_hf.training.mined_negatives import MinedNegatives
 from kept_hf.training.msmn import new_msmn, note_rows
 from kept_hf.training.rows import prompt_rows
 from kept_hf.training.task import load_task
@@ -120,12 +121,16 @@ def kept(
             fit_similarity_threshold(model, rows, DataCollatorForICDPrompting(processor))
         if arguments.trainable:
             train_only(model, arguments.trainable.split(","))
+        mined = MinedNegatives(processor, rows, data.mined_negatives, seed) if data.mined_negatives else None
         Trainer(
             model,
             training,
-            data_collator=DataCollatorForICDPrompting(processor, in_batch_negatives=data.in_batch_negatives),
+            data_collator=DataCollatorForICDPrompting(
+                processor, in_batch_negatives=data.in_batch_negatives, mined_negatives=mined
+            ),
             train_dataset=rows,
             processing_class=processor.tokenizer,
+            callbacks=[mined] if mined else None,
         ).train()
     asked = processor.for_codes(code_set)
 

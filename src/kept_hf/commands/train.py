@@ -51,6 +51,7 @@ from ..training.checks import (
 )
 from ..training.collators import LABEL_NAMES, DataCollatorForICDPrompting
 from ..training.evaluation import ICDMetrics, predict_without_metrics, validation_threshold
+from ..training.mined_negatives import MinedNegatives
 from ..training.rows import prompt_rows
 from ..training.run import (
     PACKAGES,
@@ -252,10 +253,16 @@ def fine_tune(run: PreparedRun, command: str) -> RunResult:
     model = run_first_stages(run)
     num_trainable = model.num_parameters(only_trainable=True)
     logger.info("Training %s parameters of %s.", f"{num_trainable:,}", f"{model.num_parameters():,}")
+    mined = None
+    if run.data.mined_negatives:
+        mined = MinedNegatives(run.processor, run.train_rows, run.data.mined_negatives, run.training.seed)
     trainer = Trainer(
         model,
         run.training,
-        data_collator=DataCollatorForICDPrompting(run.processor, in_batch_negatives=run.data.in_batch_negatives),
+        data_collator=DataCollatorForICDPrompting(
+            run.processor, in_batch_negatives=run.data.in_batch_negatives, mined_negatives=mined
+        ),
+        callbacks=[mined] if mined else None,
         train_dataset=run.train_rows,
         eval_dataset=run.evaluation["validation"].rows,
         processing_class=run.processor.tokenizer,

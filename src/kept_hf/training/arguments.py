@@ -66,6 +66,13 @@ class DataArguments(CorpusArguments):
         default=False,
         metadata={"help": "With sampled_codes and scorer=matching: ask each note of a batch about the codes of all."},
     )
+    mined_negatives: int = field(
+        default=0,
+        metadata={
+            "help": "With in_batch_negatives: from the second epoch on, also ask about so many of the codes that the "
+            "model finds most similar to each note."
+        },
+    )
     draws: int = field(default=1, metadata={"help": "With sampled_codes: prompts drawn for each training note."})
     candidates: list[str] = field(
         default_factory=list,

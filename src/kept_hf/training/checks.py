@@ -141,11 +141,17 @@ def check_prompts(data: DataArguments) -> None:
 
 
 def check_negatives(data: DataArguments, scorer: str) -> None:
-    """Check `in_batch_negatives`.
+    """Check `in_batch_negatives` and `mined_negatives`.
 
     Raises:
-        ValueError: without `sampled_codes`, with prompts, or where only candidates are scored.
+        ValueError: without `sampled_codes`, with prompts, or where only candidates are scored; mined negatives without
+            those of the batch.
     """
+    if data.mined_negatives < 0 or (data.mined_negatives and not data.in_batch_negatives):
+        raise ValueError(
+            f"mined_negatives={data.mined_negatives} are further codes of a batch; pass 0 or more, with "
+            "--in_batch_negatives True."
+        )
     if not data.in_batch_negatives:
         return
     if scorer != "matching" or data.sampled_codes is None:

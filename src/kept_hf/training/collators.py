@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..models.padding import pad_features
 from ..models.processing_kept import KeptProcessor
 from ..models.tokenization_msmn import MSMNTokenizer
+
+if TYPE_CHECKING:
+    from .mined_negatives import MinedNegatives
 
 LABEL_NAMES = ("labels", "label_notes", "label_codes")
 """What the Trainer gathers beside the scores: the labels of a row, its note, and its codes.
@@ -36,6 +40,8 @@ class DataCollatorForICDPrompting:
             descriptions are encoded anyway, and a further code costs one product. For rows that ask about all gold
             codes of their note, as those of `prompt_rows` with `sampled_codes` do; rows that ask about all codes stay
             as they are.
+        mined_negatives: with `in_batch_negatives`: further codes for each note of a batch, of
+            [`kept_hf.training.mined_negatives.MinedNegatives`].
 
     Raises:
         ValueError: rows without `input_ids`, the message says what was there; rows of the isolated layout without
@@ -50,6 +56,7 @@ class DataCollatorForICDPrompting:
     processor: KeptProcessor
     pad_to_multiple_of: int | None = None
     in_batch_negatives: bool = False
+    mined_negatives: MinedNegatives | None = None
 
     def __call__(self, features: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """Rows of lists → tensors of shape `(batch_size, longest)`; columns the model does not take are left out."""
@@ -58,7 +65,7 @@ class DataCollatorForICDPrompting:
             raise ValueError(f"features need input_ids; got {found}. Map the notes with a KeptProcessor first.")
         rows = [{name: row[name] for name in MODEL_INPUTS if name in row} for row in features]
         if self.in_batch_negatives:
-            rows = _ask_the_same(rows)
+            rows = _ask_the_same(rows, self.mined_negatives)
         for row in rows:
             if "labels" in row and "label_notes" not in row:
                 row |= {"label_notes": -1, "label_codes": [-1] * len(row["labels"])}
@@ -72,8 +79,8 @@ class DataCollatorForICDPrompting:
         return pad_features(rows, self.processor.pad_token_id, self.pad_to_multiple_of)
 
 
-def _ask_the_same(rows: Sequence[dict]) -> list[dict]:
-    """Rows that all ask about the codes that any of them asks about.
+def _ask_the_same(rows: Sequence[dict], mined: MinedNegatives | None) -> list[dict]:
+    """Rows that all ask about the codes that any of them asks about, and about those that were mined for them.
 
     Raises:
         ValueError: rows of the joint layout, or that do not say which codes they ask about.
@@ -84,7 +91,10 @@ def _ask_the_same(rows: Sequence[dict]) -> list[dict]:
             f"layout, with labels; these have {', '.join(rows[0])}."
         )
     codes, labels = ([torch.as_tensor(row[name]).tolist() for row in rows] for name in ("label_codes", "labels"))
-    asked = sorted({code for of_row in codes for code in of_row})
+    asked = {code for of_row in codes for code in of_row}
+    if mined is not None:
+        asked.update(code for row in rows for code in mined.draw(int(row["label_notes"])))
+    asked = sorted(asked)
     united = []
     for row, row_codes, row_labels in zip(rows, codes, labels, strict=True):
         gold = {code for code, label in zip(row_codes, row_labels, strict=True) if label == 1}
