@@ -57,6 +57,9 @@ def refused(run_train, folder, capsys, *options) -> str:
         ("--hard_negatives", "2", "hard_negatives=2.0 is no share"),
         ("--in_batch_negatives", "True", "in_batch_negatives=True asks each note about the codes drawn for the others"),
         ("--recipe", "mimic3", "unrecognized arguments: --recipe mimic3"),
+        ("--learning_rate", "nan", "learning_rate=nan is no finite number"),
+        ("--matching_learning_rate", "inf", "matching_learning_rate=inf is no finite number"),
+        ("--per_device_train_batch_size", "0", "per_device_train_batch_size=0 is less than 1"),
         ("--num_train_epochs", "many", "argument --num_train_epochs/--num-train-epochs: invalid float value: 'many'"),
     ],
 )

@@ -21,6 +21,7 @@ MODEL_FILES = (
     "pytorch_model*.bin",
     "config.json",
     "processor_config.json",
+    "code_set.json",
     "tokenizer.json",
     "vocab.txt",
 )

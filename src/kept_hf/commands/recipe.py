@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import math
 import sys
 import types
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
+from ..reports.escaping import printable
 from ..training.hardware import bf16_helps
 from ..training.run import UNUSED_OPTIONS
 
@@ -89,7 +91,7 @@ def argument_errors(command: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        print(f"kept-hf {command}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"kept-hf {command}: error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
@@ -157,6 +159,11 @@ def parse_recipe(parser: HfArgumentParser, argv: Sequence[str], default: str | P
         parser.error(where + " ".join(str(error).split()))
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    for name, value in ((name, value) for part in parsed for name, value in vars(part).items()):
+        if isinstance(value, float) and not math.isfinite(value):
+            parser.error(f"{name}={value} is no finite number")
+        if name.startswith("per_device_") and isinstance(value, int) and value < 1:
+            parser.error(f"{name}={value} is less than 1")
     return tuple(parsed)
 
 
