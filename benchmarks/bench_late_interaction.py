@@ -18,12 +18,11 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
-from pathlib import Path
 from statistics import median
-from threading import Event, Thread
 from unittest.mock import patch
 
 import torch
+from memory import PeakMemory
 from provenance import RESULTS, keep, provenance
 
 from kept_hf import (
@@ -89,35 +88,6 @@ def timed(device: str, function, *arguments, **settings):
 def takes_processor_time(device: str) -> bool:
     """On one thread the time of the processor is counted, which other processes do not lengthen by taking turns."""
     return device == "cpu" and torch.get_num_threads() == 1
-
-
-class PeakMemory:
-    """The most memory of a kind, in bytes, since entering and beyond what there was then."""
-
-    def __init__(self, device: str):
-        self.device, self.bytes, self._done = device, 0, Event()
-
-    def __enter__(self) -> PeakMemory:
-        self._before = self._now()
-        if self.device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        self._thread = Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.005):
-            self.bytes = max(self.bytes, self._now() - self._before)
-
-    def _now(self) -> int:
-        if self.device == "cuda":
-            return torch.cuda.max_memory_allocated()
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
 
 def memory_of(layers: int, longest: int, device: str, note: int, name: int, codes: int) -> dict[str, float]:
