@@ -190,7 +190,7 @@ def late_interaction_table(device: str = "cpu") -> str:
         "\n"
         f"{settings['layers']} layers of base width, a note of {settings['length']:,} tokens, names of "
         f"{settings['name']}, joint groups of {settings['group']} codes (one is timed a turn and multiplied), "
-        f"{report['device']}, threads: {report['threads'] or 'all'}, torch {versions['torch']}, transformers "
+        f"{report['device']}, {report['cores']['allowed']} core(s), torch {versions['torch']}, transformers "
         f"{versions['transformers']}, revision {versions['git']}; {report['clock']} time, medians over "
         f"{len(seconds['note'])} turns taken in one process."
     )
