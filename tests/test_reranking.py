@@ -455,7 +455,8 @@ def test_evaluation_on_candidates(tiny_model, processor, isolated, notes, propos
     found = metrics(prediction)
     wanted = icd_metrics(scores, prompts.labels, threshold=found["threshold"])
     assert found["recall_micro"] == wanted["recall_micro"] and found["map"] == wanted["map"]
-    for some in (rows.select([0]), prompt_rows(notes, processor)):
+    of_all = prompt_rows(notes.add_column("asked", [list(processor.code_set)] * len(notes)), processor)
+    for some in (rows.select([0]), of_all):
         with pytest.raises(ValueError, match=r"ask about \d+ pairs of note and candidate, .* about 12; evaluate"):
             metrics(prediction_of(list(some), [[0.0] * len(row["labels"]) for row in some]))
     with pytest.raises(ValueError, match="no candidate for any"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from kept_hf import DataCollatorForICDPrompting
 from kept_hf.candidates.candidates import Candidates
 from kept_hf.candidates.text_classifier import TextClassifier
 from kept_hf.corpora import load_corpus
@@ -38,7 +39,8 @@ def processor(bert_tokenizer):
 def test_rows_find_gold_codes_in_another_spelling(bert_tokenizer, layout, code, caplog):
     processor = KeptProcessor(bert_tokenizer, CODE_SET, max_length=128, prompt_layout=layout)
     with caplog.at_level(logging.WARNING):
-        assert prompt_rows(notes_with([code]), processor)["labels"][:] == [[0, 1, 0]]
+        rows = prompt_rows(notes_with([code]), processor)
+        assert DataCollatorForICDPrompting(processor)([*rows])["labels"].tolist() == [[0, 1, 0]]
         sampled = prompt_rows(notes_with([code]), processor, sampled_codes=2)
     assert sum(sampled["labels"][0]) == 1 and not caplog.text
     assert processor(["fever"], gold_codes=[[code]])["labels"] == [[0, 1, 0]]

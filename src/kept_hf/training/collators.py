@@ -63,7 +63,7 @@ class DataCollatorForICDPrompting:
         if not features or "input_ids" not in features[0]:
             found = ", ".join(features[0]) if features else "no rows"
             raise ValueError(f"features need input_ids; got {found}. Map the notes with a KeptProcessor first.")
-        rows = [{name: row[name] for name in MODEL_INPUTS if name in row} for row in features]
+        rows = [self._written_out({name: row[name] for name in MODEL_INPUTS if name in row}) for row in features]
         if self.in_batch_negatives:
             rows = _ask_the_same(rows, self.mined_negatives)
         for row in rows:
@@ -77,6 +77,18 @@ class DataCollatorForICDPrompting:
                 "KeptProcessor that made them."
             )
         return pad_features(rows, self.processor.pad_token_id, self.pad_to_multiple_of)
+
+    def _written_out(self, row: dict) -> dict:
+        """A row that lists the codes it asks about, which those of `prompt_rows` leave out where they are all."""
+        code_set = getattr(self.processor, "code_set", None)
+        is_short = {"code_indices", "label_codes", "labels"} <= row.keys() and not len(row["label_codes"])
+        if code_set is None or not is_short:
+            return row
+        codes = list(range(len(code_set)))
+        labels = [0] * len(codes)
+        for code in row["labels"]:
+            labels[int(code)] = 1
+        return {**row, "code_indices": codes, "label_codes": codes, "labels": labels}
 
 
 def _ask_the_same(rows: Sequence[dict], mined: MinedNegatives | None) -> list[dict]:

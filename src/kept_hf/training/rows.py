@@ -56,6 +56,10 @@ def prompt_rows(
         of the row's note, and `label_codes`, the positions in the code set of the codes that it asks about. How many
         notes were truncated is logged.
 
+        In the isolated layout a row that asks about all codes does not list them: its `label_codes` and `code_indices`
+        are empty, and its `labels` are the positions of the gold codes; [`DataCollatorForICDPrompting`] writes them
+        out.
+
     Raises:
         TypeError: `notes` is no dataset of one split.
         ValueError: no notes, notes without texts or codes, codes that are no list of text or most of which are not in
@@ -101,8 +105,11 @@ def prompt_rows(
         features = processor(texts, codes=asked, gold_codes=gold, return_cut=True)
         groups = [processor.code_groups(codes) for codes in asked or [None] * len(texts)]
         label_codes = [[processor.code_set.index(code) for code in group] for of_note in groups for group in of_note]
+        if is_isolated and asked is None:
+            features["labels"] = [np.flatnonzero(labels) for labels in features["labels"]]
+            features["code_indices"] = label_codes = [[] for _ in texts]
         return {
-            **_compact({**features, "label_codes": label_codes}, len(codes)),
+            **_compact({**features, "label_codes": label_codes}, len(codes), has_positions=is_isolated),
             "label_notes": [index for index, of_note in zip(indices, groups, strict=True) for _ in of_note],
             "length": [len(ids) for ids in features["input_ids"]],
         }
@@ -118,10 +125,13 @@ def prompt_rows(
     return result.remove_columns("cut")
 
 
-def _compact(columns: dict, num_codes: int) -> dict:
-    """Columns with a value for each code in as few bytes as these need: a row may ask about thousands of codes."""
+def _compact(columns: dict, num_codes: int, has_positions: bool) -> dict:
+    """Columns with a value for each code in as few bytes as these need: a row may ask about thousands of codes.
+
+    `has_positions`: labels may be positions of codes.
+    """
     positions = np.int16 if num_codes <= np.iinfo(np.int16).max else np.int32
-    types = {"labels": np.int8, "label_codes": positions, "code_indices": positions}
+    types = {"labels": positions if has_positions else np.int8, "label_codes": positions, "code_indices": positions}
     return {
         name: [np.array(row, types[name]) for row in rows] if name in types else rows for name, rows in columns.items()
     }
