@@ -466,7 +466,34 @@ def reading_table() -> str:
     return markdown_table(rows, ["after two epochs", "MAP", "micro-F1", "minutes"])
 
 
+def load_table() -> str:
+    """Markdown: time and memory of each step for so many notes, and of the metrics of a large score matrix."""
+    path = RESULTS / "load.json"
+    if not path.exists():
+        return "Not measured yet: `python benchmarks/bench_load.py`."
+    report = json.loads(path.read_text(encoding="utf-8"))
+    names = list(next(iter(report["notes"].values())))
+    rows = [
+        [
+            f"{int(notes):,}",
+            *(f"{steps[name]['seconds']:,.1f} s, {steps[name]['bytes'] / 1e6:,.0f} MB" for name in names),
+        ]
+        for notes, steps in report["notes"].items()
+    ]
+    matrix = report["matrix"]
+    shape = " × ".join(f"{size:,}" for size in matrix["shape"])
+    note = (
+        f"Metrics of {shape} scores: {matrix['seconds']:.0f} s, and {matrix['bytes'] / matrix['matrix_bytes']:.2f} "
+        f"times the memory of the scores themselves ({matrix['matrix_bytes'] / 1e9:.2f} GB).\n"
+        "\n"
+        f"Steps on one thread, each number of notes in a process of its own, beside other work; "
+        f"{report['cores']['allowed']} cores, revision {report['versions']['git']}."
+    )
+    return with_note(note, markdown_table(rows, ["notes", *names]))
+
+
 TABLES = {
+    ("docs/benchmarks.md", "load"): load_table,
     ("docs/benchmarks.md", "results"): results_table,
     ("docs/benchmarks.md", "reading"): reading_table,
     ("docs/benchmarks.md", "trials"): trials_table,
