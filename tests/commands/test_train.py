@@ -136,7 +136,7 @@ def test_train_is_a_function_that_leaves_its_arguments_alone(run_values, tmp_pat
     assert result.results["rows_per_step"] == 8
 
 
-@pytest.mark.parametrize("scorer", ["prompting", "matching"])
+@pytest.mark.parametrize("scorer", [pytest.param("prompting", marks=pytest.mark.slow), "matching"])
 def test_two_processes_give_the_loss_of_one(train_arguments, run_train, tmp_path, scorer):
     common = ["--train_sampling_strategy", "sequential", "--load_best_model_at_end", "False", "--scorer", scorer]
     common += ["--hidden_dropout_prob", "0", "--attention_probs_dropout_prob", "0"]
