@@ -51,7 +51,10 @@ def reference_metrics(scores, labels, ks=(5, 8, 15, 50), threshold=0.0):
 
     with_gold = labels.any(axis=1)
     results["map"] = (
-        label_ranking_average_precision_score(labels[with_gold], scores[with_gold]) if with_gold.any() else np.nan
+        # In float64: newer versions of scikit-learn compute in the precision of the scores.
+        label_ranking_average_precision_score(labels[with_gold], scores[with_gold].astype(np.float64))
+        if with_gold.any()
+        else np.nan
     )
     return results
 

@@ -11,8 +11,8 @@ from kept_hf.pretraining.run import write_run
 
 
 class Card:
-    def save(self, path):
-        path.write_text("card")
+    def __str__(self):
+        return "card"
 
 
 def test_results_are_written_last(tiny_model, roberta_tokenizer, tmp_path):

@@ -41,7 +41,7 @@ from ..training.collators import LABEL_NAMES, DataCollatorForICDPrompting
 from ..training.evaluation import ICDMetrics
 from ..training.gold import respell_gold
 from ..training.output_dir import check_output_dir
-from ..training.run import RunResult, set_up
+from ..training.run import RunResult, process_group, set_up
 from ..training.task import SPLITS, EvaluationPrompts, read_candidates
 from .recipe import argument_errors, plain_parser
 
@@ -90,6 +90,7 @@ class EvaluationArguments(CorpusArguments):
     output_dir: str | None = field(default=None, metadata={"help": "By default MODEL/evaluation-CORPUS-SPLIT."})
 
 
+@process_group()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     argv = sys.argv[1:] if argv is None else list(argv)
