@@ -46,6 +46,18 @@ def test_late_interaction(late_interaction):
     assert (model_type, layout) == ("kept_longformer_matching", "isolated")
 
 
+def test_mined_negatives(run_train, tmp_path, monkeypatch):
+    from kept_hf.training.mined_negatives import MinedNegatives
+
+    searches, search = [], MinedNegatives.search
+    monkeypatch.setattr(MinedNegatives, "search", lambda self, model: searches.append(1) or search(self, model))
+    options = ["--scorer", "matching", "--sampled_codes", "2", "--in_batch_negatives", "True", "--mined_negatives", "2"]
+    options += ["--max_steps", "-1", "--num_train_epochs", "2", "--per_device_train_batch_size", "32"]
+    run_train(*options, "--output_dir", tmp_path)
+    assert searches == [1], "before the second of two epochs"
+    assert results_of(tmp_path)["settings"]["mined_negatives"] == 2
+
+
 def test_predictions_belong_to_their_notes(trained, demo_notes):
     lines = lines_of(trained / "predictions.jsonl")
     assert lines
