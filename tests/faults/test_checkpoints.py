@@ -139,6 +139,23 @@ def test_weights_in_parts(folder):
     assert problem_of(checkpoint) == "model-00002-of-00002.safetensors missing or damaged"
 
 
+@pytest.mark.parametrize("in_folders", [False, True])
+def test_checkpoints_of_sharded_models(folder, in_folders):
+    """FULL_STATE_DICT writes a file each, SHARDED_STATE_DICT folders."""
+    checkpoint = folder / "checkpoint-4"
+    (checkpoint / "model.safetensors").unlink()
+    for old, new in (("scheduler.pt", "pytorch_model_fsdp"), ("optimizer.pt", "optimizer")):
+        target = checkpoint / (f"{new}_0" if in_folders else f"{new}.bin")
+        if in_folders:
+            target.mkdir()
+            target /= "__0_0.distcp"
+        shutil.copy(checkpoint / old, target)
+    (checkpoint / "optimizer.pt").unlink()
+    assert problem_of(checkpoint) is None
+    shutil.rmtree(target.parent) if in_folders else damage(target, "half")
+    assert problem_of(checkpoint) in ("optimizer.pt missing or damaged", "optimizer.bin missing or damaged")
+
+
 @pytest.mark.parametrize(
     ("settings", "inputs", "message"),
     [

@@ -430,9 +430,11 @@ class ICDCodeSet:
                 if ICD10_DIAGNOSIS.shape.fullmatch(code.replace(".", "", 1))
                 and not tabular_list.is_extended_subcategory(code)
             ]
+        # Checked before the search for codes above them, which takes the square of their length.
+        codes = cls(codes).codes
         descriptions, synonyms, parents, unknown = {}, {}, {}, 0
         for code in codes:
-            above = code[:LONGEST_CODE][:-1].rstrip(".")
+            above = code[:-1].rstrip(".")
             if tabular_list.is_valid_item(code):
                 descriptions[code] = tabular_list.get_description(code)
                 synonyms[code] = tabular_list.get_inclusion_term(code)

@@ -157,7 +157,7 @@ def remove_deidentification_tags(text: str, underscores: bool = True) -> str:
 
 
 def _parts_outside_tags(text: str) -> Iterator[str]:
-    """What the pattern `\\[\\*\\*[^\\]]*\\*\\*\\]` leaves, which would look for the end of each unclosed tag anew."""
+    """What the pattern `\\[\\*\\*[^\\]]*\\*\\*\\]` leaves, which would look for the end of each unclosed tag again."""
     *closed, rest = text.split("]")
     for part in closed:
         start = part.find("[**")

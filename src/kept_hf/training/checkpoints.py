@@ -101,9 +101,10 @@ def problem_of(checkpoint: Path) -> str | None:
     weights = [path for pattern in _WEIGHTS for path in checkpoint.glob(pattern)]
     if not weights:
         return "no weights"
-    parts = {*weights, *checkpoint.glob("*.pt"), *checkpoint.glob("*.pth"), *_parts_of_index(checkpoint)}
-    if not any(checkpoint.glob("optimizer_*")):  # those of sharded models are folders
-        parts |= {checkpoint / OPTIMIZER_NAME, checkpoint / SCHEDULER_NAME}
+    # That of a sharded model is optimizer.bin, or a folder for each optimizer.
+    optimizer = [*checkpoint.glob("optimizer*")] or [checkpoint / OPTIMIZER_NAME]
+    parts = {*weights, *optimizer, checkpoint / SCHEDULER_NAME, *_parts_of_index(checkpoint)}
+    parts |= {*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")}
     damaged = sorted(path.name for path in parts if not _is_whole(path))
     return f"{', '.join(damaged)} missing or damaged" if damaged else None
 

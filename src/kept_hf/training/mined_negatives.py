@@ -1,4 +1,4 @@
-"""Late interaction's own hard negatives: codes that the model takes for those of a note, found anew each epoch."""
+"""Late interaction's own hard negatives: codes that the model takes for those of a note, searched in each epoch."""
 
 from __future__ import annotations
 
