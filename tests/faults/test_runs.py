@@ -74,17 +74,32 @@ def test_a_finished_run_keeps_its_best_epoch(run, tmp_path):
     assert same_weights(weights_of(tmp_path), before)
 
 
-@pytest.mark.parametrize("command", ["pretrain_hsap", "pretrain_mlm", "train_msmn"])
-def test_other_finished_runs_train_nothing(commands, tmp_path, command):
+# Of three steps and a checkpoint each: they do not end with an epoch, and a fourth would change the weights.
+THREE_STEPS = ("--max_steps", "3", "--save_steps", "1", "--lr_scheduler_type", "constant", "--learning_rate", "0.01")
+# Of a second and a half: as many steps as that is enough for.
+MINUTES = ("--max_steps", "-1", "--max_minutes", "0.025", "--warmup_steps", "0", "--save_steps", "1000000")
+
+
+@pytest.mark.parametrize(
+    ("command", "length"),
+    [
+        ("pretrain_hsap", THREE_STEPS),
+        ("pretrain_hsap", MINUTES),
+        ("pretrain_mlm", THREE_STEPS),
+        ("train_msmn", THREE_STEPS),
+    ],
+)
+def test_other_finished_runs_train_nothing(commands, tmp_path, command, length):
     main = importlib.import_module(f"kept_hf.commands.{command}").main
-    # Of three steps and a checkpoint each: they do not end with an epoch.
-    options = [*commands[command], "--max_steps", "3", "--save_steps", "1", "--output_dir", str(tmp_path)]
-    found = []
+    options = [*commands[command], *length, "--output_dir", str(tmp_path)]
+    found, steps = [], []
     for _ in range(2):
         with unchanged_process():
             main(options)
         found.append(weights_of(tmp_path))
+        steps.append(results_of(tmp_path).get("steps"))
     assert same_weights(*found)
+    assert steps[0] == steps[1], "with no time left a step would change no weights"
 
 
 @pytest.fixture
