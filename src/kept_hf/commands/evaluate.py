@@ -40,6 +40,7 @@ from ..reranking import in_code_set
 from ..training.collators import LABEL_NAMES, DataCollatorForICDPrompting
 from ..training.evaluation import ICDMetrics
 from ..training.gold import respell_gold
+from ..training.output_dir import check_output_dir
 from ..training.run import RunResult, process_group, set_up
 from ..training.task import SPLITS, EvaluationPrompts, read_candidates
 from .recipe import argument_errors, plain_parser
@@ -318,6 +319,7 @@ def output_folder(arguments: EvaluationArguments, settings: Mapping[str, object]
     folder = default if arguments.output_dir is None else Path(arguments.output_dir)
     if folder.resolve() == Path(arguments.model).resolve():
         raise ValueError(f"output_dir={folder} holds the report of the model's training; pass another --output_dir.")
+    check_output_dir(folder)
     for name in ("config.json", "settings.json"):
         if (folder / name).is_file():
             raise ValueError(f"output_dir={folder} holds a model or its run ({name}); pass another --output_dir.")
